@@ -1,0 +1,151 @@
+package report
+
+// Schema names the version of report.json. Additive changes keep it; anything else raises it.
+const Schema = "tminus.report/v1"
+
+// Verdicts.
+const (
+	Go           = "go"
+	NoGo         = "no-go"
+	Inconclusive = "inconclusive"
+)
+
+// Report is the content of report.json, and all that report.html and junit.xml are drawn from.
+type Report struct {
+	Schema     string      `json:"schema"`
+	Run        string      `json:"run"`
+	Scenario   string      `json:"scenario"`
+	Seed       uint64      `json:"seed"`
+	Verdict    string      `json:"verdict"` // go | no-go | inconclusive
+	Reasons    []string    `json:"reasons"` // one sentence each: why this verdict, the most telling first
+	Started    string      `json:"started"` // RFC 3339, UTC
+	DurationS  float64     `json:"duration_s"`
+	Target     string      `json:"target"` // "reference", or the manifest URL of somebody else's stream
+	Topology   []Region    `json:"topology,omitempty"`
+	Objectives []Objective `json:"objectives"`
+	Faults     []Fault     `json:"faults"`
+	Safety     []Check     `json:"safety"` // checks on the rehearsal itself: nothing left running, faults undone …
+	Load       Load        `json:"load"`
+	Players    Players     `json:"players"`
+	Telemetry  Telemetry   `json:"telemetry"`
+	Timeline   []Second    `json:"timeline"`
+	Moments    []Moment    `json:"moments"` // what happened, in order, in words
+}
+
+// Region is one region of the reference topology.
+type Region struct {
+	Name  string `json:"name"`
+	Edges int    `json:"edges"`
+}
+
+// Objective is one threshold and what was measured.
+type Objective struct {
+	Metric     string  `json:"metric"`
+	Where      string  `json:"where"`      // dimension filter as written, "region=us-west"; "" for all
+	Expression string  `json:"expression"` // as written: "p(95)<2s"
+	Measured   float64 `json:"measured"`   // in Unit
+	Threshold  float64 `json:"threshold"`  // in Unit
+	Unit       string  `json:"unit"`       // "s", "%", "count", "kb/s"
+	Samples    uint64  `json:"samples"`    // what the figure was computed from; 0 makes the objective inconclusive
+	Pass       bool    `json:"pass"`
+	Suspect    string  `json:"suspect,omitempty"` // id of the fault that best explains a miss
+	Note       string  `json:"note,omitempty"`    // a sentence: "worst from T+34 s to T+52 s, during crash of us-east"
+}
+
+// Fault is one fault and the evidence that it happened.
+type Fault struct {
+	ID       string   `json:"id"`              // "region-1": kind and position in the scenario
+	Fail     string   `json:"fail"`            // "region"
+	Model    string   `json:"model,omitempty"` // "crash", "cut"
+	Where    string   `json:"where"`
+	AtS      float64  `json:"at_s"`  // as measured, from the start of the event
+	ForS     float64  `json:"for_s"` // as measured
+	Evidence Evidence `json:"evidence"`
+	Restored bool     `json:"restored"`
+}
+
+// Evidence is an independent measurement of a fault's effect.
+type Evidence struct {
+	Status   string  `json:"status"` // confirmed | mismatch | inconclusive
+	Expected float64 `json:"expected"`
+	Measured float64 `json:"measured"`
+	Unit     string  `json:"unit"`
+	Detail   string  `json:"detail,omitempty"`
+}
+
+// Check is a yes-or-no fact about the rehearsal itself.
+type Check struct {
+	Name   string `json:"name"`
+	Pass   bool   `json:"pass"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// Load is what the open-loop generator did.
+type Load struct {
+	PlayStarts PlayStarts `json:"play_starts"`
+	LatencyMS  Quantiles  `json:"latency_ms"`  // intended → done
+	SendLagMS  Quantiles  `json:"send_lag_ms"` // intended → sent
+}
+
+// PlayStarts counts play starts: Intended = Sent + Dropped, Sent = OK + Shed + Failed.
+type PlayStarts struct {
+	Intended uint64 `json:"intended"`
+	Sent     uint64 `json:"sent"`
+	OK       uint64 `json:"ok"`
+	Shed     uint64 `json:"shed"`
+	Failed   uint64 `json:"failed"`
+	Dropped  uint64 `json:"dropped"`
+}
+
+// Quantiles of a latency, in milliseconds.
+type Quantiles struct {
+	P50  float64 `json:"p50"`
+	P95  float64 `json:"p95"`
+	P99  float64 `json:"p99"`
+	P999 float64 `json:"p999"`
+	Max  float64 `json:"max"`
+}
+
+// Players is what the full players lived through.
+type Players struct {
+	Sessions       uint64  `json:"sessions"`
+	StartFailures  uint64  `json:"start_failures"`
+	StartupP50S    float64 `json:"startup_p50_s"`
+	StartupP95S    float64 `json:"startup_p95_s"`
+	PlayingS       float64 `json:"playing_s"`
+	RebufferS      float64 `json:"rebuffer_s"`
+	Rebuffers      uint64  `json:"rebuffers"`
+	LongestStallS  float64 `json:"longest_stall_s"`
+	EdgeSwitches   uint64  `json:"edge_switches"`
+	LiveLatencyP95 float64 `json:"live_latency_p95_s"`
+}
+
+// Telemetry is the ledger of the event path.
+type Telemetry struct {
+	Emitted    uint64  `json:"emitted"`
+	Stored     uint64  `json:"stored"`
+	Lost       uint64  `json:"lost"`
+	Duplicated uint64  `json:"duplicated"` // arrived more than once and were stored once
+	LagS       float64 `json:"lag_s"`      // p95 of written → readable in the store
+	Kafka      string  `json:"kafka"`      // "embedded" or the address
+	ClickHouse string  `json:"clickhouse"` // "embedded" or the address
+}
+
+// Second is one second of the timeline, T+0 being the start of the event.
+type Second struct {
+	T               int     `json:"t"`
+	PlayStarts      float64 `json:"play_starts"`        // completed ok
+	PlayFailures    float64 `json:"play_failures"`      // failed, shed or dropped
+	Sessions        float64 `json:"sessions"`           // players on the air
+	RebufferRatio   float64 `json:"rebuffer_ratio"`     // % of session time in this second
+	LiveLatencyS    float64 `json:"live_latency_s"`     // p50; -1 when nobody reported
+	LiveLatencyP95S float64 `json:"live_latency_p95_s"` // -1 when nobody reported
+	BitrateKbps     float64 `json:"bitrate_kbps"`       // mean; -1 when nobody reported
+}
+
+// Moment is one line of the story.
+type Moment struct {
+	AtS  float64 `json:"at_s"`
+	Kind string  `json:"kind"` // phase | fault | evidence | viewers | telemetry
+	Text string  `json:"text"`
+}

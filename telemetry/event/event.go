@@ -1,0 +1,94 @@
+package event
+
+import "time"
+
+// Kind says what happened. The comment of each kind names the fields it fills beyond the common ones.
+type Kind string
+
+const (
+	// PlayStart: one intended play start of the open-loop crowd or of a full player, after its last attempt.
+	// Status ok|shed|failed|dropped; Value = intended→done ms; LagMS = intended→sent ms; Attempts; Edge = playback
+	// service that answered; Region = that service's region; Session when ok; Detail = why it failed.
+	PlayStart Kind = "play_start"
+	// FirstFrame: a player's first frame. Value = startup time ms, from pressing Play.
+	FirstFrame Kind = "first_frame"
+	// StartFailed: a player gave up before its first frame. Value = ms waited; Detail = why.
+	StartFailed Kind = "start_failed"
+	// Heartbeat: once a second for each session on the air. BufferMS, LatencyMS (behind the encoder's wall clock),
+	// BitrateKbps (video rendition playing), PlayingMS and RebufferMS since the last heartbeat; State.
+	Heartbeat Kind = "heartbeat"
+	// Rebuffer: a stall after the first frame, written when it ends. Value = ms; At = when it began.
+	Rebuffer Kind = "rebuffer"
+	// RenditionSwitch: adaptation changed rendition. Detail = "from→to".
+	RenditionSwitch Kind = "rendition_switch"
+	// EdgeSwitch: a player moved to another edge. Edge = the new one; Detail = why.
+	EdgeSwitch Kind = "edge_switch"
+	// FetchFailed: a manifest, playlist or segment request failed. Detail = why; Value = ms until it failed.
+	FetchFailed Kind = "fetch_failed"
+	// SessionEnd: a full player left. PlayingMS and RebufferMS are the session's totals; Status ok|failed.
+	SessionEnd Kind = "session_end"
+
+	// SegmentPublished: a packager stored one segment at one origin. Value = PUT ms; Bytes; Segment; Rendition;
+	// Status ok|failed; Component = packager; Detail = origin.
+	SegmentPublished Kind = "segment_published"
+	// EdgeStats, OriginStats, PlaybackStats: once a second and component; Nums holds counters since the last one.
+	EdgeStats     Kind = "edge_stats"
+	OriginStats   Kind = "origin_stats"
+	PlaybackStats Kind = "playback_stats"
+	// RegionHealth: a playback service changed its mind about a region's or edge's health. Edge; Status up|down.
+	RegionHealth Kind = "region_health"
+
+	// Phase: the run entered a phase. Detail = its name.
+	Phase Kind = "phase"
+	// Fault: a fault changed state. Fault = its id; Region; Status injecting|injected|restoring|restored|confirmed|
+	// mismatch|inconclusive|failed; Detail.
+	Fault Kind = "fault"
+	// Probe: the evidence prober's view of a fault's target. Fault; Component = address; Status
+	// connected|refused|timeout|error; Value = ms.
+	Probe Kind = "probe"
+)
+
+// Event is one fact on the timeline. Zero fields mean "does not apply".
+type Event struct {
+	Run    string    // run id; filled by the emitter
+	Source string    // one process incarnation, e.g. "region/us-east#2"; filled by the emitter
+	Seq    uint64    // 1, 2, 3 … without gaps within a Source; filled by the emitter
+	At     time.Time // UTC, microseconds kept
+
+	Kind      Kind
+	Status    string
+	Region    string // the region that served, or that the component lives in
+	Component string // "edge/us-east/1", "player", "packager/us-west" …
+	Session   string
+	Device    string // audience mix: "tv", "phone", "browser" …
+	ISP       string
+	Edge      string // edge or playback service concerned
+	Rendition string
+	Segment   uint64
+	Fault     string
+	State     string // player state: starting|playing|rebuffering
+	Detail    string
+
+	Value       float64 // the kind's main measure; milliseconds unless the kind says otherwise
+	LagMS       float64
+	BufferMS    float64
+	LatencyMS   float64
+	PlayingMS   float64
+	RebufferMS  float64
+	BitrateKbps float64
+	Bytes       uint64
+	Attempts    uint32
+
+	Nums map[string]float64 // counters of the *_stats kinds
+}
+
+// Sink takes events. Emit never blocks and is safe for concurrent use; what a sink cannot take it counts as dropped,
+// and the run reports it.
+type Sink interface{ Emit(Event) }
+
+// Discard is a Sink for tests and tools that keep no telemetry.
+var Discard Sink = discard{}
+
+type discard struct{}
+
+func (discard) Emit(Event) {}
