@@ -18,6 +18,7 @@ type Rendition struct {
 	Kind      string // Video or Audio
 	Codecs    string // RFC 6381: "avc1.64001f", "mp4a.40.2"
 	Bandwidth int    // bits/s, the peak over one segment
+	Average   int    // bits/s over the whole clip; 0: not known
 	Timescale uint32
 	Width     int    // video, pixels
 	Height    int    // video, pixels
