@@ -46,6 +46,10 @@ const (
 	// Probe: the evidence prober's view of a fault's target. Fault; Component = address; Status
 	// connected|refused|timeout|error; Value = ms.
 	Probe Kind = "probe"
+
+	// TelemetryDropped: an emitter could not take events (its queue or its spool was full). Value = how many since the
+	// last one; Detail = why. Written by the emitter itself, in the first place that opens.
+	TelemetryDropped Kind = "telemetry_dropped"
 )
 
 // Event is one fact on the timeline. Zero fields mean "does not apply".
@@ -54,6 +58,9 @@ type Event struct {
 	Source string    // one process incarnation, e.g. "region/us-east#2"; filled by the emitter
 	Seq    uint64    // 1, 2, 3 … without gaps within a Source; filled by the emitter
 	At     time.Time // UTC, microseconds kept
+	// Written is when the emitter took the event: At may be earlier (a stall is written when it ends). Filled by the
+	// emitter; "written → readable in the store" is the lag of the event path.
+	Written time.Time
 
 	Kind      Kind
 	Status    string
