@@ -1,0 +1,591 @@
+package spec
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+
+	"github.com/tminus-live/tminus/simulator/audience"
+)
+
+// APIVersion is the version of the scenario format that this package reads.
+const APIVersion = "tminus/v1"
+
+// Limits on a scenario. They bound what a run can ask of a machine, and what a file can ask of the reader.
+const (
+	MaxBytes      = 1 << 20 // of a scenario file
+	MaxDuration   = 24 * time.Hour
+	MinDuration   = 2 * time.Second // one segment
+	MaxRegions    = 8
+	MaxEdges      = 16 // in a region
+	MaxPlayers    = 10_000
+	MaxStarts     = 1000 // legs
+	MaxFaults     = 100
+	MaxThresholds = 20 // on one metric
+
+	maxTokens = 20_000 // YAML tokens: the parser's work grows with their square
+	maxNested = 16
+)
+
+// Words of the format.
+var (
+	ladders    = []string{"sports"}
+	fails      = []string{"region"}
+	models     = []string{"crash", "cut"}
+	dimensions = []string{"region", "device", "isp"}
+)
+
+var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// ReadFile reads the scenario file at path. See Read.
+func ReadFile(path string) (*Scenario, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read scenario: %w", err)
+	}
+	defer f.Close()
+	src, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read scenario: %w", err)
+	}
+	return Read(path, src)
+}
+
+// Read reads a scenario; file is its name in errors. It is strict: what it does not know it refuses. The error is
+// an *Errors with every mistake of the file. Keys that may be left out are filled: seed 1, ladder "sports", 2 edges a
+// region, the default mix, curve "constant", model "crash".
+func Read(file string, src []byte) (*Scenario, error) {
+	r := &reader{file: file}
+	root := r.parse(src)
+	if root == nil {
+		return nil, r.err()
+	}
+	s := r.scenario(root)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// parse turns the file into one YAML document within the bounds, or returns nil with the problem noted.
+func (r *reader) parse(src []byte) (root ast.Node) {
+	switch {
+	case len(src) > MaxBytes:
+		r.at(1, 1, "", "the file is larger than %d KiB", MaxBytes>>10)
+		return nil
+	case !utf8.Valid(src):
+		line := 1 + bytes.Count(src[:invalidAt(src)], []byte("\n"))
+		r.at(line, 1, "", "this line is not UTF-8 text")
+		return nil
+	case bytes.IndexByte(src, 0) >= 0:
+		r.at(1+bytes.Count(src[:bytes.IndexByte(src, 0)], []byte("\n")), 1, "", "this line holds a NUL byte")
+		return nil
+	}
+	// The YAML library is given files from strangers: should it fail on one, that is the file's problem, not a crash.
+	defer func() {
+		if p := recover(); p != nil {
+			r.at(1, 1, "", "the file is not YAML that can be read")
+			root = nil
+		}
+	}()
+	tokens := lexer.Tokenize(string(src))
+	if !r.checkTokens(tokens) {
+		return nil
+	}
+	f, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		var at yaml.Error
+		if errors.As(err, &at) && at.GetToken() != nil && at.GetToken().Position != nil {
+			p := at.GetToken().Position
+			r.at(p.Line, p.Column, "", "not valid YAML: %s", at.GetMessage())
+		} else {
+			r.at(1, 1, "", "not valid YAML: %s", clip(err.Error()))
+		}
+		return nil
+	}
+	for _, d := range f.Docs {
+		body := bare(d.Body)
+		if body == nil {
+			continue
+		}
+		if _, comment := body.(*ast.CommentGroupNode); comment {
+			continue
+		}
+		if _, directive := body.(*ast.DirectiveNode); directive {
+			continue // already refused
+		}
+		if root != nil {
+			r.bad(body, "", "a scenario file holds one document, this is a second one")
+			return root
+		}
+		root = body
+	}
+	if root == nil && len(r.problems) == 0 {
+		r.at(1, 1, "", "the file holds no scenario; it must start with apiVersion: %s", APIVersion)
+	}
+	return root
+}
+
+func invalidAt(src []byte) int {
+	for i := 0; i < len(src); {
+		c, n := utf8.DecodeRune(src[i:])
+		if c == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return len(src)
+}
+
+// checkTokens refuses, before the parser builds anything, what a scenario has no use for and what would let a small
+// file ask for much work: anchors and aliases, tags, directives, explicit keys, deep nesting. It is false when parsing
+// must not go on.
+func (r *reader) checkTokens(tokens token.Tokens) bool {
+	flow, entries, line, count := 0, 0, 0, 0
+	refuse := func(tk *token.Token, what string) {
+		r.at(tk.Position.Line, tk.Position.Column, "", "%s are not allowed in a scenario", what)
+	}
+	for _, tk := range tokens {
+		if tk == nil || tk.Position == nil || tk.Type == token.CommentType {
+			continue
+		}
+		if count++; count > maxTokens {
+			r.at(tk.Position.Line, tk.Position.Column, "", "the file is too long: more than %d YAML tokens", maxTokens)
+			return false
+		}
+		if tk.Position.Line != line {
+			line, entries = tk.Position.Line, 0
+		}
+		switch tk.Type {
+		case token.MappingStartType, token.SequenceStartType:
+			flow++
+		case token.MappingEndType, token.SequenceEndType:
+			flow--
+		case token.SequenceEntryType:
+			entries++
+		case token.AnchorType:
+			refuse(tk, "anchors (&)")
+		case token.AliasType:
+			refuse(tk, "aliases (*)")
+		case token.MergeKeyType:
+			refuse(tk, "merge keys (<<)")
+		case token.TagType:
+			refuse(tk, "tags (!)")
+		case token.DirectiveType:
+			refuse(tk, "directives (%)")
+		case token.MappingKeyType:
+			refuse(tk, "explicit keys (?)")
+			return false
+		}
+		if flow > maxNested || entries > maxNested || tk.Position.IndentNum > 20*maxNested {
+			r.at(tk.Position.Line, tk.Position.Column, "", "nested too deeply")
+			return false
+		}
+	}
+	return true
+}
+
+// noted remembers where a value stands, for the checks between values.
+type noted[T any] struct {
+	value T
+	node  ast.Node
+	path  string
+	ok    bool
+}
+
+func (r *reader) scenario(root ast.Node) *Scenario {
+	s := &Scenario{
+		Seed:     1,
+		Event:    Event{Ladder: ladders[0]},
+		Audience: Audience{Mix: audience.DefaultMix},
+	}
+	var duration noted[time.Duration]
+	var ladder, topology, faults, objectives, starts, players noted[struct{}]
+	var target noted[string]
+	keep := func(n ast.Node, path string) noted[struct{}] { return noted[struct{}]{node: n, path: path, ok: true} }
+
+	// What later keys are checked against is read first, whatever the order in the file: the fields note their nodes and
+	// the checks follow.
+	ok := r.mapping(root, "", []field{
+		{"apiVersion", "the version of the format: " + APIVersion, func(n ast.Node, path string) {
+			if v, ok := r.text(n, path, "text"); ok && v != APIVersion {
+				r.bad(n, path, "unknown version %q; this program reads %q", clip(v), APIVersion)
+			}
+			s.APIVersion = APIVersion
+		}},
+		{"name", "a short name of lower-case letters, digits and dashes, such as title-fight", func(n ast.Node, path string) {
+			s.Name = r.name(n, path)
+		}},
+		{"seed", "", func(n ast.Node, path string) { s.Seed, _ = r.whole(n, path, 0, 1<<63-1) }},
+		{"event", "what is streamed, such as {duration: 90s}", func(n ast.Node, path string) {
+			r.mapping(n, path, []field{
+				{"duration", "the length of the event, such as 90s", func(n ast.Node, path string) {
+					d, ok := r.duration(n, path, MinDuration, MaxDuration)
+					duration = noted[time.Duration]{d, n, path, ok}
+					s.Event.Duration = d
+				}},
+				{"ladder", "", func(n ast.Node, path string) {
+					s.Event.Ladder = r.word(n, path, "ladder", ladders)
+					ladder = keep(n, path)
+				}},
+			})
+		}},
+		{"topology", "", func(n ast.Node, path string) {
+			topology = keep(n, path)
+			r.topology(n, path, &s.Topology)
+		}},
+		{"audience", "the crowd, such as {players: 40}", func(n ast.Node, path string) {
+			r.mapping(n, path, []field{
+				{"mix", "", func(n ast.Node, path string) { s.Audience.Mix = r.word(n, path, "mix", audience.Mixes()) }},
+				{"starts", "", func(n ast.Node, path string) { starts = keep(n, path) }},
+				{"players", "", func(n ast.Node, path string) {
+					players = keep(n, path)
+					v, _ := r.whole(n, path, 0, MaxPlayers)
+					s.Audience.Players = int(v)
+				}},
+			})
+			if !starts.ok && !players.ok {
+				if _, mapping := n.(*ast.MappingNode); mapping {
+					r.bad(n, path, "nobody comes: want starts, players or both")
+				}
+			}
+		}},
+		{"target", "", func(n ast.Node, path string) {
+			target = noted[string]{node: n, path: path, ok: true}
+			r.mapping(n, path, []field{{"manifest", "the stream's DASH or HLS URL", func(n ast.Node, path string) {
+				target.value = r.manifestURL(n, path)
+			}}})
+		}},
+		{"faults", "", func(n ast.Node, path string) { faults = keep(n, path) }},
+		{"objectives", `what GO means, such as startup_time: ["p(95)<2s"]`, func(n ast.Node, path string) { objectives = keep(n, path) }},
+	})
+	if !ok {
+		return s
+	}
+
+	switch {
+	case target.ok:
+		s.Target = &Target{Manifest: target.value}
+		s.Event.Ladder = ""
+		for _, k := range []struct {
+			noted[struct{}]
+			why string
+		}{
+			{ladder, "the ladder"}, {topology, "the topology"},
+		} {
+			if k.ok {
+				r.bad(k.node, k.path, "a target brings its own pipeline: leave out %s", k.why)
+			}
+		}
+		if starts.ok {
+			r.bad(starts.node, starts.path, "play starts need the reference pipeline's playback service: with a target, only players come")
+		}
+	case !topology.ok:
+		r.bad(root, "topology", "missing: the regions of the reference pipeline, such as {regions: [us-east, us-west]}, or a target")
+	}
+	if starts.ok && !target.ok {
+		s.Audience.Starts = r.starts(starts.node, starts.path, duration.value)
+	}
+	if faults.ok {
+		s.Faults = r.faults(faults.node, faults.path, s, duration.value)
+	}
+	if objectives.ok {
+		s.Objectives = r.objectives(objectives.node, objectives.path, s)
+	}
+	return s
+}
+
+func (r *reader) name(n ast.Node, path string) string {
+	v, ok := r.text(n, path, "a name of lower-case letters, digits and dashes")
+	if ok && !nameForm.MatchString(v) {
+		r.bad(n, path, "want a name of at most 63 lower-case letters, digits and dashes, got %q", clip(v))
+		return ""
+	}
+	return v
+}
+
+func (r *reader) topology(n ast.Node, path string, t *Topology) {
+	var edges noted[struct{}]
+	first := map[string]int{}
+	r.mapping(n, path, []field{
+		{"regions", "the regions in order, such as [us-east, us-west]", func(n ast.Node, path string) {
+			if r.list(n, path, MaxRegions, " of regions", func(n ast.Node, path string, _ int) {
+				name := r.name(n, path)
+				if name == "" {
+					return
+				}
+				if line, again := first[name]; again {
+					r.bad(n, path, "region %q is already on line %d", name, line)
+					return
+				}
+				first[name], _ = position(n)
+				t.Regions = append(t.Regions, name)
+			}) && len(n.(*ast.SequenceNode).Values) == 0 {
+				r.bad(n, path, "want at least one region")
+			}
+		}},
+		{"edges", "", func(n ast.Node, path string) { edges = noted[struct{}]{node: n, path: path, ok: true} }},
+	})
+	t.Edges = map[string]int{}
+	for _, name := range t.Regions {
+		t.Edges[name] = 2
+	}
+	if !edges.ok {
+		return
+	}
+	entries, _ := r.entries(edges.node, edges.path)
+	for _, e := range entries {
+		if !slices.Contains(t.Regions, e.key) {
+			if len(t.Regions) > 0 {
+				r.bad(e.node, join(edges.path, e.key), "unknown region%s", oneOf(e.key, t.Regions))
+			}
+			continue
+		}
+		if v, ok := r.whole(e.value, join(edges.path, e.key), 1, MaxEdges); ok {
+			t.Edges[e.key] = int(v)
+		}
+	}
+}
+
+func (r *reader) manifestURL(n ast.Node, path string) string {
+	v, ok := r.text(n, path, "a URL")
+	if !ok {
+		return ""
+	}
+	u, err := url.Parse(v)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+		r.bad(n, path, "want the http or https URL of a DASH or HLS manifest, got %q", clip(v))
+		return ""
+	}
+	if !loopback(u.Hostname()) {
+		r.bad(n, path, "only a stream on a loopback address (localhost, 127.0.0.0/8 or [::1]) can be a target for now, and %q is none", clip(u.Hostname()))
+		return ""
+	}
+	return v
+}
+
+func loopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap().IsLoopback()
+}
+
+func (r *reader) starts(n ast.Node, path string, end time.Duration) []Start {
+	var out []Start
+	var at, last noted[time.Duration] // the leg's start, and the start of the leg before it
+	var reach time.Duration           // where the leg before it ends, when it says so
+	r.list(n, path, MaxStarts, ` such as [{at: 0s, rate: 500}]`, func(n ast.Node, path string, _ int) {
+		leg := Start{Curve: string(audience.Constant)}
+		at = noted[time.Duration]{}
+		var length noted[time.Duration]
+		r.mapping(n, path, []field{
+			{"at", "when the leg starts, such as 15s", func(n ast.Node, path string) {
+				d, ok := r.duration(n, path, 0, MaxDuration)
+				at, leg.At = noted[time.Duration]{d, n, path, ok}, d
+			}},
+			{"rate", "play starts a second", func(n ast.Node, path string) { leg.Rate, _ = r.number(n, path, audience.MaxRate) }},
+			{"for", "", func(n ast.Node, path string) {
+				d, ok := r.duration(n, path, time.Millisecond, MaxDuration)
+				length, leg.For = noted[time.Duration]{d, n, path, ok}, d
+			}},
+			{"curve", "", func(n ast.Node, path string) { leg.Curve = r.word(n, path, "curve", audience.Curves()) }},
+		})
+		if at.ok {
+			switch {
+			case end > 0 && leg.At >= end:
+				r.bad(at.node, at.path, "the leg starts at %s, but the event lasts %s", short(leg.At), short(end))
+			case last.ok && leg.At <= last.value:
+				r.bad(at.node, at.path, "legs must be in order of their start: %s is not after %s", short(leg.At), short(last.value))
+			case reach > leg.At:
+				r.bad(at.node, at.path, "the leg before this one lasts until %s", short(reach))
+			}
+			if length.ok && end > 0 && leg.At < end && leg.At+leg.For > end {
+				r.bad(length.node, length.path, "the leg ends at %s, but the event lasts %s", short(leg.At+leg.For), short(end))
+			}
+			last, reach = at, 0
+			if length.ok {
+				reach = leg.At + leg.For
+			}
+		}
+		out = append(out, leg)
+	})
+	return out
+}
+
+func (r *reader) faults(n ast.Node, path string, s *Scenario, end time.Duration) []Fault {
+	var out []Fault
+	kinds := map[string]int{}
+	type placed struct {
+		Fault
+		line int
+	}
+	var before []placed
+	r.list(n, path, MaxFaults, " such as [{at: 30s, for: 20s, fail: region, where: us-east}]", func(n ast.Node, path string, _ int) {
+		f := Fault{Model: models[0]}
+		var at, length noted[time.Duration]
+		var where noted[string]
+		r.mapping(n, path, []field{
+			{"at", "when it begins, such as 30s", func(n ast.Node, path string) {
+				d, ok := r.duration(n, path, 0, MaxDuration)
+				at, f.At = noted[time.Duration]{d, n, path, ok}, d
+			}},
+			{"for", "how long it lasts, such as 20s", func(n ast.Node, path string) {
+				d, ok := r.duration(n, path, time.Millisecond, MaxDuration)
+				length, f.For = noted[time.Duration]{d, n, path, ok}, d
+			}},
+			{"fail", "what fails: " + strings.Join(fails, ", "), func(n ast.Node, path string) {
+				f.Fail = r.word(n, path, "kind of fault", fails)
+				if f.Fail == "region" && s.Target != nil {
+					r.bad(n, path, "a region fault needs the reference pipeline: leave it out, or leave out the target")
+				}
+			}},
+			{"where", "the region that fails", func(n ast.Node, path string) {
+				v, ok := r.text(n, path, "the name of a region")
+				where, f.Where = noted[string]{v, n, path, ok}, v
+			}},
+			{"model", "", func(n ast.Node, path string) { f.Model = r.word(n, path, "model", models) }},
+		})
+		if where.ok && s.Target == nil && len(s.Topology.Regions) > 0 && !slices.Contains(s.Topology.Regions, f.Where) {
+			r.bad(where.node, where.path, "unknown region %q%s", clip(f.Where), oneOf(f.Where, s.Topology.Regions))
+			where.ok = false
+		}
+		if at.ok && end > 0 {
+			switch {
+			case f.At >= end:
+				r.bad(at.node, at.path, "the fault begins at %s, but the event lasts %s", short(f.At), short(end))
+			case length.ok && f.At+f.For > end:
+				r.bad(length.node, length.path, "the fault ends at %s, but the event lasts %s", short(f.At+f.For), short(end))
+			}
+		}
+		if at.ok && length.ok && where.ok {
+			line, _ := position(n)
+			for _, b := range before {
+				if b.Where == f.Where && f.At < b.At+b.For && b.At < f.At+f.For {
+					r.bad(at.node, path, "overlaps the fault of %q on line %d, which lasts from %s to %s", f.Where, b.line, short(b.At), short(b.At+b.For))
+				}
+			}
+			before = append(before, placed{f, line})
+		}
+		kinds[f.Fail]++
+		f.ID = f.Fail + "-" + strconv.Itoa(kinds[f.Fail])
+		out = append(out, f)
+	})
+	return out
+}
+
+func (r *reader) objectives(n ast.Node, path string, s *Scenario) []Objective {
+	entries, ok := r.entries(n, path)
+	if ok && len(entries) == 0 {
+		r.bad(n, path, "want at least one objective: without any, every run would be a GO")
+	}
+	if len(entries) > MaxFaults {
+		r.bad(n, path, "%d metrics, at most %d are allowed", len(entries), MaxFaults)
+		return nil
+	}
+	var out []Objective
+	for _, e := range entries {
+		p := join(path, e.key)
+		name, filter, filtered := strings.Cut(e.key, "{")
+		m, known := metricNamed(name)
+		if !known {
+			r.bad(e.node, p, "unknown metric %q%s", clip(name), oneOf(name, metricNames()))
+		}
+		var where map[string]string
+		if filtered {
+			inner, closed := strings.CutSuffix(filter, "}")
+			if !closed {
+				r.bad(e.node, p, "want a filter such as %s{region=us-east}", clip(name))
+				continue
+			}
+			filter = inner
+			where = r.where(e.node, p, inner, m, known, s)
+		}
+		seen := map[string]bool{}
+		if r.list(e.value, p, MaxThresholds, ` such as ["p(95)<2s"]`, func(n ast.Node, p string, _ int) {
+			text, ok := r.text(n, p, `an expression such as "p(95)<2s"`)
+			if !ok || !known {
+				return
+			}
+			o, err := ParseExpression(m, text)
+			if err != nil {
+				r.bad(n, p, "%s", err)
+				return
+			}
+			if seen[text] {
+				r.bad(n, p, "the expression %q is there already", clip(text))
+				return
+			}
+			seen[text] = true
+			o.Where, o.WhereText = where, filter
+			out = append(out, o)
+		}) && len(e.value.(*ast.SequenceNode).Values) == 0 {
+			r.bad(e.value, p, "want at least one expression")
+		}
+	}
+	return out
+}
+
+// where reads a dimension filter: "region=us-west,device=tv".
+func (r *reader) where(n ast.Node, path, text string, m Metric, known bool, s *Scenario) map[string]string {
+	allowed := dimensions
+	if known {
+		allowed = m.Dimensions
+	}
+	out := map[string]string{}
+	for part := range strings.SplitSeq(text, ",") {
+		dim, value, ok := strings.Cut(part, "=")
+		dim, value = strings.TrimSpace(dim), strings.TrimSpace(value)
+		if !ok || dim == "" || value == "" {
+			r.bad(n, path, "want a filter such as region=us-east, got %q", clip(part))
+			continue
+		}
+		if !slices.Contains(allowed, dim) {
+			if len(allowed) == 0 {
+				r.bad(n, path, "%s has no dimensions to filter by", m.Name)
+			} else {
+				r.bad(n, path, "unknown dimension %q%s", clip(dim), oneOf(dim, allowed))
+			}
+			continue
+		}
+		if _, again := out[dim]; again {
+			r.bad(n, path, "dimension %q is there already", dim)
+			continue
+		}
+		out[dim] = value
+		var values []string
+		switch dim {
+		case "region":
+			values = s.Topology.Regions
+			if s.Target != nil {
+				r.bad(n, path, "a target has no regions to filter by")
+				continue
+			}
+		case "device":
+			values = audience.Devices(s.Audience.Mix)
+		case "isp":
+			values = audience.ISPs(s.Audience.Mix)
+		}
+		if len(values) > 0 && !slices.Contains(values, value) {
+			r.bad(n, path, "unknown %s %q%s", dim, clip(value), oneOf(value, values))
+		}
+	}
+	return out
+}
