@@ -1,0 +1,110 @@
+package chaos
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Kind documents one kind of fault: what a scenario's `fail:` may say.
+type Kind struct {
+	Fail       string // "region"
+	Summary    string
+	Where      string // what `where:` names
+	Parameters []Parameter
+	Models     []Model // the first is the default
+}
+
+// Model documents one form of a kind: what `model:` may say.
+type Model struct {
+	Name     string // "crash"
+	Summary  string // what happens
+	Evidence string // what is measured to prove it
+	Needs    string // what the machine must offer; "" = nothing special
+	Example  string // one line of a scenario's `faults:`
+
+	able func() error // nil = always; says what is lacking
+	plan func(Fault, *Config) (plan, error)
+}
+
+// Parameter documents one key of a fault.
+type Parameter struct {
+	Name, Type, Default, Summary string
+}
+
+// plan is a fault ready to be run.
+type plan struct {
+	injector Injector
+	observer Observer
+	links    func() []uint32 // nil: makes none
+	note     func() string   // nil: nothing to add to the fault's last event
+}
+
+var when = []Parameter{
+	{Name: "at", Type: "duration", Summary: "when, from the start of the event"},
+	{Name: "for", Type: "duration", Summary: "how long, 2s at least: shorter cannot be measured"},
+}
+
+// Catalogue lists every fault there is.
+func Catalogue() []Kind {
+	return []Kind{
+		{
+			Fail:    "region",
+			Summary: "one whole region goes away, and comes back",
+			Where:   "a region's name",
+			Parameters: append([]Parameter{
+				{Name: "model", Type: "crash | cut", Default: "crash", Summary: "how it goes away"},
+			}, when...),
+			Models: []Model{
+				{
+					Name:     "crash",
+					Summary:  "the region's processes are killed with SIGKILL and started again at the end: clients see refused connections",
+					Evidence: "connections from outside to the region's edges and playback are refused during the fault and accepted before and after it, and another region's are accepted throughout",
+					Example:  "{at: 30s, for: 20s, fail: region, where: us-east}",
+					plan:     planCrash,
+				},
+				{
+					Name:     "cut",
+					Summary:  "packets across the border of the region's addresses are dropped in the kernel, both ways: clients see silence and time-outs; traffic inside the region goes on",
+					Evidence: "connections from outside to the region's edges and playback time out during the fault and are accepted before and after it, and another region's are accepted throughout",
+					Needs:    cutNeeds,
+					Example:  "{at: 30s, for: 20s, fail: region, where: us-east, model: cut}",
+					able:     cutAble,
+					plan:     planCut,
+				},
+			},
+		},
+	}
+}
+
+// lookup finds a fault's kind and model.
+func lookup(f Fault) (Kind, Model, error) {
+	var kinds []string
+	for _, k := range Catalogue() {
+		if k.Fail != f.Fail {
+			kinds = append(kinds, k.Fail)
+			continue
+		}
+		var models []string
+		for _, m := range k.Models {
+			if f.Model == m.Name || f.Model == "" {
+				return k, m, nil
+			}
+			models = append(models, m.Name)
+		}
+		return Kind{}, Model{}, fmt.Errorf("fault %s: %w model %q of fail: %s (there is %s)",
+			f.ID, ErrUnknown, f.Model, f.Fail, strings.Join(models, ", "))
+	}
+	return Kind{}, Model{}, fmt.Errorf("fault %s: %w fail: %q (there is %s)", f.ID, ErrUnknown, f.Fail, strings.Join(kinds, ", "))
+}
+
+// region finds the region a fault is about, with an error that names those there are.
+func region(f Fault, regions []Region) (Region, error) {
+	var names []string
+	for _, r := range regions {
+		if r.Name() == f.Where {
+			return r, nil
+		}
+		names = append(names, r.Name())
+	}
+	return nil, fmt.Errorf("fault %s: %w region %q (there is %s)", f.ID, ErrUnknown, f.Where, strings.Join(names, ", "))
+}

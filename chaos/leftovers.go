@@ -1,0 +1,102 @@
+package chaos
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// Leftover is a program of this tool that is still attached in the kernel.
+type Leftover struct {
+	Link    uint32 `json:"link"` // bpf link id
+	Program string `json:"program"`
+}
+
+// Leftovers lists the bpf links in the kernel that hold a program of this tool: those with the given ids, or, with
+// none given, all of them, whichever run they belong to. It needs CAP_SYS_ADMIN; without it the error wraps
+// ErrUnsupported.
+func Leftovers(links ...uint32) ([]Leftover, error) {
+	var left []Leftover
+	it := new(link.Iterator)
+	defer it.Close()
+	for it.Next() {
+		if len(links) > 0 && !slices.Contains(links, uint32(it.ID)) {
+			continue
+		}
+		name, err := programOf(it.Link)
+		if err != nil {
+			return nil, fmt.Errorf("bpf link %d: %w", it.ID, err)
+		}
+		if strings.HasPrefix(name, programPrefix) {
+			left = append(left, Leftover{Link: uint32(it.ID), Program: name})
+		}
+	}
+	if err := it.Err(); errors.Is(err, os.ErrPermission) {
+		return nil, fmt.Errorf("list bpf links: %w: it needs CAP_SYS_ADMIN (run as root)", ErrUnsupported)
+	} else if err != nil {
+		return nil, fmt.Errorf("list bpf links: %w", err)
+	}
+	return left, nil
+}
+
+// programOf names the program behind a link; "" when it went away meanwhile or is of no kind we make.
+func programOf(l link.Link) (string, error) {
+	info, err := l.Info()
+	if err != nil {
+		return "", nil // kinds that cannot be asked are not ours
+	}
+	prog, err := ebpf.NewProgramFromID(info.Program)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer prog.Close()
+	pi, err := prog.Info()
+	if err != nil {
+		return "", err
+	}
+	return pi.Name, nil
+}
+
+// Check is a yes-or-no fact about the rehearsal itself. Its fields are those of a report's check.
+type Check struct {
+	Name   string
+	Pass   bool
+	Detail string // one sentence
+}
+
+// Safety says whether everything that was broken has been put back: what the injectors say, and what the kernel says.
+func Safety(results []Result) []Check {
+	undone := Check{Name: "faults undone", Pass: true, Detail: fmt.Sprintf("%d of %d", len(results), len(results))}
+	var links []uint32
+	var bad []string
+	for _, r := range results {
+		links = append(links, r.Links...)
+		if !r.Restored {
+			bad = append(bad, fmt.Sprintf("%s (%s of %s): %v", r.Fault.ID, r.Fault.Model, r.Fault.Where, r.Err))
+		}
+	}
+	if len(bad) > 0 {
+		undone.Pass, undone.Detail = false, "still in effect: "+strings.Join(bad, "; ")
+	}
+	kernel := Check{Name: "no kernel program left", Pass: true, Detail: "no fault put one there"}
+	if len(links) > 0 {
+		left, err := Leftovers(links...)
+		switch {
+		case err != nil:
+			kernel.Pass, kernel.Detail = false, err.Error()
+		case len(left) > 0:
+			kernel.Pass, kernel.Detail = false, fmt.Sprintf("bpf link %d (%s) is still attached", left[0].Link, left[0].Program)
+		default:
+			kernel.Detail = fmt.Sprintf("%d were attached, none is left", len(links))
+		}
+	}
+	return []Check{undone, kernel}
+}

@@ -1,0 +1,309 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/tminus-live/tminus/telemetry/event"
+)
+
+// Figures of a run that no caller has had reason to set.
+const (
+	// MinFor is the shortest fault that can be measured: time to settle, and a few probes that may take their whole
+	// time-out.
+	MinFor = 2 * time.Second
+	// watchBefore and watchAfter are how long a fault is watched before it and after it is undone.
+	watchBefore = 5 * time.Second
+	watchAfter  = 5 * time.Second
+	// restoreWait bounds one attempt to undo a fault.
+	restoreWait = 30 * time.Second
+)
+
+// Config is one run's faults and what they act on.
+type Config struct {
+	Faults  []Fault
+	Regions []Region
+	Start   time.Time        // T+0, the start of the event; a fault's At counts from it
+	Now     func() time.Time // the run's clock
+	Sink    event.Sink       // takes event.Fault and event.Probe; nil = event.Discard
+	Logger  *slog.Logger     // nil = silent
+
+	// Sabotage, when set, replaces each fault's injector. Tests use it to prove that evidence notices an injector that
+	// lies; nothing else does.
+	Sabotage func(Fault, Injector) Injector
+
+	probe probe // nil = real connections
+}
+
+// Preflight says, before anything runs, whether every fault can be injected on this machine by this user. All
+// complaints are joined; each is one sentence.
+func Preflight(faults []Fault) error {
+	var errs []error
+	for _, f := range faults {
+		_, m, err := lookup(f)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case f.For < MinFor:
+			errs = append(errs, fmt.Errorf("fault %s lasts %s: less than %s cannot be measured", f.ID, f.For, MinFor))
+		case m.able != nil:
+			if err := m.able(); err != nil {
+				errs = append(errs, fmt.Errorf("fault %s (%s, model: %s) %w", f.ID, f.Fail, m.Name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Run executes the faults on schedule and returns a Result for each, in their order, when all have been undone and
+// watched, or soon after ctx ends. Whatever happens meanwhile (ctx ends, an injector fails or panics), every fault that
+// was injected is undone before Run returns, those still in effect in reverse order of injection.
+//
+// An error that comes with no results means that nothing was injected: the sentence says what is wrong with the faults.
+// An error that comes with results wraps ErrNotRestored. An injection that failed is in its Result alone.
+func Run(ctx context.Context, cfg Config) ([]Result, error) {
+	if cfg.Sink == nil {
+		cfg.Sink = event.Discard
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	runs, err := prepare(&cfg)
+	if err != nil {
+		return nil, err
+	}
+
+	conductor := &conductor{cfg: cfg}
+	defer conductor.restoreAll(ctx) // on a panic here; otherwise there is nothing left for it to do
+	var wg sync.WaitGroup
+	for _, r := range runs {
+		wg.Go(func() { conductor.play(ctx, r) })
+	}
+	wg.Wait()
+	conductor.restoreAll(ctx)
+
+	results := make([]Result, len(runs))
+	var left []error
+	for i, r := range runs {
+		results[i] = conductor.result(r)
+		if !results[i].Restored {
+			left = append(left, fmt.Errorf("fault %s (%s of %s): %w: %w", r.fault.ID, r.fault.Model, r.fault.Where, ErrNotRestored, results[i].Err))
+		}
+	}
+	return results, errors.Join(left...)
+}
+
+// running is one fault on its way.
+type running struct {
+	fault  Fault
+	plan   plan
+	window Window
+	active bool // may be in effect
+	errs   []error
+}
+
+// prepare checks everything that can be checked before anything is broken.
+func prepare(cfg *Config) ([]*running, error) {
+	var errs []error
+	if cfg.Now == nil {
+		errs = append(errs, errors.New("chaos: no clock"))
+	}
+	seen := make(map[string]bool)
+	var runs []*running
+	for i, f := range cfg.Faults {
+		_, m, err := lookup(f)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		f.Model = m.Name
+		cfg.Faults[i].Model = m.Name
+		if seen[f.ID] {
+			errs = append(errs, fmt.Errorf("fault %s is there twice", f.ID))
+		}
+		seen[f.ID] = true
+		for _, g := range cfg.Faults[:i] {
+			if g.Where == f.Where && overlap(f, g, 0) {
+				errs = append(errs, fmt.Errorf("faults %s and %s break %s at the same time: neither could be proven", g.ID, f.ID, f.Where))
+			}
+		}
+		p, err := m.plan(f, cfg)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if cfg.Sabotage != nil {
+			p.injector = cfg.Sabotage(f, p.injector)
+		}
+		runs = append(runs, &running{fault: f, plan: p})
+	}
+	return runs, errors.Join(errs...)
+}
+
+// overlap reports whether two faults are in effect within margin of each other.
+func overlap(a, b Fault, margin time.Duration) bool {
+	return a.At < b.At+b.For+margin && b.At < a.At+a.For+margin
+}
+
+// conductor keeps the order in which faults went into effect.
+type conductor struct {
+	cfg   Config
+	mu    sync.Mutex
+	order []*running
+}
+
+// play takes one fault from its schedule to its restoration and on until it has been watched. When ctx ends it leaves
+// the fault in effect: restoreAll undoes what is left, in order.
+func (c *conductor) play(ctx context.Context, r *running) {
+	defer func() {
+		// A panic in one fault must not keep the others from being undone.
+		if v := recover(); v != nil {
+			r.errs = append(r.errs, fmt.Errorf("panic: %v", v))
+			c.cfg.Logger.Error("fault panicked", "fault", r.fault.ID, "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	due := c.cfg.Start.Add(r.fault.At)
+	if !c.until(ctx, due.Add(-watchBefore)) {
+		return
+	}
+	watch, stop := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { r.plan.observer.Watch(watch) })
+	defer watching.Wait()
+	defer stop()
+
+	if !c.until(ctx, due) {
+		return
+	}
+	if !c.inject(ctx, r) {
+		c.restore(ctx, r)
+		return
+	}
+	if !c.until(ctx, r.window.Injected.Add(r.fault.For)) {
+		return
+	}
+	if c.restore(ctx, r) {
+		c.until(ctx, r.window.Restored.Add(watchAfter))
+	}
+}
+
+// until waits for a moment of the run's clock; false when ctx ended first.
+func (c *conductor) until(ctx context.Context, at time.Time) bool {
+	wait := at.Sub(c.cfg.Now())
+	if wait <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (c *conductor) inject(ctx context.Context, r *running) bool {
+	c.mu.Lock()
+	c.order = append(c.order, r)
+	r.active = true
+	c.mu.Unlock()
+	r.window.Inject = c.cfg.Now()
+	c.say(r, "injecting", "")
+	if err := guarded(func() error { return r.plan.injector.Inject(ctx) }); err != nil {
+		r.errs = append(r.errs, fmt.Errorf("inject: %w", err))
+		c.say(r, "failed", err.Error())
+		return false
+	}
+	r.window.Injected = c.cfg.Now()
+	c.say(r, "injected", "")
+	return true
+}
+
+// restore undoes one fault; its deadline is its own, since it has to happen after ctx has ended too.
+func (c *conductor) restore(ctx context.Context, r *running) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreWait)
+	defer cancel()
+	if r.window.Restore.IsZero() {
+		r.window.Restore = c.cfg.Now()
+	}
+	c.say(r, "restoring", "")
+	if err := guarded(func() error { return r.plan.injector.Restore(ctx) }); err != nil {
+		r.errs = append(r.errs, fmt.Errorf("restore: %w", err))
+		c.say(r, "failed", err.Error())
+		return false
+	}
+	r.window.Restored = c.cfg.Now()
+	c.mu.Lock()
+	r.active = false
+	c.mu.Unlock()
+	note := ""
+	if r.plan.note != nil {
+		note = r.plan.note()
+	}
+	c.say(r, "restored", note)
+	return true
+}
+
+// restoreAll undoes what is still in effect, the latest first.
+func (c *conductor) restoreAll(ctx context.Context) {
+	c.mu.Lock()
+	order := c.order
+	c.order = nil
+	c.mu.Unlock()
+	for i := len(order) - 1; i >= 0; i-- {
+		if order[i].active {
+			c.restore(ctx, order[i])
+		}
+	}
+}
+
+// guarded turns a panic of an injector into an error, so that restoration goes on.
+func guarded(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return f()
+}
+
+func (c *conductor) result(r *running) Result {
+	w := r.window
+	res := Result{Fault: r.fault, AtS: r.fault.At.Seconds(), Restored: !r.active, Err: errors.Join(r.errs...)}
+	if r.plan.links != nil {
+		res.Links = r.plan.links()
+	}
+	if !w.Injected.IsZero() {
+		res.AtS = w.Injected.Sub(c.cfg.Start).Seconds()
+		end := w.Restored
+		if end.IsZero() {
+			end = c.cfg.Now()
+		}
+		res.ForS = end.Sub(w.Injected).Seconds()
+	}
+	switch {
+	case w.Inject.IsZero():
+		res.Evidence = Evidence{Status: Inconclusive, Unit: unitProbes, Detail: "the run ended before the fault was due"}
+	case w.Injected.IsZero():
+		res.Evidence = Evidence{Status: Inconclusive, Unit: unitProbes, Detail: fmt.Sprintf("the fault could not be injected: %v", res.Err)}
+	default:
+		res.Evidence = r.plan.observer.Judge(w)
+	}
+	c.say(r, res.Evidence.Status, res.Evidence.Detail)
+	return res
+}
+
+// say puts a fault's change of state on the timeline.
+func (c *conductor) say(r *running, status, detail string) {
+	c.cfg.Sink.Emit(event.Event{
+		At: c.cfg.Now(), Kind: event.Fault, Fault: r.fault.ID, Region: r.fault.Where,
+		State: r.fault.Fail + "/" + r.fault.Model, Status: status, Detail: detail,
+	})
+	c.cfg.Logger.Info("fault", "fault", r.fault.ID, "where", r.fault.Where, "model", r.fault.Model, "status", status, "detail", detail)
+}
