@@ -71,7 +71,9 @@ func (o *Origin) read(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if r.Context().Err() != nil {
-			return // nobody is there to be answered
+			// The reader left, or the origin is stopping: the latter must not look like an empty segment.
+			o.busy(w, 0)
+			return
 		}
 	}
 }
