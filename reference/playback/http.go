@@ -1,0 +1,188 @@
+package playback
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// Paths of the service.
+const (
+	playPath     = "/v1/play"
+	sessionsPath = "/v1/sessions/"
+	steeringPath = "/v1/steering/"
+	dashName     = "manifest.mpd"
+	hlsName      = "master.m3u8"
+)
+
+// Handler speaks HTTP for the service, with CORS for any web page.
+func (s *Service) Handler() http.Handler { return http.HandlerFunc(s.serve) }
+
+// enter takes a place among the requests handled at once; leave gives it back.
+func (s *Service) enter() bool {
+	n := s.inFlight.Add(1)
+	for {
+		peak := s.peak.Load()
+		if n <= peak || s.peak.CompareAndSwap(peak, n) {
+			break
+		}
+	}
+	return n <= int64(s.cfg.MaxConcurrent)
+}
+
+func (s *Service) leave() { s.inFlight.Add(-1) }
+
+// Header values that every answer shares: a slice a header spares an allocation each.
+var (
+	anyOrigin = []string{"*"}
+	jsonType  = []string{"application/json"}
+	noStore   = []string{"no-store"}
+)
+
+func (s *Service) serve(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h["Access-Control-Allow-Origin"] = anyOrigin
+	h["Cache-Control"] = noStore
+	path := r.URL.Path
+	if path == "/healthz" {
+		io.WriteString(w, "ok\n")
+		return
+	}
+	if r.Method == http.MethodOptions {
+		h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS")
+		h.Set("Access-Control-Allow-Headers", "*")
+		h.Set("Access-Control-Max-Age", "600")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	s.stats.requests.Add(1)
+	admitted := s.enter()
+	defer s.leave()
+	switch {
+	case path == playPath:
+		s.servePlay(w, r, admitted)
+	case !admitted:
+		s.shed(w)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		h.Set("Allow", "GET, HEAD, OPTIONS")
+		s.write(w, appendError(nil, "sessions and steering manifests can be read only"), http.StatusMethodNotAllowed)
+	case strings.HasPrefix(path, sessionsPath):
+		s.serveManifest(w, path[len(sessionsPath):])
+	case strings.HasPrefix(path, steeringPath):
+		body, err := s.Steering(s.cfg.Now(), path[len(steeringPath):])
+		if err != nil {
+			s.fail(w, err)
+			return
+		}
+		s.stats.steering.Add(1)
+		s.write(w, body, http.StatusOK)
+	default:
+		s.stats.bad.Add(1)
+		s.write(w, appendError(nil, "there is nothing under this path"), http.StatusNotFound)
+	}
+}
+
+// buffers hold a request and its answer. Neither is larger than MaxRequest plus the answer's own bound.
+var buffers = sync.Pool{New: func() any { return &buffer{} }}
+
+type buffer struct {
+	in  [MaxRequest + 1]byte
+	out []byte
+}
+
+func (s *Service) servePlay(w http.ResponseWriter, r *http.Request, admitted bool) {
+	if r.Method != http.MethodPost {
+		s.stats.bad.Add(1)
+		w.Header().Set("Allow", "POST, OPTIONS")
+		s.write(w, appendError(nil, "a play start is a POST"), http.StatusMethodNotAllowed)
+		return
+	}
+	if !admitted {
+		s.shed(w)
+		return
+	}
+	b := buffers.Get().(*buffer)
+	defer buffers.Put(b)
+	// One byte over the bound tells too long from just right.
+	n, err := io.ReadFull(r.Body, b.in[:])
+	switch {
+	case err == nil:
+		s.stats.bad.Add(1)
+		w.Header().Set("Connection", "close")
+		s.write(w, appendError(nil, errTooLong.Error()), http.StatusRequestEntityTooLarge)
+		return
+	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		s.stats.bad.Add(1)
+		s.write(w, appendError(nil, "the request broke off"), http.StatusBadRequest)
+		return
+	}
+	var status int
+	b.out, status = s.Play(b.out[:0], s.cfg.Now(), b.in[:n])
+	s.write(w, b.out, status)
+}
+
+func (s *Service) serveManifest(w http.ResponseWriter, rest string) {
+	session, name, _ := strings.Cut(rest, "/")
+	render, kind := s.DASH, "application/dash+xml"
+	switch name {
+	case dashName:
+	case hlsName:
+		render, kind = s.HLS, "application/vnd.apple.mpegurl"
+	default:
+		s.stats.bad.Add(1)
+		s.write(w, appendError(nil, "a session has "+dashName+" and "+hlsName), http.StatusNotFound)
+		return
+	}
+	body, err := render(s.cfg.Now(), session)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	s.stats.manifests.Add(1)
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.Write(body)
+}
+
+// fail answers for a session that is none, any more or ever.
+func (s *Service) fail(w http.ResponseWriter, err error) {
+	status := http.StatusInternalServerError
+	switch {
+	case errors.Is(err, ErrSession):
+		status = http.StatusNotFound
+	case errors.Is(err, ErrExpired):
+		status = http.StatusGone
+	default:
+		s.cfg.Log.Error("cannot render", "error", err)
+	}
+	s.stats.badSession.Add(1)
+	s.write(w, appendError(nil, err.Error()), status)
+}
+
+func (s *Service) shed(w http.ResponseWriter) {
+	body, status := s.Shed(nil)
+	s.write(w, body, status)
+}
+
+func (s *Service) write(w http.ResponseWriter, body []byte, status int) {
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	if status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", strconv.Itoa(s.cfg.ShedRetry.After))
+	}
+	w.WriteHeader(status)
+	w.Write(body)
+}
+
+// appendQuoted appends a JSON string.
+func appendQuoted(dst []byte, s string) []byte {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	return append(dst, b...)
+}
