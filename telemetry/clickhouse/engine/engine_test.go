@@ -1,93 +1,30 @@
-package engine
+package engine_test
 
 import (
-	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tminus-live/tminus/telemetry/clickhouse/chtest"
+	"github.com/tminus-live/tminus/telemetry/clickhouse/engine"
 )
 
-// The engine lives in a child process: this test binary, started again.
-const childEnv = "TMINUS_TEST_ENGINE_DIR"
+func TestMain(m *testing.M) { chtest.Main(m) }
 
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(childEnv); dir != "" {
-		child(dir)
-		return
-	}
-	os.Exit(m.Run())
-}
+type proc struct{ p *chtest.Process }
 
-func child(dir string) {
-	s, err := Listen(Config{Dir: dir, Addr: "127.0.0.1:0"})
-	if err != nil {
-		fmt.Println("failed:", err)
-		os.Exit(1)
-	}
-	fmt.Println(s.URL())
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() { // the lifeline: the parent is gone when standard input ends
-		io.Copy(io.Discard, os.Stdin)
-		cancel()
-	}()
-	if err := s.Run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
-
-type proc struct {
-	*exec.Cmd
-	url string
-}
-
-func start(t *testing.T, dir string) *proc {
-	t.Helper()
-	if _, err := FindLib(); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip("SKIPPED, NOT TESTED: ", err)
-	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+dir)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		in.Close()
-		cmd.Wait()
-	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	line = strings.TrimSpace(line)
-	if err != nil || !strings.HasPrefix(line, "http://") {
-		t.Fatalf("the child said %q, %v", line, err)
-	}
-	return &proc{Cmd: cmd, url: line}
-}
+func start(t *testing.T, dir string) proc { return proc{chtest.Start(t, dir)} }
 
 var client = &http.Client{Timeout: time.Minute}
 
-func (p *proc) ask(t *testing.T, params url.Values, body string) (status int, answer string) {
+func (p proc) ask(t *testing.T, params url.Values, body string) (status int, answer string) {
 	t.Helper()
-	res, err := client.Post(p.url+"/?"+params.Encode(), "", strings.NewReader(body))
+	res, err := client.Post(p.p.URL+"/?"+params.Encode(), "", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +36,7 @@ func (p *proc) ask(t *testing.T, params url.Values, body string) (status int, an
 	return res.StatusCode, string(b)
 }
 
-func (p *proc) want(t *testing.T, params url.Values, body, answer string) {
+func (p proc) want(t *testing.T, params url.Values, body, answer string) {
 	t.Helper()
 	if status, got := p.ask(t, params, body); status != 200 || got != answer {
 		t.Errorf("%s: %d %q, want 200 %q", body, status, got, answer)
@@ -153,7 +90,7 @@ func TestStatementsRunSideBySide(t *testing.T) {
 	failed := make(chan string, 16)
 	for i := range cap(failed) {
 		go func() {
-			res, err := client.Post(p.url, "", strings.NewReader(fmt.Sprintf("SELECT sum(number) + %d - %d FROM numbers(1000000)", i, i)))
+			res, err := client.Post(p.p.URL, "", strings.NewReader(fmt.Sprintf("SELECT sum(number) + %d - %d FROM numbers(1000000)", i, i)))
 			if err != nil {
 				failed <- err.Error()
 				return
@@ -182,8 +119,8 @@ func TestKillLosesNoAcknowledgedRow(t *testing.T) {
 	for i := range 20 {
 		p.want(t, url.Values{"query": {"INSERT INTO d.t (a) FORMAT CSV"}}, fmt.Sprintf("%d\n", i), "")
 	}
-	p.Process.Kill()
-	p.Wait()
+	p.p.Process.Kill()
+	p.p.Wait()
 	p = start(t, dir)
 	p.want(t, nil, "SELECT count(), sum(a) FROM d.t", "20\t190\n")
 }
@@ -191,17 +128,15 @@ func TestKillLosesNoAcknowledgedRow(t *testing.T) {
 func TestOneProcessPerFolder(t *testing.T) {
 	dir := t.TempDir()
 	start(t, dir)
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+dir)
-	out, err := cmd.Output()
-	if err == nil || !strings.Contains(string(out), "in use by another process") {
-		t.Errorf("%v: %s", err, out)
+	_, err := engine.Listen(engine.Config{Dir: dir, Addr: "127.0.0.1:0"})
+	if err == nil || !strings.Contains(err.Error(), "in use by another process") {
+		t.Error(err)
 	}
 }
 
 func TestAddressInUse(t *testing.T) {
 	p := start(t, t.TempDir())
-	_, err := Listen(Config{Dir: t.TempDir(), Addr: strings.TrimPrefix(p.url, "http://"), Lib: "unused"})
+	_, err := engine.Listen(engine.Config{Dir: t.TempDir(), Addr: strings.TrimPrefix(p.p.URL, "http://"), Lib: "unused"})
 	if err == nil || !strings.Contains(err.Error(), "cannot listen on 127.0.0.1:") {
 		t.Error(err)
 	}
@@ -210,7 +145,7 @@ func TestAddressInUse(t *testing.T) {
 func TestFindLibSaysWhatToDo(t *testing.T) {
 	t.Setenv("TMINUS_CHDB_LIB", "")
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	_, err := FindLib()
+	_, err := engine.FindLib()
 	if err == nil || !strings.Contains(err.Error(), "make setup") {
 		t.Error(err)
 	}
@@ -221,7 +156,7 @@ func TestNotALibrary(t *testing.T) {
 	if err := os.WriteFile(lib, []byte("text"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Listen(Config{Dir: t.TempDir(), Addr: "127.0.0.1:0", Lib: lib})
+	_, err := engine.Listen(engine.Config{Dir: t.TempDir(), Addr: "127.0.0.1:0", Lib: lib})
 	if err == nil || !strings.Contains(err.Error(), "cannot load the ClickHouse engine") {
 		t.Error(err)
 	}

@@ -1,0 +1,112 @@
+package clickhouse_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tminus-live/tminus/telemetry/clickhouse"
+	"github.com/tminus-live/tminus/telemetry/clickhouse/chtest"
+	"github.com/tminus-live/tminus/telemetry/event"
+)
+
+func TestMain(m *testing.M) { chtest.Main(m) }
+
+func open(t testing.TB, address string) *clickhouse.DB {
+	t.Helper()
+	db, err := clickhouse.Open(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+var start = time.Date(2026, 11, 21, 20, 0, 0, 123456000, time.UTC)
+
+func TestInsertAndRead(t *testing.T) {
+	p := chtest.Start(t, t.TempDir())
+	db := open(t, p.URL)
+	open(t, p.URL) // the schema is there already
+
+	var rows clickhouse.Rows
+	rows.Append(&event.Event{Run: "r", Source: "s#1", Seq: 1, At: start, Written: start.Add(time.Second), Kind: event.EdgeStats, Status: "ok",
+		Region: "us-east", Component: "edge/us-east/1", Session: "x", Device: "tv", ISP: "cable", Edge: "us-east-1", Rendition: "720p", Segment: 5,
+		Fault: "region-1", State: "playing", Detail: "it's \\ here\n", Value: 1.5, LagMS: 2.5, BufferMS: 3.5, LatencyMS: 4.5, PlayingMS: 5.5,
+		RebufferMS: 6.5, BitrateKbps: 7.5, Bytes: 8, Attempts: 9, Nums: map[string]float64{"hits": 10}}, clickhouse.Origin{Topic: "t", Partition: 3, Offset: 77})
+	rows.Append(&event.Event{Run: "r", Source: "s#1", Seq: 2, Kind: event.Phase}, clickhouse.Origin{Topic: "t", Partition: 3, Offset: 78})
+	for range 3 { // the answer was lost, so it is sent again
+		if err := db.Insert(t.Context(), &rows, "r/t/3/77-78", start.Add(2*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := db.Stored(t.Context(), "r"); n != 2 || err != nil {
+		t.Fatalf("%d stored, %v", n, err)
+	}
+	var got string
+	err := db.QueryRow(t.Context(), `SELECT toString(tuple(* EXCEPT (nums))) || toString(nums) FROM events WHERE seq = 1 AND run = {run:String}`, clickhouse.Named("run", "r")).Scan(&got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `('r','s#1',1,'2026-11-21 20:00:00.123456','2026-11-21 20:00:01.123456','2026-11-21 20:00:02.123456','edge_stats','ok','us-east',` +
+		`'edge/us-east/1','x','tv','cable','us-east-1','720p',5,'region-1','playing','it\'s \\ here\n',1.5,2.5,3.5,4.5,5.5,6.5,7.5,8,9,'t',3,77){'hits':10}`
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	rows.Reset()
+	if rows.Len() != 0 {
+		t.Error("Reset left rows")
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	for _, address := range []string{"http://127.0.0.1:1", "clickhouse://u:secret@127.0.0.1:1/db", "127.0.0.1:1"} {
+		_, err := clickhouse.Open(context.Background(), address)
+		if !errors.Is(err, clickhouse.ErrUnreachable) || !strings.Contains(err.Error(), "127.0.0.1:1") || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
+
+func TestBadAddress(t *testing.T) {
+	for _, address := range []string{"", "ftp://host", "http://", "http://h/a`b", "http://h:8123?dial_timeout=x"} {
+		if _, err := clickhouse.Open(context.Background(), address); err == nil || errors.Is(err, clickhouse.ErrUnreachable) {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+}
+
+func TestNotOurTable(t *testing.T) {
+	p := chtest.Start(t, t.TempDir())
+	db := open(t, p.URL)
+	for _, sql := range []string{"DROP TABLE events", "CREATE TABLE events (a UInt8) ENGINE = Memory"} {
+		if err := db.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := clickhouse.Open(t.Context(), p.URL); err == nil || !strings.Contains(err.Error(), "is not ours: run is") {
+		t.Error(err)
+	}
+}
+
+func BenchmarkInsert(b *testing.B) {
+	p := chtest.Start(b, b.TempDir())
+	db := open(b, p.URL)
+	const batch = 20000
+	n := 0
+	for b.Loop() {
+		var rows clickhouse.Rows
+		for i := range batch {
+			rows.Append(&event.Event{Run: "r", Source: "s#1", Seq: uint64(n*batch + i), At: start, Kind: event.Heartbeat, Session: fmt.Sprint("s", i%1000),
+				Edge: "us-east-1", State: "playing", LatencyMS: 5000, PlayingMS: 1000, BitrateKbps: 3200}, clickhouse.Origin{Topic: "t", Offset: int64(n)})
+		}
+		n++
+		if err := db.Insert(b.Context(), &rows, fmt.Sprint(n), start); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(n*batch)/b.Elapsed().Seconds(), "rows/s")
+}
