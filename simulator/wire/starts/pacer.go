@@ -1,0 +1,36 @@
+package starts
+
+import (
+	"time"
+
+	"github.com/tminus-live/tminus/simulator/audience"
+)
+
+// quantum is the pacer's granularity: starts that fall due within it are released together, at its end.
+const quantum = 500 * time.Microsecond
+
+// pacer says which starts are due. It reads no clock: now is the time since the start of the event.
+type pacer struct {
+	schedule *audience.Schedule
+	next     uint64        // the first start not yet released
+	at       time.Duration // when it is due
+}
+
+func newPacer(s *audience.Schedule) *pacer { return &pacer{schedule: s, at: s.Intended(0)} }
+
+// release calls each for every start that is due at now, in order.
+func (p *pacer) release(now time.Duration, each func(k uint64, intended time.Duration)) {
+	for p.next < p.schedule.Total() && p.at <= now {
+		each(p.next, p.at)
+		p.next++
+		p.at = p.schedule.Intended(p.next)
+	}
+}
+
+// wake returns when release should be called next, never before the next start is due, and false after the last.
+func (p *pacer) wake(now time.Duration) (time.Duration, bool) {
+	if p.next >= p.schedule.Total() {
+		return 0, false
+	}
+	return max(p.at, now+quantum), true
+}
