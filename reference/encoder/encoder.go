@@ -3,74 +3,123 @@ package encoder
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
-	"github.com/tminus-live/tminus/reference/manifest"
 	"github.com/tminus-live/tminus/reference/timeline"
 )
 
-// Sample is one coded frame. Data is shared: nobody may write to it.
-type Sample struct {
-	Data     []byte // AVC: NAL units with 4-byte lengths; AAC: one raw access unit
-	Duration uint32 // in the rendition's timescale
-	Sync     bool   // an IDR frame, or any audio frame
-}
-
-// Track is one rendition's part of a segment.
-type Track struct {
-	Rendition  manifest.Rendition
-	DecodeTime uint64 // of the first sample, in the rendition's timescale since the Unix epoch
-	Samples    []Sample
-	Want       int // samples a whole segment has; fewer Samples are a defect
-}
-
-// Segment is one segment of every rendition.
-type Segment struct {
-	Number uint64
-	Tracks []Track
-}
-
-// Codec is what an init segment needs to know of a rendition's bitstream.
-type Codec struct {
-	SPS, PPS [][]byte // AVC, without start codes or lengths
-	AAC      byte     // audio object type, 2 = AAC-LC; 0 for video
-}
-
-// Ladder is a set of renditions and the clips they loop. It is immutable and safe for concurrent use.
-type Ladder struct{}
-
-// Load returns the ladder of that name, "sports" for now.
-func Load(name string) (*Ladder, error) { return nil, errors.New("not built yet") }
-
-// Renditions returns the ladder's renditions, video rungs from the lowest, then audio.
-func (l *Ladder) Renditions() []manifest.Rendition { return nil }
-
-// Codec returns the codec configuration of a rendition, and false when the ladder has no such rendition.
-func (l *Ladder) Codec(rendition string) (Codec, bool) { return Codec{}, false }
-
-// Segment returns segment n of every rendition. It is pure: n alone decides the answer.
-func (l *Ladder) Segment(n uint64) Segment { return Segment{} }
+// DefaultCatchUp is how many segments before the newest a late encoder still hands over: what a player at the suggested
+// delay of three segments can still use.
+const DefaultCatchUp = 3
 
 // Config is what an encoder needs.
 type Config struct {
 	Ladder   *Ladder
 	Timeline timeline.Timeline
-	First    uint64           // first segment of the event; the encoder starts later when it is started later
+	First    uint64           // first segment of the event; started later, the encoder begins with the segment of the moment
 	Last     uint64           // last segment; 0: until the context ends
 	Now      func() time.Time // the wall clock
 	// Publish takes each segment at its end time. It must not block for long: the next segment waits for it.
 	Publish func(Segment)
-	// CatchUp is how many complete segments a late encoder still hands over; older ones are skipped. 0: 2.
+	// CatchUp is how many segments before the newest complete one a late encoder (a hung process, a suspended machine) still hands over; 0: DefaultCatchUp.
 	CatchUp uint64
+	// Skipped, when set, is told which segments, both ends included, were given up because the encoder was too late.
+	Skipped func(from, to uint64)
 	Log     *slog.Logger // nil: silent
 }
 
-// Encoder is a running encoder.
-type Encoder struct{ cfg Config }
+// Validate reports everything that is wrong with the configuration.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Ladder == nil {
+		errs = append(errs, errors.New("no ladder"))
+	} else if c.Timeline != c.Ladder.tl {
+		errs = append(errs, fmt.Errorf("timeline of %v; the ladder's clips are cut for %v", c.Timeline.Duration, c.Ladder.tl.Duration))
+	}
+	if c.Now == nil {
+		errs = append(errs, errors.New("no clock"))
+	}
+	if c.Publish == nil {
+		errs = append(errs, errors.New("nobody to publish to"))
+	}
+	if c.Last != 0 && c.Last < c.First {
+		errs = append(errs, fmt.Errorf("last segment %d is before the first, %d", c.Last, c.First))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("encoder: %w", err)
+	}
+	return nil
+}
+
+// Encoder hands over the segments of an event, each when its last frame has been captured.
+type Encoder struct {
+	cfg Config
+	log *slog.Logger
+}
 
 // New checks the configuration.
-func New(cfg Config) (*Encoder, error) { return &Encoder{cfg}, nil }
+func New(cfg Config) (*Encoder, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.CatchUp == 0 {
+		cfg.CatchUp = DefaultCatchUp
+	}
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Encoder{cfg: cfg, log: log}, nil
+}
 
-// Run hands over each segment at its end time until the event's last segment or the end of ctx.
-func (e *Encoder) Run(ctx context.Context) error { return nil }
+// Run hands over each segment at its end time, until the event's last segment or the end of ctx; both return nil. Every wait
+// is for a time computed from the segment number, so lateness never adds up.
+func (e *Encoder) Run(ctx context.Context) error {
+	tl := e.cfg.Timeline
+	for n := max(e.cfg.First, tl.At(e.cfg.Now())); e.cfg.Last == 0 || n <= e.cfg.Last; n++ {
+		if !e.sleepUntil(ctx, tl.End(n)) {
+			return nil
+		}
+		if from, to, late := e.skip(n); late {
+			e.log.Warn("encoder was late, segments skipped", "from", from, "to", to)
+			if e.cfg.Skipped != nil {
+				e.cfg.Skipped(from, to)
+			}
+			n = to + 1
+		}
+		e.cfg.Publish(e.cfg.Ladder.Segment(n))
+	}
+	return nil
+}
+
+// skip says which segments from n on to give up at this moment so that at most CatchUp are behind the newest.
+func (e *Encoder) skip(n uint64) (from, to uint64, late bool) {
+	newest, ok := e.cfg.Timeline.LastComplete(e.cfg.Now())
+	if e.cfg.Last != 0 {
+		newest = min(newest, e.cfg.Last)
+	}
+	if !ok || newest <= n+e.cfg.CatchUp {
+		return 0, 0, false
+	}
+	return n, newest - e.cfg.CatchUp - 1, true
+}
+
+// sleepUntil waits until the wall clock shows t; it returns false when ctx ends first. It looks again after each wait, because a wall clock can
+// be set while a timer runs.
+func (e *Encoder) sleepUntil(ctx context.Context, t time.Time) bool {
+	for {
+		d := t.Sub(e.cfg.Now())
+		if d <= 0 {
+			return ctx.Err() == nil
+		}
+		timer := time.NewTimer(d)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		case <-timer.C:
+		}
+	}
+}

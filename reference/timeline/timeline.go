@@ -45,3 +45,14 @@ func (tl Timeline) DecodeTime(n uint64, timescale uint32) uint64 {
 	ms := n * uint64(tl.Duration/time.Millisecond)
 	return ms/1000*uint64(timescale) + ms%1000*uint64(timescale)/1000
 }
+
+// Frames returns the frames that belong to segment n of a track whose frame k starts k·frame/timescale seconds after the
+// epoch: those whose start lies in [n·d, (n+1)·d). A frame duration that does not divide the segment makes the count vary
+// without ever drifting: AAC at 48 kHz (1024/48000 s) gives 94, 94, 94, 93 frames to every four 2 s segments. Both frame and
+// timescale must be positive.
+func (tl Timeline) Frames(n uint64, frame, timescale uint32) (first, count uint64) {
+	f := uint64(frame)
+	first = (tl.DecodeTime(n, timescale) + f - 1) / f
+	next := (tl.DecodeTime(n+1, timescale) + f - 1) / f
+	return first, next - first
+}
