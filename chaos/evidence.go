@@ -67,7 +67,7 @@ func (t tally) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// phases sorts probes by a fault's window. A probe that straddles a border belongs to neither side.
+// phases are the probes of one fault's window, counted. A probe that straddles a border belongs to neither side.
 type phases struct {
 	before, during, after, control tally
 	back                           time.Duration // from restored until every address had connected once
@@ -80,17 +80,17 @@ func sortProbes(w Window, samples []sample) phases {
 	probed := make(map[netip.AddrPort]bool)
 	for _, s := range samples {
 		switch {
-		case w.Inject.IsZero() || !s.end.After(w.Inject):
+		case w.Inject.IsZero() || s.end.Before(w.Inject):
 			if !s.control {
 				p.before[s.outcome]++
 			}
-		case !w.Injected.IsZero() && !s.start.Before(w.Injected.Add(settle)) && (w.Restore.IsZero() || !s.end.After(w.Restore)):
+		case !w.Injected.IsZero() && !s.start.Before(w.Injected.Add(settle)) && (w.Restore.IsZero() || s.end.Before(w.Restore)):
 			if s.control {
 				p.control[s.outcome]++
 			} else {
 				p.during[s.outcome]++
 			}
-		case !w.Restored.IsZero() && !s.start.Before(w.Restored) && !s.control:
+		case !w.Restored.IsZero() && s.start.After(w.Restored) && !s.control:
 			probed[s.addr] = true
 			if at, ok := first[s.addr]; s.outcome == Connected && (!ok || s.end.Before(at)) {
 				first[s.addr] = s.end
@@ -103,7 +103,7 @@ func sortProbes(w Window, samples []sample) phases {
 	p.missing = len(probed) - len(first)
 	// Counted from each address's first connection on: before that it was still coming back, and back says how long.
 	for _, s := range samples {
-		if s.control || w.Restored.IsZero() || s.start.Before(w.Restored) {
+		if s.control || w.Restored.IsZero() || !s.start.After(w.Restored) {
 			continue
 		}
 		if at, ok := first[s.addr]; !ok || !s.end.Before(at) {

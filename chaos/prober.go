@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -142,14 +143,15 @@ func (p *prober) once(ctx context.Context, addr netip.AddrPort) {
 		At: s.start, Kind: event.Probe, Fault: p.fault.ID, Region: p.where, Component: addr.String(),
 		Status: string(s.outcome), Value: float64(s.end.Sub(s.start).Microseconds()) / 1000,
 	}
-	if s.control {
-		e.Region, e.State = p.elsewhere, "control"
-	}
 	switch {
 	case s.health != 0:
 		e.Detail = fmt.Sprintf("GET /healthz: %d", s.health)
 	case s.outcome == Connected:
 		e.Detail = "GET /healthz: no answer"
+	}
+	if s.control {
+		e.Region = p.elsewhere
+		e.Detail = strings.TrimSuffix("control; "+e.Detail, "; ")
 	}
 	p.sink.Emit(e)
 }

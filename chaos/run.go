@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -79,7 +80,6 @@ func Run(ctx context.Context, cfg Config) ([]Result, error) {
 	}
 
 	conductor := &conductor{cfg: cfg}
-	defer conductor.restoreAll(ctx) // on a panic here; otherwise there is nothing left for it to do
 	var wg sync.WaitGroup
 	for _, r := range runs {
 		wg.Go(func() { conductor.play(ctx, r) })
@@ -113,6 +113,7 @@ func prepare(cfg *Config) ([]*running, error) {
 	if cfg.Now == nil {
 		errs = append(errs, errors.New("chaos: no clock"))
 	}
+	cfg.Faults = slices.Clone(cfg.Faults) // the default model is filled in below
 	seen := make(map[string]bool)
 	var runs []*running
 	for i, f := range cfg.Faults {
@@ -214,7 +215,7 @@ func (c *conductor) inject(ctx context.Context, r *running) bool {
 	r.active = true
 	c.mu.Unlock()
 	r.window.Inject = c.cfg.Now()
-	c.say(r, "injecting", "")
+	c.say(r, "injecting", fmt.Sprintf("%s: %s of %s for %s", r.fault.Fail, r.fault.Model, r.fault.Where, r.fault.For))
 	if err := guarded(func() error { return r.plan.injector.Inject(ctx) }); err != nil {
 		r.errs = append(r.errs, fmt.Errorf("inject: %w", err))
 		c.say(r, "failed", err.Error())
@@ -299,11 +300,16 @@ func (c *conductor) result(r *running) Result {
 	return res
 }
 
-// say puts a fault's change of state on the timeline.
+// say puts a fault's change of state on the timeline. A sink that panics must not keep anything from being undone.
 func (c *conductor) say(r *running, status, detail string) {
-	c.cfg.Sink.Emit(event.Event{
-		At: c.cfg.Now(), Kind: event.Fault, Fault: r.fault.ID, Region: r.fault.Where,
-		State: r.fault.Fail + "/" + r.fault.Model, Status: status, Detail: detail,
+	err := guarded(func() error {
+		c.cfg.Sink.Emit(event.Event{
+			At: c.cfg.Now(), Kind: event.Fault, Fault: r.fault.ID, Region: r.fault.Where, Status: status, Detail: detail,
+		})
+		return nil
 	})
+	if err != nil {
+		c.cfg.Logger.Error("fault event lost", "fault", r.fault.ID, "status", status, "error", err)
+	}
 	c.cfg.Logger.Info("fault", "fault", r.fault.ID, "where", r.fault.Where, "model", r.fault.Model, "status", status, "detail", detail)
 }

@@ -1,0 +1,342 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tminus-live/tminus/telemetry/event"
+)
+
+var crashEast = Fault{ID: "region-1", At: 30 * time.Second, For: 20 * time.Second, Fail: "region", Where: "us-east"}
+
+func config(t *town, tape *tape, faults ...Fault) Config {
+	return Config{Faults: faults, Regions: t.list(), Start: time.Now(), Now: time.Now, Sink: tape, probe: t.probe}
+}
+
+func TestCrashOnSchedule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		town, tape := newTown("us-east", "us-west"), &tape{}
+		town.regions["us-east"].startTakes = 2 * time.Second
+		faults := []Fault{crashEast}
+		began := time.Now()
+		results, err := Run(t.Context(), config(town, tape, faults...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := results[0]
+		if r.AtS != 30 || r.ForS != 22 {
+			t.Errorf("in effect at %g s for %g s, want 30 s for 20 s and 2 s of starting again", r.AtS, r.ForS)
+		}
+		if r.Evidence.Status != Confirmed || !r.Restored || r.Err != nil {
+			t.Errorf("%+v", r)
+		}
+		if !strings.Contains(r.Evidence.Detail, "us-west answered throughout") {
+			t.Errorf("detail %q", r.Evidence.Detail)
+		}
+		if took := time.Since(began); took != 57*time.Second {
+			t.Errorf("took %s, want until 5 s after the restoration", took)
+		}
+		equal(t, "calls", town.history(), []string{"kill us-east", "start us-east"})
+		equal(t, "events", tape.statuses(event.Fault, "region-1"), []string{"injecting", "injected", "restoring", "restored", "confirmed"})
+		// 5 s before, 22 s during, 5 s after; three addresses and one elsewhere, four times a second.
+		if n := len(tape.statuses(event.Probe, "region-1")); n < 500 || n > 520 {
+			t.Errorf("%d probes", n)
+		}
+		if faults[0].Model != "" {
+			t.Error("the caller's faults were changed")
+		}
+		if r.Fault.Model != "crash" {
+			t.Errorf("model %q", r.Fault.Model)
+		}
+	})
+}
+
+// What evidence is for: an injector that lies is found out.
+func TestSabotage(t *testing.T) {
+	crash, cut := crashEast, crashEast
+	cut.Model = "cut"
+	for _, c := range []struct {
+		name   string
+		fault  Fault
+		with   func(*town) Injector
+		status string
+		detail string
+	}{
+		{"silence instead of a crash", crash, func(t *town) Injector { return silence{t.regions["us-east"]} }, Mismatch, "connection refused was expected"},
+		{"nothing instead of a crash", crash, func(*town) Injector { return idle{} }, Mismatch, "connection refused was expected"},
+		{"a crash of another region", crash, func(t *town) Injector { return crashOf(t, "us-west") }, Mismatch, "connection refused was expected"},
+		{"a cut as it should be", cut, func(t *town) Injector { return silence{t.regions["us-east"]} }, Confirmed, "timeout"},
+		{"a crash instead of a cut", cut, func(t *town) Injector { return crashOf(t, "us-east") }, Mismatch, "silence was expected"},
+		{"nothing instead of a cut", cut, func(*town) Injector { return idle{} }, Mismatch, "silence was expected"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				town := newTown("us-east", "us-west")
+				cfg := config(town, &tape{}, c.fault)
+				cfg.Sabotage = func(Fault, Injector) Injector { return c.with(town) }
+				results, err := Run(t.Context(), cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e := results[0].Evidence; e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
+					t.Errorf("%+v", e)
+				}
+			})
+		})
+	}
+}
+
+func crashOf(t *town, name string) Injector { return crash{t.regions[name]} }
+
+func TestEndOfTheRunUndoesWhatIsInEffectLatestFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		town, tape := newTown("a", "b", "c", "d"), &tape{}
+		var faults []Fault
+		for i, where := range []string{"b", "a", "c", "d"} {
+			faults = append(faults, Fault{
+				ID: where, Fail: "region", Where: where, At: time.Duration(i+1) * 10 * time.Second, For: time.Hour,
+			})
+		}
+		faults[1].For = 5 * time.Second // over by then
+		faults[3].At = time.Hour        // not due by then
+		ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
+		defer cancel()
+		began := time.Now()
+		results, err := Run(ctx, config(town, tape, faults...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != 45*time.Second {
+			t.Errorf("took %s", took)
+		}
+		equal(t, "calls", town.history(), []string{"kill b", "kill a", "start a", "kill c", "start c", "start b"})
+		for _, r := range results {
+			if !r.Restored || r.Err != nil {
+				t.Errorf("%s: restored %v, %v", r.Fault.ID, r.Restored, r.Err)
+			}
+		}
+		for i, want := range []string{"nothing was measured after", "connected within", "nothing was measured after", "before the fault was due"} {
+			if !strings.Contains(results[i].Evidence.Detail, want) {
+				t.Errorf("%s: detail %q", results[i].Fault.ID, results[i].Evidence.Detail)
+			}
+		}
+		if r := results[0]; r.AtS != 10 || r.ForS != 35 || r.Evidence.Status != Inconclusive {
+			t.Errorf("%+v", r)
+		}
+		if r := results[3]; r.AtS != 3600 || r.ForS != 0 || r.Evidence.Status != Inconclusive {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+func TestAFaultThatCannotBeInjected(t *testing.T) {
+	for _, panics := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			town, tape, restored := newTown("us-east", "us-west"), &tape{}, 0
+			cfg := config(town, tape, crashEast)
+			cfg.Sabotage = func(Fault, Injector) Injector { return reluctant{panics, &restored} }
+			results, err := Run(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := results[0]
+			if r.Err == nil || !r.Restored || restored != 1 || r.Evidence.Status != Inconclusive || !strings.Contains(r.Evidence.Detail, "could not be injected: inject: ") {
+				t.Errorf("restored %d times, %+v", restored, r)
+			}
+			equal(t, "events", tape.statuses(event.Fault, "region-1"), []string{"injecting", "failed", "restoring", "restored", "inconclusive"})
+		})
+	}
+}
+
+func TestAPanicStopsNoOneElsesRestoration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		town := newTown("a", "b", "c")
+		town.regions["b"].killPanics = true
+		results, err := Run(t.Context(), config(town, &tape{},
+			Fault{ID: "a", Fail: "region", Where: "a", At: 10 * time.Second, For: 20 * time.Second},
+			Fault{ID: "b", Fail: "region", Where: "b", At: 15 * time.Second, For: 20 * time.Second}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if results[0].Evidence.Status != Confirmed || !results[0].Restored {
+			t.Errorf("%+v", results[0])
+		}
+		if results[1].Err == nil || !strings.Contains(results[1].Err.Error(), "panic: kill b") || !results[1].Restored {
+			t.Errorf("%+v", results[1])
+		}
+	})
+}
+
+// explosive is a sink that panics on faults: telemetry must not keep a region dead.
+type explosive struct{}
+
+func (explosive) Emit(e event.Event) {
+	if e.Kind == event.Fault {
+		panic("full")
+	}
+}
+
+func TestASinkThatPanicsKeepsNothingBroken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		town := newTown("us-east", "us-west")
+		cfg := config(town, nil, crashEast)
+		cfg.Sink = explosive{}
+		results, err := Run(t.Context(), cfg)
+		if err != nil || !results[0].Restored || !town.regions["us-east"].Alive() {
+			t.Fatalf("%+v, %v", results, err)
+		}
+	})
+}
+
+func TestRestorationIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		town := newTown("us-east", "us-west")
+		town.regions["us-east"].startErrs = []error{errors.New("port taken")}
+		results, err := Run(t.Context(), config(town, &tape{}, crashEast))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !results[0].Restored || results[0].Err == nil || !town.regions["us-east"].Alive() {
+			t.Errorf("%+v", results[0])
+		}
+	})
+}
+
+func TestWhatCannotBeUndoneIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		town := newTown("us-east", "us-west")
+		taken := errors.New("port taken")
+		town.regions["us-east"].startErrs = []error{taken, taken, taken}
+		results, err := Run(t.Context(), config(town, &tape{}, crashEast))
+		if !errors.Is(err, ErrNotRestored) || !errors.Is(err, taken) || results[0].Restored {
+			t.Fatalf("%+v, %v", results, err)
+		}
+		checks := Safety(results)
+		if checks[0].Pass || !strings.Contains(checks[0].Detail, "port taken") {
+			t.Errorf("%+v", checks)
+		}
+	})
+}
+
+func TestRunRefusesBeforeAnythingIsBroken(t *testing.T) {
+	east, west := crashEast, crashEast
+	west.ID, west.Where = "region-2", "us-west"
+	twice := west
+	twice.ID = east.ID
+	overlapping := east
+	overlapping.ID, overlapping.At = "region-3", east.At+time.Second
+	nowhere := east
+	nowhere.Where = "us-north"
+	unheard := east
+	unheard.Fail = "regoin"
+	strange := east
+	strange.Model = "crush"
+	cut := east
+	cut.Model = "cut"
+	for _, c := range []struct {
+		name   string
+		faults []Fault
+		change func(*town)
+		is     error
+		want   string
+	}{
+		{name: "where", faults: []Fault{nowhere}, is: ErrUnknown, want: `unknown region "us-north" (there is us-east, us-west)`},
+		{name: "fail", faults: []Fault{unheard}, is: ErrUnknown, want: `unknown fail: "regoin" (there is region)`},
+		{name: "model", faults: []Fault{strange}, is: ErrUnknown, want: `unknown model "crush" of fail: region (there is crash, cut)`},
+		{name: "same id", faults: []Fault{east, twice}, want: "region-1 is there twice"},
+		{name: "overlap", faults: []Fault{east, overlapping}, want: "region-1 and region-3 break us-east at the same time"},
+		{name: "no address", faults: []Fault{east}, change: func(t *town) { t.regions["us-east"].endpoints = nil }, want: "no address to watch it by"},
+		{
+			name: "blast radius", faults: []Fault{cut}, is: ErrRefused, want: "refused to touch 10.0.0.0/24",
+			change: func(t *town) { t.regions["us-east"].prefix = prefix("10.0.0.0/24") },
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			town := newTown("us-east", "us-west")
+			if c.change != nil {
+				c.change(town)
+			}
+			results, err := Run(t.Context(), config(town, &tape{}, append(c.faults, west)...))
+			if err == nil || results != nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("%v, %v", results, err)
+			}
+			if c.is != nil && !errors.Is(err, c.is) {
+				t.Errorf("%v is not %v", err, c.is)
+			}
+			if len(town.history()) != 0 {
+				t.Errorf("did %q", town.history())
+			}
+		})
+	}
+}
+
+func TestPreflight(t *testing.T) {
+	short, unheard := crashEast, crashEast
+	short.For = time.Second
+	unheard.Fail = "rain"
+	if err := Preflight([]Fault{crashEast}); err != nil {
+		t.Fatal(err)
+	}
+	err := Preflight([]Fault{short, unheard})
+	if err == nil || !strings.Contains(err.Error(), "less than 2s cannot be measured") || !strings.Contains(err.Error(), `"rain"`) {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestShortestFaultIsMeasured(t *testing.T) {
+	for _, model := range []string{"crash", "cut"} {
+		synctest.Test(t, func(t *testing.T) {
+			town := newTown("us-east", "us-west")
+			f := crashEast
+			f.Model, f.For = model, MinFor
+			cfg := config(town, &tape{}, f)
+			if model == "cut" {
+				cfg.Sabotage = func(Fault, Injector) Injector { return silence{town.regions["us-east"]} }
+			}
+			results, err := Run(t.Context(), cfg)
+			if err != nil || results[0].Evidence.Status != Confirmed {
+				t.Fatalf("%+v, %v", results, err)
+			}
+		})
+	}
+}
+
+func TestControlIsARegionWithoutTroublesOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		town := newTown("us-east", "us-west", "us-south")
+		west := crashEast
+		west.ID, west.Where, west.At = "region-2", "us-west", 40*time.Second
+		results, err := Run(t.Context(), config(town, &tape{}, crashEast, west))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range results {
+			if r.Evidence.Status != Confirmed || !strings.Contains(r.Evidence.Detail, "us-south answered throughout") {
+				t.Errorf("%+v", r.Evidence)
+			}
+		}
+	})
+}
+
+func TestCatalogueIsDocumented(t *testing.T) {
+	for _, k := range Catalogue() {
+		if k.Fail == "" || k.Summary == "" || k.Where == "" || len(k.Models) == 0 || len(k.Parameters) == 0 {
+			t.Errorf("kind %+v", k)
+		}
+		for _, m := range k.Models {
+			if m.Name == "" || m.Summary == "" || m.Evidence == "" || m.plan == nil || !strings.Contains(m.Example, "fail: "+k.Fail) {
+				t.Errorf("%s/%+v", k.Fail, m)
+			}
+			if (m.able == nil) != (m.Needs == "") {
+				t.Errorf("%s/%s: what it needs and what checks it go together", k.Fail, m.Name)
+			}
+			if _, found, err := lookup(Fault{Fail: k.Fail, Model: m.Name}); err != nil || found.Name != m.Name {
+				t.Errorf("%s/%s: %v", k.Fail, m.Name, err)
+			}
+		}
+	}
+}
