@@ -2,36 +2,313 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
 
+	"github.com/tminus-live/tminus/reference/edge"
+	"github.com/tminus-live/tminus/reference/encoder"
+	"github.com/tminus-live/tminus/reference/manifest"
+	"github.com/tminus-live/tminus/reference/origin"
+	"github.com/tminus-live/tminus/reference/origin/availability"
+	"github.com/tminus-live/tminus/reference/packager"
+	"github.com/tminus-live/tminus/reference/playback"
+	"github.com/tminus-live/tminus/reference/playback/steering"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
 
+// Stream is the run's segment template, with the ladder's renditions and the edges of every region.
+func (c Config) Stream() (manifest.Stream, error) {
+	ladder, err := encoder.Load(c.Ladder)
+	if err != nil {
+		return manifest.Stream{}, err
+	}
+	return c.stream(ladder), nil
+}
+
+func (c Config) stream(ladder *encoder.Ladder) manifest.Stream {
+	dvr := c.DVR
+	if dvr == 0 {
+		dvr = DefaultDVR
+	}
+	return manifest.Stream{
+		Event: c.Event, Timeline: c.Timeline(), First: c.First, Last: c.Last, DVR: dvr,
+		Renditions: ladder.Renditions(), Edges: c.Edges(),
+	}
+}
+
 // Region is one region's pipeline, its listeners bound.
 type Region struct {
-	cfg   Config
-	ready chan struct{}
+	cfg      Config
+	stream   manifest.Stream
+	log      *slog.Logger
+	parts    []part // in the order of their start: each needs those before it
+	bound    []*server
+	packager *packager.Packager
+	ready    chan struct{}
+}
+
+// part is one long-running piece of a region. run returns when ctx ends; nil before that means that its work is done.
+type part struct {
+	name string
+	run  func(ctx context.Context) error
 }
 
 // Listen checks cfg and binds every listener of the region, so that a taken address is an error before anything runs:
-// one sentence that names the component and the address. Close or Run releases them.
-func Listen(cfg Config, sink event.Sink, log *slog.Logger) (*Region, error) {
+// one sentence that names the component and the address. Run or Close releases them.
+func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("pipeline configuration: %w", err)
 	}
-	return &Region{cfg: cfg, ready: make(chan struct{})}, nil
+	if sink == nil {
+		sink = event.Discard
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	ladder, err := encoder.Load(cfg.Ladder)
+	if err != nil {
+		return nil, fmt.Errorf("ladder %q: %w", cfg.Ladder, err)
+	}
+	here := cfg.Here()
+	r := &Region{cfg: cfg, stream: cfg.stream(ladder), log: log.With("region", here.Name), ready: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			r.Close()
+		}
+	}()
+
+	policy := availability.DefaultPolicy
+	policy.Pipelines = len(cfg.Regions)
+	policy.Seed = cfg.Seed
+	now := time.Now // the wall clock of the whole region
+
+	org, err := origin.New(origin.Config{Stream: r.stream, Region: here.Name, Policy: policy, Now: now, Sink: sink, Log: r.log})
+	if err != nil {
+		return nil, err
+	}
+	r.add("origin "+here.Name, org.Run)
+	if err := r.serve("origin "+here.Name, here.OriginAddr(), org.Handler(), originLimits); err != nil {
+		return nil, err
+	}
+
+	if r.packager, err = packager.New(packager.Config{
+		Event: cfg.Event, Pipeline: here.Name, Timeline: cfg.Timeline(), Ladder: ladder, Last: cfg.Last,
+		Addr:    netip.AddrPortFrom(here.PackagerAddr(), uint16(here.Port)).String(),
+		Origins: packagerOrigins(cfg), Dial: dialFrom(here.PackagerAddr()), Keep: r.stream.DVR,
+		Now: now, Sink: sink, Log: r.log,
+	}); err != nil {
+		return nil, err
+	}
+	r.add("packager "+here.Name, r.packager.Run)
+	enc, err := encoder.New(encoder.Config{
+		Ladder: ladder, Timeline: cfg.Timeline(), First: cfg.First, Last: cfg.Last, Now: now, Publish: r.packager.Publish, Log: r.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.add("encoder "+here.Name, enc.Run)
+
+	for k := 1; k <= here.Edges; k++ {
+		id := here.EdgeID(k)
+		node, err := edge.New(edge.Config{
+			ID: id, Region: here.Name, Stream: r.stream, Policy: policy, Origins: fillOrder(cfg), Version: cfg.Run,
+			Seed: cfg.Seed ^ steering.Hash(id), LocalAddr: here.EdgeAddr(k).Addr(), Now: now, Sink: sink, Log: r.log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		r.add("edge "+id, node.Run)
+		if err := r.serve("edge "+id, here.EdgeAddr(k), node.Handler(), edgeLimits); err != nil {
+			return nil, err
+		}
+	}
+
+	play, err := playback.New(playback.Config{
+		Stream: r.stream, Region: here.Name, URL: here.PlaybackURL(), Key: cfg.Key,
+		MaxConcurrent: cfg.Playback.MaxConcurrent, MaxStarts: cfg.Playback.MaxStarts,
+		ProbeInterval: cfg.Playback.ProbeInterval, ProbeTimeout: cfg.Playback.ProbeTimeout, LocalAddr: here.PlaybackAddr().Addr(),
+		Seed: cfg.Seed ^ steering.Hash("playback "+here.Name), Now: now, Sink: sink, Log: r.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.add("playback "+here.Name, play.Run)
+	if err := r.serve("playback "+here.Name, here.PlaybackAddr(), play.Handler(), playbackLimits); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
-// Run runs the region until ctx ends or a component fails, and returns when everything it started has ended: nil after
-// ctx's end, else the first component's error. It may be called once.
-func (r *Region) Run(ctx context.Context) error {
-	<-ctx.Done()
+func (r *Region) add(name string, run func(context.Context) error) {
+	r.parts = append(r.parts, part{name, run})
+}
+
+func (r *Region) serve(what string, addr netip.AddrPort, h http.Handler, l limits) error {
+	s, err := bind(what, addr, h, l, r.log)
+	if err != nil {
+		return err
+	}
+	r.bound = append(r.bound, s)
+	r.add(what+" server", s.run)
 	return nil
+}
+
+// packagerOrigins is every region's origin, in the scenario's order: each packager publishes to all of them.
+func packagerOrigins(cfg Config) []packager.Origin {
+	var os []packager.Origin
+	for _, r := range cfg.Regions {
+		os = append(os, packager.Origin{Name: r.Name, URL: r.OriginURL()})
+	}
+	return os
+}
+
+// fillOrder is the region's own origin, then the others in a circle from it, so that the regions that lost theirs do not
+// all turn to the same one.
+func fillOrder(cfg Config) []edge.Origin {
+	var os []edge.Origin
+	for i := range cfg.Regions {
+		r := cfg.Regions[(cfg.Region+i)%len(cfg.Regions)]
+		os = append(os, edge.Origin{Name: r.Name, URL: r.OriginURL()})
+	}
+	return os
+}
+
+// dialFrom dials from a local address, so that what cuts that address off cuts these connections too.
+func dialFrom(local netip.Addr) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: time.Second, KeepAlive: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, 0))}
+	return d.DialContext
+}
+
+// ended is a part's end.
+type ended struct {
+	index int
+	err   error
+}
+
+// Run runs the region until ctx ends or a part fails, and returns when everything it started has ended: nil after ctx's
+// end, else the first failure. It may be called once, and not after Close.
+func (r *Region) Run(ctx context.Context) error {
+	// Parts outlive ctx until their turn comes: they stop one by one, the last started first.
+	base := context.WithoutCancel(ctx)
+	ends := make(chan ended, len(r.parts))
+	done := make([]chan struct{}, len(r.parts))
+	cancels := make([]context.CancelFunc, len(r.parts))
+	for i, p := range r.parts {
+		partCtx, cancel := context.WithCancel(base)
+		cancels[i], done[i] = cancel, make(chan struct{})
+		go func() {
+			defer close(done[i])
+			err := p.run(partCtx)
+			ends <- ended{i, err}
+		}()
+		r.log.Debug("started", "component", p.name)
+	}
+	watch, stopWatching := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { r.watch(watch) })
+
+	var failure error
+	for running := true; running; {
+		select {
+		case <-ctx.Done():
+			running = false
+		case e := <-ends:
+			// An encoder whose event is over is done; the rest of the region goes on serving.
+			if e.err != nil {
+				failure = fmt.Errorf("%s: %w", r.parts[e.index].name, e.err)
+				running = false
+			}
+		}
+	}
+	stopWatching()
+	watching.Wait()
+	for i := len(r.parts) - 1; i >= 0; i-- {
+		cancels[i]()
+		<-done[i]
+		r.log.Debug("stopped", "component", r.parts[i].name)
+	}
+	// What failed only while it was being stopped is told as well.
+	for range len(ends) {
+		if e := <-ends; e.err != nil && !errors.Is(e.err, context.Canceled) && failure == nil {
+			failure = fmt.Errorf("%s: %w", r.parts[e.index].name, e.err)
+		}
+	}
+	return failure
 }
 
 // Ready is closed when the region's origin has a segment and each of its edges serves it.
 func (r *Region) Ready() <-chan struct{} { return r.ready }
 
+// Config is the configuration that the region was bound with.
+func (r *Region) Config() Config { return r.cfg }
+
+// watch closes ready as soon as a current segment comes from the origin and from every edge.
+func (r *Region) watch(ctx context.Context) {
+	here := r.cfg.Here()
+	client := &http.Client{
+		Transport: &http.Transport{DialContext: dialFrom(here.PlaybackAddr().Addr())},
+		Timeout:   2 * r.stream.Timeline.Duration,
+	}
+	defer client.CloseIdleConnections()
+	waiting := []string{here.OriginURL()}
+	for _, e := range here.EdgeList() {
+		waiting = append(waiting, e.URL)
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		n, ok := r.stream.Timeline.LastComplete(time.Now())
+		if r.stream.Last != 0 {
+			n = min(n, r.stream.Last)
+		}
+		if ok && n >= r.stream.First {
+			path := "/" + r.stream.Event + "/" + r.stream.Renditions[0].ID + "/" + strconv.FormatUint(n, 10) + ".m4s"
+			waiting = slices.DeleteFunc(waiting, func(base string) bool { return serves(ctx, client, base+path) })
+			if len(waiting) == 0 {
+				close(r.ready)
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func serves(ctx context.Context, client *http.Client, url string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
 // Close releases the listeners of a region that was never run.
-func (r *Region) Close() error { return nil }
+func (r *Region) Close() error {
+	var errs []error
+	for _, s := range r.bound {
+		errs = append(errs, s.ln.Close())
+	}
+	if r.packager != nil {
+		// A packager has no way but Run to give its listener back.
+		stopped, cancel := context.WithCancel(context.Background())
+		cancel()
+		errs = append(errs, r.packager.Run(stopped))
+	}
+	return errors.Join(errs...)
+}
