@@ -1,20 +1,97 @@
 package report
 
 import (
-	"bufio"
-	"io"
+	"fmt"
+	"math"
+	"reflect"
 )
 
-// Finite returns a deep copy without NaN and ±Inf, and the paths of what was replaced.
+// Finite returns a deep copy of r in which every figure is finite and no list is nil, so that it can be written as
+// JSON, and the JSON paths of the figures that were NaN or ±Inf. They become 0, or −1 where −1 means "nobody
+// reported"; an objective whose measured value or threshold was not a number has no samples left and does not pass.
 func (r *Report) Finite() (*Report, []string) {
 	c := *r
-	return &c, nil
+	c.Schema = Schema
+	c.Reasons = copied(r.Reasons)
+	c.Objectives = copied(r.Objectives)
+	c.Faults = copied(r.Faults)
+	c.Safety = copied(r.Safety)
+	c.Timeline = copied(r.Timeline)
+	c.Moments = copied(r.Moments)
+	if r.Topology != nil {
+		c.Topology = copied(r.Topology)
+	}
+
+	for i := range c.Objectives {
+		o := &c.Objectives[i]
+		if !finite(o.Measured) || !finite(o.Threshold) {
+			o.Samples, o.Pass = 0, false
+		}
+	}
+	var bad []string
+	settle(reflect.ValueOf(&c).Elem(), "", &bad)
+	return &c, bad
 }
 
-func newBuffer(w io.Writer) *bufio.Writer { return bufio.NewWriterSize(w, 64<<10) }
+// copied never returns nil: report.json says [] and not null.
+func copied[T any](s []T) []T { return append(make([]T, 0, len(s)), s...) }
 
-// WriteJUnit writes the report as JUnit XML.
-func (r *Report) WriteJUnit(w io.Writer) error { return nil }
+func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
 
-// WriteHTML writes the report as one self-contained page.
-func (r *Report) WriteHTML(w io.Writer) error { return nil }
+// maxBadPaths bounds the list of replaced figures: past it, knowing one more helps nobody.
+const maxBadPaths = 20
+
+// settle replaces what is not finite below v, a settable value, and appends its path to bad.
+func settle(v reflect.Value, path string, bad *[]string) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			name := jsonName(v.Type().Field(i))
+			sub := path + "." + name
+			if path == "" {
+				sub = name
+			}
+			f := v.Field(i)
+			if f.Kind() == reflect.Float64 && !finite(f.Float()) {
+				f.SetFloat(absent(v.Type(), name))
+				note(bad, sub)
+				continue
+			}
+			settle(f, sub, bad)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			settle(v.Index(i), fmt.Sprintf("%s[%d]", path, i), bad)
+		}
+	}
+}
+
+func note(bad *[]string, path string) {
+	switch {
+	case len(*bad) < maxBadPaths:
+		*bad = append(*bad, path)
+	case len(*bad) == maxBadPaths:
+		*bad = append(*bad, "and more")
+	}
+}
+
+// absent is the value that says "no figure" in field name of t.
+func absent(t reflect.Type, name string) float64 {
+	if t == reflect.TypeFor[Second]() {
+		switch name {
+		case "live_latency_s", "live_latency_p95_s", "bitrate_kbps":
+			return -1
+		}
+	}
+	return 0
+}
+
+func jsonName(f reflect.StructField) string {
+	tag := f.Tag.Get("json")
+	for i := range len(tag) {
+		if tag[i] == ',' {
+			return tag[:i]
+		}
+	}
+	return tag
+}

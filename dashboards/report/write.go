@@ -1,7 +1,7 @@
 package report
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -105,7 +105,7 @@ func writeFile(path string, fill func(io.Writer) error) (err error) {
 			err = fmt.Errorf("write %s: %w", path, reason(err))
 		}
 	}()
-	b := newBuffer(f)
+	b := bufio.NewWriterSize(f, 64<<10)
 	if err = fill(b); err != nil {
 		return err
 	}
@@ -142,41 +142,4 @@ func reason(err error) error {
 		return fmt.Errorf("%w: your quota on that disk is used up", err)
 	}
 	return err
-}
-
-// maxReportBytes bounds what Read reads: a day's timeline is about 18 MB.
-const maxReportBytes = 64 << 20
-
-// Read reads report.json from path, a file or a run's folder.
-func Read(path string) (*Report, error) {
-	if st, err := os.Stat(path); err == nil && st.IsDir() {
-		path = filepath.Join(path, JSONFile)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read report %s: %w", path, reason(err))
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxReportBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("read report %s: %w", path, reason(err))
-	}
-	if len(b) > maxReportBytes {
-		return nil, fmt.Errorf("read report %s: larger than %d MB", path, maxReportBytes>>20)
-	}
-	r, err := Parse(b)
-	if err != nil {
-		return nil, fmt.Errorf("read report %s: %w", path, err)
-	}
-	return r, nil
-}
-
-// Parse reads the content of report.json.
-func Parse(b []byte) (*Report, error) {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	r := new(Report)
-	if err := dec.Decode(r); err != nil {
-		return nil, err
-	}
-	return r, nil
 }

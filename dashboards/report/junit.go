@@ -1,0 +1,256 @@
+package report
+
+import (
+	"encoding/xml"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The JUnit XML that Jenkins and GitLab read. A case's name holds no measured value, so that a CI server follows it
+// from run to run; the values are its properties and its system-out.
+type (
+	junitSuites struct {
+		XMLName  xml.Name `xml:"testsuites"`
+		Name     string   `xml:"name,attr"`
+		Tests    int      `xml:"tests,attr"`
+		Failures int      `xml:"failures,attr"`
+		Errors   int      `xml:"errors,attr"`
+		Time     string   `xml:"time,attr"`
+		Suites   []junitSuite
+	}
+	junitSuite struct {
+		XMLName    xml.Name         `xml:"testsuite"`
+		Name       string           `xml:"name,attr"`
+		Tests      int              `xml:"tests,attr"`
+		Failures   int              `xml:"failures,attr"`
+		Errors     int              `xml:"errors,attr"`
+		Skipped    int              `xml:"skipped,attr"`
+		Time       string           `xml:"time,attr"`
+		Timestamp  string           `xml:"timestamp,attr,omitempty"`
+		Properties *junitProperties `xml:"properties"`
+		Cases      []junitCase
+	}
+	junitProperties struct {
+		Property []junitProperty `xml:"property"`
+	}
+	junitCase struct {
+		XMLName    xml.Name         `xml:"testcase"`
+		Class      string           `xml:"classname,attr"`
+		Name       string           `xml:"name,attr"`
+		Time       string           `xml:"time,attr"`
+		Properties *junitProperties `xml:"properties"`
+		Failure    *junitProblem    `xml:"failure"`
+		Error      *junitProblem    `xml:"error"`
+		Out        string           `xml:"system-out,omitempty"`
+	}
+	junitProblem struct {
+		Message string `xml:"message,attr"`
+		Type    string `xml:"type,attr"`
+		Text    string `xml:",chardata"`
+	}
+	junitProperty struct {
+		Name  string `xml:"name,attr"`
+		Value string `xml:"value,attr"`
+	}
+)
+
+// WriteJUnit writes the report as JUnit XML: a suite for objectives, faults and safety each. A missed objective, a
+// fault that was not undone and a failed check are failures; an objective without data and a fault whose evidence is
+// not "confirmed" are errors.
+func (r *Report) WriteJUnit(w io.Writer) error {
+	top := junitSuites{Name: "tminus " + r.Scenario, Time: junitTime(r.DurationS)}
+	for _, s := range []junitSuite{
+		r.junitSuite("objectives", r.DurationS, r.junitObjectives()),
+		r.junitSuite("faults", faultSeconds(r.Faults), r.junitFaults()),
+		r.junitSuite("safety", 0, r.junitSafety()),
+	} {
+		top.Tests += s.Tests
+		top.Failures += s.Failures
+		top.Errors += s.Errors
+		top.Suites = append(top.Suites, s)
+	}
+	if _, err := io.WriteString(w, xml.Header); err != nil {
+		return err
+	}
+	enc := xml.NewEncoder(w)
+	enc.Indent("", "  ")
+	if err := enc.Encode(top); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "\n")
+	return err
+}
+
+func (r *Report) junitSuite(name string, seconds float64, cases []junitCase) junitSuite {
+	s := junitSuite{
+		Name:  "tminus." + r.Scenario + "." + name,
+		Tests: len(cases),
+		Time:  junitTime(seconds),
+		Properties: &junitProperties{[]junitProperty{
+			{"run", r.Run},
+			{"seed", strconv.FormatUint(r.Seed, 10)},
+			{"verdict", r.Verdict},
+			{"target", r.Target},
+		}},
+		Cases: cases,
+	}
+	// Jenkins wants ISO 8601 without a zone.
+	if t, err := time.Parse(time.RFC3339, r.Started); err == nil {
+		s.Timestamp = t.UTC().Format("2006-01-02T15:04:05")
+	}
+	for i := range cases {
+		cases[i].Class = s.Name
+		if cases[i].Time == "" {
+			cases[i].Time = junitTime(0)
+		}
+		switch {
+		case cases[i].Failure != nil:
+			s.Failures++
+		case cases[i].Error != nil:
+			s.Errors++
+		}
+	}
+	return s
+}
+
+func (r *Report) junitObjectives() []junitCase {
+	var cases []junitCase
+	for _, o := range r.Objectives {
+		c := junitCase{
+			Name: o.Name() + " " + o.Expression,
+			Properties: properties(
+				"measured", figure(o.Measured),
+				"threshold", figure(o.Threshold),
+				"unit", o.Unit,
+				"samples", strconv.FormatUint(o.Samples, 10),
+				"suspect", o.Suspect,
+			),
+			Out: lines(
+				fmt.Sprintf("measured %s; must be %s; %s", o.MeasuredWords(), o.LimitWords(), plural(o.Samples, "sample")),
+				o.Note,
+			),
+		}
+		switch o.State() {
+		case Missed:
+			c.Failure = &junitProblem{
+				Message: fmt.Sprintf("%s %s: measured %s, must be %s", o.Name(), o.Expression, o.MeasuredWords(), o.LimitWords()),
+				Type:    "objective-missed",
+				Text:    lines(o.Note, r.suspectWords(o)),
+			}
+		case NoData:
+			c.Error = &junitProblem{
+				Message: fmt.Sprintf("%s %s: nothing was measured", o.Name(), o.Expression),
+				Type:    "objective-inconclusive",
+				Text:    o.Note,
+			}
+		}
+		cases = append(cases, c)
+	}
+	return cases
+}
+
+func (r *Report) junitFaults() []junitCase {
+	var cases []junitCase
+	for _, f := range r.Faults {
+		c := junitCase{
+			Name: f.ID + " " + f.Words(),
+			Time: junitTime(f.ForS),
+			Properties: properties(
+				"status", f.Evidence.Status,
+				"expected", figure(f.Evidence.Expected),
+				"measured", figure(f.Evidence.Measured),
+				"unit", f.Evidence.Unit,
+				"at_s", figure(f.AtS),
+				"for_s", figure(f.ForS),
+				"restored", strconv.FormatBool(f.Restored),
+			),
+			Out: lines(fmt.Sprintf("%s: %s", f.Evidence.Status, f.Evidence.Words()), f.Evidence.Detail),
+		}
+		switch {
+		case !f.Restored:
+			c.Failure = &junitProblem{
+				Message: f.ID + ": the fault was not undone",
+				Type:    "fault-not-restored",
+				Text:    f.Evidence.Detail,
+			}
+		case f.Evidence.Status != Confirmed:
+			c.Error = &junitProblem{
+				Message: fmt.Sprintf("%s: evidence %s: %s", f.ID, f.Evidence.Status, f.Evidence.Words()),
+				Type:    "fault-" + f.Evidence.Status,
+				Text:    f.Evidence.Detail,
+			}
+		}
+		cases = append(cases, c)
+	}
+	return cases
+}
+
+func (r *Report) junitSafety() []junitCase {
+	var cases []junitCase
+	for _, k := range r.Safety {
+		c := junitCase{Name: k.Name, Properties: properties("pass", strconv.FormatBool(k.Pass)), Out: k.Detail}
+		if !k.Pass {
+			c.Failure = &junitProblem{Message: lines(k.Name+": failed", k.Detail), Type: "safety", Text: k.Detail}
+		}
+		cases = append(cases, c)
+	}
+	return cases
+}
+
+// suspectWords says which fault best explains a missed objective, or nothing.
+func (r *Report) suspectWords(o Objective) string {
+	if f, ok := r.fault(o.Suspect); ok {
+		return "suspect: " + f.ID + ", " + f.Words()
+	}
+	return ""
+}
+
+func (r *Report) fault(id string) (Fault, bool) {
+	for _, f := range r.Faults {
+		if id != "" && f.ID == id {
+			return f, true
+		}
+	}
+	return Fault{}, false
+}
+
+func faultSeconds(faults []Fault) (s float64) {
+	for _, f := range faults {
+		s += max(f.ForS, 0)
+	}
+	return s
+}
+
+// properties takes names and values in turn and leaves out what has no value.
+func properties(pairs ...string) *junitProperties {
+	p := new(junitProperties)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			p.Property = append(p.Property, junitProperty{pairs[i], pairs[i+1]})
+		}
+	}
+	return p
+}
+
+func lines(parts ...string) string {
+	var kept []string
+	for _, p := range parts {
+		if p != "" {
+			kept = append(kept, p)
+		}
+	}
+	return strings.Join(kept, "\n")
+}
+
+// figure writes a float for a machine.
+func figure(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
+
+func junitTime(s float64) string {
+	if !finite(s) {
+		s = 0
+	}
+	return strconv.FormatFloat(max(s, 0), 'f', 3, 64)
+}
