@@ -189,7 +189,8 @@ func (b *barrier) raise(prefix netip.Prefix, ifindex int) (err error) {
 func explain(err error) error {
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("%w: it needs CAP_BPF and CAP_NET_ADMIN (run as root), which this user lacks; model: crash works without (%w)", ErrUnsupported, err)
+		// The kernel's own words add nothing here, and its library's advice would mislead.
+		return fmt.Errorf("%w: it needs CAP_BPF and CAP_NET_ADMIN (run as root), which this user lacks; model: crash works without", ErrUnsupported)
 	case errors.Is(err, ebpf.ErrNotSupported):
 		return fmt.Errorf("%w: it needs Linux 6.6 or later with eBPF at traffic control (TCX), which this kernel lacks; model: crash works without (%w)", ErrUnsupported, err)
 	}

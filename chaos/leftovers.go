@@ -19,7 +19,7 @@ type Leftover struct {
 
 // Leftovers lists the bpf links in the kernel that hold a program of this tool: those with the given ids, or, with
 // none given, all of them, whichever run they belong to. It needs CAP_SYS_ADMIN; without it the error wraps
-// ErrUnsupported.
+// os.ErrPermission.
 func Leftovers(links ...uint32) ([]Leftover, error) {
 	var left []Leftover
 	it := new(link.Iterator)
@@ -37,7 +37,7 @@ func Leftovers(links ...uint32) ([]Leftover, error) {
 		}
 	}
 	if err := it.Err(); errors.Is(err, os.ErrPermission) {
-		return nil, fmt.Errorf("list bpf links: %w: it needs CAP_SYS_ADMIN (run as root)", ErrUnsupported)
+		return nil, fmt.Errorf("listing bpf links needs CAP_SYS_ADMIN (run as root): %w", os.ErrPermission)
 	} else if err != nil {
 		return nil, fmt.Errorf("list bpf links: %w", err)
 	}
@@ -95,7 +95,7 @@ func Safety(results []Result) []Check {
 		case len(left) > 0:
 			kernel.Pass, kernel.Detail = false, fmt.Sprintf("bpf link %d (%s) is still attached", left[0].Link, left[0].Program)
 		default:
-			kernel.Detail = fmt.Sprintf("%d were attached, none is left", len(links))
+			kernel.Detail = fmt.Sprintf("attached during the run: %d; left: none", len(links))
 		}
 	}
 	return []Check{undone, kernel}

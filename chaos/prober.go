@@ -68,8 +68,7 @@ func newProber(f Fault, r Region, cfg *Config, want Outcome) (*prober, error) {
 // troubled reports whether a region has a fault of its own while f is watched.
 func troubled(name string, f Fault, faults []Fault) bool {
 	for _, g := range faults {
-		// A region that crashed needs time to come back, and is watched itself meanwhile.
-		if g.Where == name && overlap(f, g, watchBefore+watchAfter) {
+		if g.Where == name && overlap(f, g) {
 			return true
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +28,7 @@ const (
 type Config struct {
 	Faults  []Fault
 	Regions []Region
-	Start   time.Time        // T+0, the start of the event; a fault's At counts from it
+	Start   time.Time        // T+0, the start of the event; a fault's At counts from it. Run begins before the first is due
 	Now     func() time.Time // the run's clock
 	Sink    event.Sink       // takes event.Fault and event.Probe; nil = event.Discard
 	Logger  *slog.Logger     // nil = silent
@@ -41,24 +40,48 @@ type Config struct {
 	probe probe // nil = real connections
 }
 
-// Preflight says, before anything runs, whether every fault can be injected on this machine by this user. All
-// complaints are joined; each is one sentence.
+// Preflight says, before anything runs, what is wrong with the faults themselves, and whether this user can inject them
+// on this machine. All complaints are joined; each is one sentence.
 func Preflight(faults []Fault) error {
-	var errs []error
+	errs := []error{check(faults)}
 	for _, f := range faults {
-		_, m, err := lookup(f)
-		switch {
-		case err != nil:
-			errs = append(errs, err)
-		case f.For < MinFor:
-			errs = append(errs, fmt.Errorf("fault %s lasts %s: less than %s cannot be measured", f.ID, f.For, MinFor))
-		case m.able != nil:
+		if _, m, err := lookup(f); err == nil && m.able != nil {
 			if err := m.able(); err != nil {
 				errs = append(errs, fmt.Errorf("fault %s (%s, model: %s) %w", f.ID, f.Fail, m.Name, err))
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// check says what is wrong with faults as data.
+func check(faults []Fault) error {
+	var errs []error
+	seen := make(map[string]bool)
+	for i, f := range faults {
+		if _, _, err := lookup(f); err != nil {
+			errs = append(errs, err)
+		}
+		if f.For < MinFor {
+			errs = append(errs, fmt.Errorf("fault %s lasts %s: less than %s cannot be measured", f.ID, f.For, MinFor))
+		}
+		if seen[f.ID] {
+			errs = append(errs, fmt.Errorf("fault %s is there twice", f.ID))
+		}
+		seen[f.ID] = true
+		for _, g := range faults[:i] {
+			if g.Where == f.Where && overlap(f, g) {
+				errs = append(errs, fmt.Errorf("faults %s and %s both break %s, less than %s apart: neither could be proven", g.ID, f.ID, f.Where, watchAfter))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// overlap reports whether one fault is in effect while the other is being watched. After one fault of a region another
+// may come only when the first has been seen to be over.
+func overlap(a, b Fault) bool {
+	return a.At < b.At+b.For+watchAfter && b.At < a.At+a.For+watchAfter
 }
 
 // Run executes the faults on schedule and returns a Result for each, in their order, when all have been undone and
@@ -109,30 +132,20 @@ type running struct {
 
 // prepare checks everything that can be checked before anything is broken.
 func prepare(cfg *Config) ([]*running, error) {
-	var errs []error
 	if cfg.Now == nil {
-		errs = append(errs, errors.New("chaos: no clock"))
+		return nil, errors.New("chaos: no clock")
 	}
-	cfg.Faults = slices.Clone(cfg.Faults) // the default model is filled in below
-	seen := make(map[string]bool)
+	if err := check(cfg.Faults); err != nil {
+		return nil, err
+	}
+	var errs []error
 	var runs []*running
-	for i, f := range cfg.Faults {
+	for _, f := range cfg.Faults {
 		_, m, err := lookup(f)
 		if err != nil {
-			errs = append(errs, err)
-			continue
+			return nil, err
 		}
-		f.Model = m.Name
-		cfg.Faults[i].Model = m.Name
-		if seen[f.ID] {
-			errs = append(errs, fmt.Errorf("fault %s is there twice", f.ID))
-		}
-		seen[f.ID] = true
-		for _, g := range cfg.Faults[:i] {
-			if g.Where == f.Where && overlap(f, g, 0) {
-				errs = append(errs, fmt.Errorf("faults %s and %s break %s at the same time: neither could be proven", g.ID, f.ID, f.Where))
-			}
-		}
+		f.Model = m.Name // the default, said aloud
 		p, err := m.plan(f, cfg)
 		if err != nil {
 			errs = append(errs, err)
@@ -144,11 +157,6 @@ func prepare(cfg *Config) ([]*running, error) {
 		runs = append(runs, &running{fault: f, plan: p})
 	}
 	return runs, errors.Join(errs...)
-}
-
-// overlap reports whether two faults are in effect within margin of each other.
-func overlap(a, b Fault, margin time.Duration) bool {
-	return a.At < b.At+b.For+margin && b.At < a.At+a.For+margin
 }
 
 // conductor keeps the order in which faults went into effect.

@@ -248,7 +248,7 @@ func TestRunRefusesBeforeAnythingIsBroken(t *testing.T) {
 		{name: "fail", faults: []Fault{unheard}, is: ErrUnknown, want: `unknown fail: "regoin" (there is region)`},
 		{name: "model", faults: []Fault{strange}, is: ErrUnknown, want: `unknown model "crush" of fail: region (there is crash, cut)`},
 		{name: "same id", faults: []Fault{east, twice}, want: "region-1 is there twice"},
-		{name: "overlap", faults: []Fault{east, overlapping}, want: "region-1 and region-3 break us-east at the same time"},
+		{name: "overlap", faults: []Fault{east, overlapping}, want: "region-1 and region-3 both break us-east, less than 5s apart"},
 		{name: "no address", faults: []Fault{east}, change: func(t *town) { t.regions["us-east"].endpoints = nil }, want: "no address to watch it by"},
 		{
 			name: "blast radius", faults: []Fault{cut}, is: ErrRefused, want: "refused to touch 10.0.0.0/24",

@@ -44,7 +44,7 @@ const (
 	// mismatch|inconclusive|failed; Detail.
 	Fault Kind = "fault"
 	// Probe: the evidence prober's view of a fault's target. Fault; Component = address; Status
-	// connected|refused|timeout|error; Value = ms.
+	// connected|refused|reset|timeout|error; Region = the address's; Value = ms; Detail = what GET /healthz said.
 	Probe Kind = "probe"
 
 	// TelemetryDropped: an emitter could not take events (its queue or its spool was full). Value = how many since the
