@@ -81,7 +81,7 @@ func (m Metric) unitInWords() string {
 	case "kb/s":
 		return "a bitrate"
 	default:
-		return "a bare number"
+		return "a number without a unit"
 	}
 }
 
@@ -97,7 +97,7 @@ func ParseExpression(m Metric, text string) (Objective, error) {
 		return Objective{}, fmt.Errorf(format+", such as %q", append(args, m.example())...)
 	}
 	if len(text) > 100 {
-		return fail("an expression has at most 100 characters; want a short one")
+		return fail("too long: an expression has at most 100 characters")
 	}
 	left, right := "", ""
 	at := strings.IndexAny(text, "<>=!")
@@ -124,7 +124,7 @@ func ParseExpression(m Metric, text string) (Objective, error) {
 		return fail("a percentile needs its number: want p(N) with N between 0 and 100")
 	}
 	if !slices.Contains(m.Aggregates, o.Aggregate) {
-		return fail("%s has no %q%s; want an expression", m.Name, clip(left), oneOf(o.Aggregate, m.aggregates()))
+		return fail("unknown aggregate %q: %s takes %s", clip(left), m.Name, strings.Join(m.aggregates(), ", "))
 	}
 	v, unit := splitUnit(right)
 	f, err := strconv.ParseFloat(v, 64)

@@ -369,7 +369,11 @@ func (r *reader) manifestURL(n ast.Node, path string) string {
 		return ""
 	}
 	u, err := url.Parse(v)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+	if err == nil && u.User != nil {
+		r.bad(n, path, "leave the user and the password out of the URL") // and out of this message
+		return ""
+	}
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
 		r.bad(n, path, "want the http or https URL of a DASH or HLS manifest, got %q", clip(v))
 		return ""
 	}

@@ -1,0 +1,275 @@
+package spec_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tminus-live/tminus/scenarios/library"
+	"github.com/tminus-live/tminus/scenarios/spec"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+const s = time.Second
+
+const titleFight = `apiVersion: tminus/v1
+name: title-fight
+seed: 7
+event:     {duration: 90s, ladder: sports}
+topology:
+  regions: [us-east, us-west]
+  edges:   {us-east: 2, us-west: 3}
+audience:
+  mix:     mobile-heavy
+  starts:                       # open loop: play starts a second
+    - {at: 0s,  rate: 500}
+    - {at: 15s, rate: 100000.5, for: 5s, curve: ramp}
+  players: 100
+faults:
+  - {at: 30s, for: 20s, fail: region, where: us-east}
+  - {at: 50s, for: 20s, fail: region, where: us-east, model: cut}
+objectives:
+  startup_time:               ["p(95)<2s", "p(99.9) <= 2500ms"]
+  video_start_failures:       ["rate<0.1%"]
+  edge_switches:              ["count==0"]
+  bitrate:                    ["min>1.5Mb/s"]
+  'live_latency{region=us-west, device=tv}': ["p(95)<12s"]
+`
+
+func TestRead(t *testing.T) {
+	got, err := spec.Read("title-fight.yaml", []byte(titleFight))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &spec.Scenario{
+		APIVersion: "tminus/v1", Name: "title-fight", Seed: 7,
+		Event:    spec.Event{Duration: 90 * s, Ladder: "sports"},
+		Topology: spec.Topology{Regions: []string{"us-east", "us-west"}, Edges: map[string]int{"us-east": 2, "us-west": 3}},
+		Audience: spec.Audience{Mix: "mobile-heavy", Players: 100, Starts: []spec.Start{
+			{Rate: 500, Curve: "constant"},
+			{At: 15 * s, Rate: 100000.5, For: 5 * s, Curve: "ramp"},
+		}},
+		Faults: []spec.Fault{
+			{ID: "region-1", At: 30 * s, For: 20 * s, Fail: "region", Where: "us-east", Model: "crash"},
+			{ID: "region-2", At: 50 * s, For: 20 * s, Fail: "region", Where: "us-east", Model: "cut"},
+		},
+		Objectives: []spec.Objective{
+			{Metric: "startup_time", Expression: "p(95)<2s", Aggregate: "p", Quantile: 95, Op: "<", Threshold: 2},
+			{Metric: "startup_time", Expression: "p(99.9) <= 2500ms", Aggregate: "p", Quantile: 99.9, Op: "<=", Threshold: 2.5},
+			{Metric: "video_start_failures", Expression: "rate<0.1%", Aggregate: "rate", Op: "<", Threshold: 0.1},
+			{Metric: "edge_switches", Expression: "count==0", Aggregate: "count", Op: "=="},
+			{Metric: "bitrate", Expression: "min>1.5Mb/s", Aggregate: "min", Op: ">", Threshold: 1500},
+			{Metric: "live_latency", Expression: "p(95)<12s", Aggregate: "p", Quantile: 95, Op: "<", Threshold: 12,
+				Where: map[string]string{"region": "us-west", "device": "tv"}, WhereText: "region=us-west, device=tv"},
+		},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+const least = `apiVersion: tminus/v1
+name: least
+event: {duration: 10s}
+topology: {regions: [here]}
+audience: {players: 1}
+objectives: {startup_time: ["p(95)<2s"]}
+`
+
+func TestWhatIsLeftOutIsFilled(t *testing.T) {
+	got, err := spec.Read("least.yaml", []byte(least))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Seed != 1 || got.Event.Ladder != "sports" || got.Audience.Mix != "broadband-tv-heavy" || got.Topology.Edges["here"] != 2 || got.Target != nil {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
+	_, err := spec.ReadFile(filepath.Join("testdata", "mistakes.yaml"))
+	var all *spec.Errors
+	if !errors.As(err, &all) {
+		t.Fatalf("error %v, want *spec.Errors", err)
+	}
+	got := err.Error() + "\n"
+	golden := filepath.Join("testdata", "mistakes.golden")
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	// Each column points into its line at something the problem is about.
+	src, _ := os.ReadFile(filepath.Join("testdata", "mistakes.yaml"))
+	lines := strings.Split(string(src), "\n")
+	for _, p := range all.Problems {
+		if p.Line > len(lines) || p.Col > len(lines[p.Line-1]) || lines[p.Line-1][p.Col-1] == ' ' {
+			t.Errorf("nothing stands at %d:%d", p.Line, p.Col)
+		}
+	}
+}
+
+// with replaces one piece of the smallest scenario.
+func with(old, new string) string { return strings.Replace(least, old, new, 1) }
+
+func TestOneMistake(t *testing.T) {
+	target := with("topology: {regions: [here]}", "target: {manifest: %q}")
+	for _, tc := range []struct{ name, src, want string }{
+		{"empty", "", `f:1:1: the file holds no scenario; it must start with apiVersion: tminus/v1`},
+		{"only a comment", "# hello\n", `f:1:1: the file holds no scenario; it must start with apiVersion: tminus/v1`},
+		{"a list", "- a\n", `f:1:1: want a mapping, got a list`},
+		{"not YAML", least + "x: [1, 2\n", `f:7:4: not valid YAML: sequence end token ']' not found`},
+		{"a tab", "event:\n\tduration: 1s\n", `f:2:1: not valid YAML: found character '	' that cannot start any token`},
+		{"not UTF-8", "name: a\nseed: \xff\n", `f:2:1: this line is not UTF-8 text`},
+		{"NUL", "name: a\n\nseed: \x00\n", `f:3:1: this line holds a NUL byte`},
+		{"two documents", least + "---\nname: b\n", `f:8:1: a scenario file holds one document, this is a second one`},
+		{"anchor", with("players: 1", "players: &n 1"), `f:5:21: anchors (&) are not allowed in a scenario`},
+		{"alias", with("players: 1", "players: *n"), `f:5:21: aliases (*) are not allowed in a scenario`},
+		{"tag", with("players: 1", "players: !!int 1"), `f:5:21: tags (!) are not allowed in a scenario`},
+		{"explicit key", "? name\n: x\n", `f:1:1: explicit keys (?) are not allowed in a scenario`},
+		{"nesting", with("[here]", strings.Repeat("[", 40)+strings.Repeat("]", 40)), `f:4:36: nested too deeply`},
+		{"nested entries", strings.Repeat("- ", 40) + "x\n", `f:1:33: nested too deeply`},
+		{"a huge file", strings.Repeat("#\n", spec.MaxBytes), `f:1:1: the file is larger than 1024 KiB`},
+		{"a long file", strings.Repeat("a: 1\n", 10_000), `f:6667:4: the file is too long: more than 20000 YAML tokens`},
+		{"null", with("{duration: 10s}", ""), `f:3:7: event: want a mapping, got nothing`},
+		{"no topology", with("topology: {regions: [here]}\n", ""), `f:1:1: topology: missing: the regions of the reference pipeline, such as {regions: [us-east, us-west]}, or a target`},
+		{"no regions", with("[here]", "[]"), `f:4:21: topology.regions: want at least one region`},
+		{"nine regions", with("[here]", "[a, b, c, d, e, f, g, h, i]"), `f:4:21: topology.regions: 9 items, at most 8 are allowed`},
+		{"too long", with("10s", "25h"), `f:3:19: event.duration: want a duration from 2s to 24h, got 25h`},
+		{"too short", with("10s", "1s"), `f:3:19: event.duration: want a duration from 2s to 24h, got 1s`},
+		{"negative", with("10s", "-10s"), `f:3:19: event.duration: want a duration from 2s to 24h, got -10s`},
+		{"hex", with("players: 1", "players: 0x10"), `f:5:21: audience.players: want a whole number, got the number 0x10`},
+		{"yes", with("players: 1", "players: true"), `f:5:21: audience.players: want a whole number, got true`},
+		{"nobody", with("{players: 1}", "{}"), `f:5:11: audience: nobody comes: want starts, players or both`},
+		{"no objectives", with(`{startup_time: ["p(95)<2s"]}`, "{}"), `f:6:13: objectives: want at least one objective: without any, every run would be a GO`},
+		{"a far target", fmt.Sprintf(target, "https://example.com/live.mpd"), `f:4:20: target.manifest: only a stream on a loopback address (localhost, 127.0.0.0/8 or [::1]) can be a target for now, and "example.com" is none`},
+		{"any address", fmt.Sprintf(target, "http://0.0.0.0/live.mpd"), `f:4:20: target.manifest: only a stream on a loopback address (localhost, 127.0.0.0/8 or [::1]) can be a target for now, and "0.0.0.0" is none`},
+		{"no URL", fmt.Sprintf(target, "live.mpd"), `f:4:20: target.manifest: want the http or https URL of a DASH or HLS manifest, got "live.mpd"`},
+		{"a password", fmt.Sprintf(target, "http://u:p@127.0.0.1/a"), `f:4:20: target.manifest: leave the user and the password out of the URL`},
+		{"target and topology", least + "target: {manifest: http://localhost/a.m3u8}\n", `f:4:11: topology: a target brings its own pipeline: leave out the topology`},
+		{"target and starts", strings.Replace(fmt.Sprintf(target, "http://localhost/a.m3u8"), "players: 1", "starts: [{at: 0s, rate: 1}]", 1), `f:5:20: audience.starts: play starts need the reference pipeline's playback service: with a target, only players come`},
+		{"target and fault", fmt.Sprintf(target, "http://localhost/a.m3u8") + "faults: [{at: 1s, for: 1s, fail: region, where: here}]\n", `f:7:34: faults[0].fail: a region fault needs the reference pipeline: leave it out, or leave out the target`},
+		{"target by region", strings.Replace(fmt.Sprintf(target, "http://localhost/a.m3u8"), "startup_time", "'startup_time{region=a}'", 1), `f:6:14: objectives.startup_time{region=a}: a target has no regions to filter by`},
+		{"legs overlap", with("players: 1", "starts: [{at: 0s, rate: 1, for: 3s}, {at: 2s, rate: 1}]"), `f:5:54: audience.starts[1].at: the leg before this one lasts until 3s`},
+		{"a leg past the end", with("players: 1", "starts: [{at: 8s, rate: 1, for: 3s}]"), `f:5:44: audience.starts[0].for: the leg ends at 11s, but the event lasts 10s`},
+		{"a fault past the end", least + "faults: [{at: 8s, for: 3s, fail: region, where: here}]\n", `f:7:24: faults[0].for: the fault ends at 11s, but the event lasts 10s`},
+		{"a fault after the end", least + "faults: [{at: 10s, for: 3s, fail: region, where: here}]\n", `f:7:15: faults[0].at: the fault begins at 10s, but the event lasts 10s`},
+		{"a fault of the future", least + "faults: [{at: 1s, for: 3s, fail: packet-loss, where: here}]\n", `f:7:34: faults[0].fail: unknown kind of fault "packet-loss"; the only one is "region"`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := spec.Read("f", []byte(tc.src))
+			if err == nil || err.Error() != tc.want {
+				t.Errorf("got\n%v\nwant\n%s", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestTargets(t *testing.T) {
+	for _, u := range []string{"http://localhost:8000/live.m3u8", "http://127.0.0.1/a.mpd", "https://127.250.3.9:8443/a.mpd", "http://[::1]:80/a.mpd", "http://LOCALHOST/a"} {
+		got, err := spec.Read("f", []byte(with("topology: {regions: [here]}", "target: {manifest: '"+u+"'}")))
+		if err != nil || got.Target == nil || got.Target.Manifest != u || got.Event.Ladder != "" {
+			t.Errorf("%s: %+v, %v", u, got, err)
+		}
+	}
+}
+
+func TestProblemsAreBounded(t *testing.T) {
+	_, err := spec.Read("f", []byte(strings.Repeat("x", 100)+": 1\n"+manyKeys(3000)))
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != 101 || !strings.HasSuffix(lines[100], "more problems") {
+		t.Errorf("%d lines, the last %q", len(lines), lines[len(lines)-1])
+	}
+}
+
+func manyKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "k%d: 1\n", i)
+	}
+	return b.String()
+}
+
+func TestReadFileNamesWhatIsMissing(t *testing.T) {
+	_, err := spec.ReadFile(filepath.Join(t.TempDir(), "none.yaml"))
+	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "none.yaml") {
+		t.Error(err)
+	}
+}
+
+func TestLibrary(t *testing.T) {
+	scenarios := map[string]*spec.Scenario{}
+	for _, name := range library.Names() {
+		src, err := library.Read(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sc, err := spec.Read(name+".yaml", src)
+		if err != nil {
+			t.Errorf("%v", err)
+			continue
+		}
+		if sc.Name != name {
+			t.Errorf("%s.yaml calls itself %s", name, sc.Name)
+		}
+		scenarios[name] = sc
+	}
+	// The twins differ in what they are twins about and in nothing else.
+	ready, unready, cut := scenarios["first-light"], scenarios["first-light-unprepared"], scenarios["first-light-cut"]
+	if d := ready.Event.Duration; d < 60*s || d > 90*s || ready.Audience.Players != 40 || len(ready.Faults) != 1 {
+		t.Errorf("first-light is not what it should be: %+v", ready)
+	}
+	unready.Name, unready.Topology = ready.Name, ready.Topology
+	cut.Name, cut.Faults[0].Model = ready.Name, ready.Faults[0].Model
+	if !reflect.DeepEqual(ready, unready) || !reflect.DeepEqual(ready, cut) {
+		t.Error("the twins differ in more than their topology or the fault's model")
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add([]byte(titleFight))
+	f.Add([]byte(least))
+	mistakes, err := os.ReadFile(filepath.Join("testdata", "mistakes.yaml"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(mistakes)
+	f.Add([]byte("a: &a [x]\nb: &b [*a, *a]\n<<: {c: *b}\n"))
+	f.Add([]byte("%YAML 1.2\n---\n? {a: 1}\n: !!map {b: |\n  text\n}\n...\n"))
+	f.Fuzz(func(t *testing.T, src []byte) {
+		sc, err := spec.Read("f", src)
+		if (sc == nil) == (err == nil) {
+			t.Fatalf("scenario %v, error %v", sc, err)
+		}
+		if err == nil {
+			if len(sc.Objectives) == 0 || sc.Event.Duration < spec.MinDuration || sc.Event.Duration > spec.MaxDuration ||
+				(sc.Target == nil) == (len(sc.Topology.Regions) == 0) || len(sc.Topology.Edges) != len(sc.Topology.Regions) {
+				t.Fatalf("accepted %+v", sc)
+			}
+			return
+		}
+		var all *spec.Errors
+		if !errors.As(err, &all) || len(all.Problems) == 0 {
+			t.Fatalf("error %v", err)
+		}
+		for _, p := range all.Problems {
+			if p.File != "f" || p.Line < 1 || p.Col < 1 || p.Problem == "" || len(p.String()) > 2000 {
+				t.Fatalf("problem %+v", p)
+			}
+		}
+	})
+}
