@@ -1,0 +1,317 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	kgo "github.com/segmentio/kafka-go"
+)
+
+const (
+	// DefaultTopic holds the events of every run.
+	DefaultTopic = "tminus.events"
+	// DefaultPartitions is how many partitions a topic made by EnsureTopic gets.
+	DefaultPartitions = 4
+	// MaxMessage bounds a message's value, in bytes. Publish sends batches of up to MaxBatch bytes, which is under the
+	// 1 MiB that brokers take by default (message.max.bytes).
+	MaxMessage = 256 << 10
+	MaxBatch   = 768 << 10
+
+	headerRun = "run"
+
+	dialTimeout    = 3 * time.Second
+	requestTimeout = 10 * time.Second
+	fetchWait      = 250 * time.Millisecond
+	fetchBytes     = 4 << 20
+)
+
+// ErrUnreachable is wrapped by the errors of Check and EnsureTopic when no broker answers.
+var ErrUnreachable = errors.New("cannot reach Kafka")
+
+// Config of a client.
+type Config struct {
+	Address    string // "host:9092,host2:9092"
+	Topic      string // "" = DefaultTopic
+	Partitions int    // of a topic that EnsureTopic makes; 0 = DefaultPartitions
+	// Retention of a topic that EnsureTopic makes; 0 leaves it to the broker (7 days by default).
+	Retention time.Duration
+}
+
+// Client talks to the brokers about one topic. Safe for concurrent use.
+type Client struct {
+	cfg        Config
+	brokers    []string
+	client     *kgo.Client
+	transport  *kgo.Transport
+	partitions atomic.Int32 // of the topic; 0 = not asked yet
+}
+
+// New makes a client; it does not talk to the brokers yet, so that a process can start while they are away.
+func New(cfg Config) (*Client, error) {
+	if cfg.Topic == "" {
+		cfg.Topic = DefaultTopic
+	}
+	if cfg.Partitions == 0 {
+		cfg.Partitions = DefaultPartitions
+	}
+	var brokers []string
+	for b := range strings.SplitSeq(cfg.Address, ",") {
+		b = strings.TrimSpace(b)
+		host, port, err := net.SplitHostPort(b)
+		if n, perr := strconv.Atoi(port); err != nil || host == "" || perr != nil || n < 1 || n > 65535 {
+			return nil, fmt.Errorf("the address of Kafka must be host:port, or several with commas, not %q", cfg.Address)
+		}
+		brokers = append(brokers, b)
+	}
+	transport := &kgo.Transport{
+		Dial:        (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		DialTimeout: dialTimeout,
+		IdleTimeout: 30 * time.Second,
+		MetadataTTL: 3 * time.Second,
+		ClientID:    "tminus",
+	}
+	return &Client{
+		cfg:       cfg,
+		brokers:   brokers,
+		transport: transport,
+		client:    &kgo.Client{Addr: kgo.TCP(brokers...), Timeout: requestTimeout, Transport: transport},
+	}, nil
+}
+
+// Address is where the brokers are, as given.
+func (c *Client) Address() string { return c.cfg.Address }
+
+// Topic is the topic's name.
+func (c *Client) Topic() string { return c.cfg.Topic }
+
+// Close ends idle connections; the client can still be used.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// Check says within a few seconds whether a broker answers.
+func (c *Client) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout+time.Second)
+	defer cancel()
+	if _, err := c.client.ApiVersions(ctx, &kgo.ApiVersionsRequest{Addr: c.client.Addr}); err != nil {
+		return c.unreachable(err)
+	}
+	return nil
+}
+
+func (c *Client) unreachable(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errors.New("no answer in time")
+	}
+	return fmt.Errorf("%w at %s: %w", ErrUnreachable, c.cfg.Address, err)
+}
+
+// EnsureTopic checks that a broker answers, makes the topic if it is not there, and returns when all its partitions
+// can be written. A topic that exists is used as it is.
+func (c *Client) EnsureTopic(ctx context.Context) error {
+	if err := c.Check(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	if n, err := c.countPartitions(ctx); err == nil && n > 0 {
+		return nil
+	}
+	topic := kgo.TopicConfig{Topic: c.cfg.Topic, NumPartitions: c.cfg.Partitions, ReplicationFactor: -1} // -1: the broker's default
+	if c.cfg.Retention > 0 {
+		topic.ConfigEntries = []kgo.ConfigEntry{{ConfigName: "retention.ms", ConfigValue: strconv.FormatInt(c.cfg.Retention.Milliseconds(), 10)}}
+	}
+	res, err := c.client.CreateTopics(ctx, &kgo.CreateTopicsRequest{Topics: []kgo.TopicConfig{topic}})
+	if err == nil {
+		err = res.Errors[c.cfg.Topic]
+	}
+	if err != nil && !errors.Is(err, kgo.TopicAlreadyExists) {
+		return fmt.Errorf("Kafka at %s does not let us make the topic %s: %w", c.cfg.Address, c.cfg.Topic, err)
+	}
+	for {
+		n, err := c.countPartitions(ctx)
+		if err == nil && n > 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the topic %s of Kafka at %s has partitions that nobody leads: %w", c.cfg.Topic, c.cfg.Address, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Partitions is how many partitions the topic has. It is asked once: a source must keep its partition.
+func (c *Client) Partitions(ctx context.Context) (int, error) {
+	if n := c.partitions.Load(); n > 0 {
+		return int(n), nil
+	}
+	return c.countPartitions(ctx)
+}
+
+func (c *Client) countPartitions(ctx context.Context) (int, error) {
+	res, err := c.client.Metadata(ctx, &kgo.MetadataRequest{Topics: []string{c.cfg.Topic}})
+	if err != nil {
+		return 0, c.unreachable(err)
+	}
+	for _, t := range res.Topics {
+		if t.Name != c.cfg.Topic {
+			continue
+		}
+		if t.Error != nil {
+			return 0, fmt.Errorf("the topic %s of Kafka at %s: %w", c.cfg.Topic, c.cfg.Address, t.Error)
+		}
+		for _, p := range t.Partitions {
+			if p.Error != nil {
+				return 0, fmt.Errorf("partition %d of the topic %s of Kafka at %s: %w", p.ID, c.cfg.Topic, c.cfg.Address, p.Error)
+			}
+		}
+		if n := len(t.Partitions); n > 0 {
+			c.partitions.Store(int32(n))
+			return n, nil
+		}
+	}
+	return 0, fmt.Errorf("Kafka at %s has no topic %s", c.cfg.Address, c.cfg.Topic)
+}
+
+// Publish sends values, in order, as messages of one source, and returns when all in-sync replicas have them. After an
+// error any of them may be there: sending them again may deliver them twice. The caller keeps the values as they are
+// until Publish returns, and within MaxMessage each and MaxBatch together.
+func (c *Client) Publish(ctx context.Context, run, source string, values [][]byte) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	n, err := c.Partitions(ctx)
+	if err != nil {
+		return err
+	}
+	h := fnv.New32a()
+	io.WriteString(h, source)
+	headers := []kgo.Header{{Key: headerRun, Value: []byte(run)}}
+	key := []byte(source)
+	records := make([]kgo.Record, len(values))
+	for i, v := range values {
+		records[i] = kgo.Record{Key: kgo.NewBytes(key), Value: kgo.NewBytes(v), Headers: headers}
+	}
+	res, err := c.client.Produce(ctx, &kgo.ProduceRequest{
+		Topic:        c.cfg.Topic,
+		Partition:    int(h.Sum32() % uint32(n)),
+		RequiredAcks: kgo.RequireAll,
+		Records:      kgo.NewRecordReader(records...),
+	})
+	if err == nil {
+		err = res.Error
+	}
+	if err != nil {
+		return fmt.Errorf("Kafka at %s did not take %d messages of %s: %w", c.cfg.Address, len(values), source, err)
+	}
+	return nil
+}
+
+// Message is one message read.
+type Message struct {
+	Partition int
+	Offset    int64
+	Run       string // header "run"
+	Source    string // the key
+	Value     []byte // nil unless the run was asked for
+}
+
+// Fetch reads messages of a partition from offset on; it waits a quarter of a second for the first. Values are only
+// given for messages of run. Next is the offset to go on from.
+func (c *Client) Fetch(ctx context.Context, run string, partition int, offset int64) (messages []Message, next int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	res, err := c.client.Fetch(ctx, &kgo.FetchRequest{
+		Topic: c.cfg.Topic, Partition: partition, Offset: offset, MinBytes: 1, MaxBytes: fetchBytes, MaxWait: fetchWait,
+	})
+	if err == nil {
+		err = res.Error
+	}
+	if err != nil {
+		return nil, offset, fmt.Errorf("reading partition %d of the topic %s of Kafka at %s: %w", partition, c.cfg.Topic, c.cfg.Address, err)
+	}
+	next = offset
+	for {
+		r, err := res.Records.ReadRecord()
+		if errors.Is(err, io.EOF) {
+			return messages, next, nil
+		}
+		if err != nil {
+			return nil, offset, fmt.Errorf("reading partition %d of the topic %s of Kafka at %s: %w", partition, c.cfg.Topic, c.cfg.Address, err)
+		}
+		m, err := readMessage(r, run, partition)
+		if err != nil {
+			return nil, offset, fmt.Errorf("message %d of partition %d of the topic %s: %w", r.Offset, partition, c.cfg.Topic, err)
+		}
+		if m.Offset < offset {
+			continue // a batch is delivered whole, also from before the offset
+		}
+		messages = append(messages, m)
+		next = m.Offset + 1
+	}
+}
+
+func readMessage(r *kgo.Record, run string, partition int) (m Message, err error) {
+	m = Message{Partition: partition, Offset: r.Offset}
+	if i := slices.IndexFunc(r.Headers, func(h kgo.Header) bool { return h.Key == headerRun }); i >= 0 {
+		m.Run = string(r.Headers[i].Value)
+	}
+	if r.Key != nil {
+		defer r.Key.Close()
+	}
+	if r.Value != nil {
+		defer r.Value.Close()
+	}
+	if m.Run != run {
+		return m, nil
+	}
+	key, err := kgo.ReadAll(r.Key)
+	if err != nil {
+		return m, err
+	}
+	m.Source = string(key)
+	m.Value, err = kgo.ReadAll(r.Value)
+	return m, err
+}
+
+// OffsetAt is the offset of the first message of a partition at or after t, or the partition's end where there is none.
+func (c *Client) OffsetAt(ctx context.Context, partition int, t time.Time) (int64, error) {
+	at := kgo.TimeOffsetOf(partition, t)
+	if t.IsZero() {
+		at = kgo.FirstOffsetOf(partition)
+	}
+	// Asked one by one: the client mixes up several answers about one partition.
+	for _, ask := range []kgo.OffsetRequest{at, kgo.LastOffsetOf(partition)} {
+		res, err := c.client.ListOffsets(ctx, &kgo.ListOffsetsRequest{Topics: map[string][]kgo.OffsetRequest{c.cfg.Topic: {ask}}})
+		if err != nil {
+			return 0, fmt.Errorf("offsets of the topic %s of Kafka at %s: %w", c.cfg.Topic, c.cfg.Address, err)
+		}
+		for _, p := range res.Topics[c.cfg.Topic] {
+			if p.Partition != partition {
+				continue
+			}
+			if p.Error != nil {
+				return 0, fmt.Errorf("offsets of partition %d of the topic %s of Kafka at %s: %w", partition, c.cfg.Topic, c.cfg.Address, p.Error)
+			}
+			switch ask.Timestamp {
+			case kgo.FirstOffset:
+				return p.FirstOffset, nil
+			case kgo.LastOffset:
+				return p.LastOffset, nil
+			}
+			for o := range p.Offsets {
+				if o >= 0 {
+					return o, nil
+				}
+			}
+		}
+	}
+	return 0, fmt.Errorf("Kafka at %s has no partition %d of the topic %s", c.cfg.Address, partition, c.cfg.Topic)
+}

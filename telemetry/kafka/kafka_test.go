@@ -1,0 +1,159 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tminus-live/tminus/telemetry/kafka"
+)
+
+func embedded(t testing.TB, dir, addr string) (*kafka.Embedded, func()) {
+	t.Helper()
+	e, err := kafka.ListenEmbedded(kafka.EmbeddedConfig{Dir: dir, Addr: addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		e.Run(ctx)
+	}()
+	stop := func() { cancel(); <-done }
+	t.Cleanup(stop)
+	return e, stop
+}
+
+func client(t testing.TB, address string) *kafka.Client {
+	t.Helper()
+	c, err := kafka.New(kafka.Config{Address: address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func readAll(t testing.TB, c *kafka.Client, run string, since time.Time) (values map[string][]string) {
+	t.Helper()
+	n, err := c.Partitions(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	values = make(map[string][]string)
+	for p := range n {
+		offset, err := c.OffsetAt(t.Context(), p, since)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			messages, next, err := c.Fetch(t.Context(), run, p, offset)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if next == offset {
+				break
+			}
+			for _, m := range messages {
+				if m.Run == run {
+					values[m.Source] = append(values[m.Source], string(m.Value))
+				} else if m.Value != nil {
+					t.Errorf("the value of run %q was given to %q", m.Run, run)
+				}
+			}
+			offset = next
+		}
+	}
+	return values
+}
+
+func publish(t testing.TB, c *kafka.Client, run, source string, values ...string) {
+	t.Helper()
+	var b [][]byte
+	for _, v := range values {
+		b = append(b, []byte(v))
+	}
+	if err := c.Publish(t.Context(), run, source, b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPublishAndFetch(t *testing.T) { testPublishAndFetch(t, embeddedAddr(t)) }
+
+func embeddedAddr(t testing.TB) string {
+	e, _ := embedded(t, t.TempDir(), "127.0.0.1:0")
+	return e.Addr()
+}
+
+func testPublishAndFetch(t *testing.T, address string) {
+	c := client(t, address)
+	if err := c.EnsureTopic(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := client(t, address).EnsureTopic(t.Context()); err != nil { // it is there
+		t.Fatal(err)
+	}
+	before := time.Now().Add(-time.Minute)
+	want := make(map[string]string)
+	for i := range 10 {
+		source := fmt.Sprint("source", i)
+		publish(t, c, "one", source, "a", "b")
+		publish(t, c, "two", source, "x")
+		publish(t, c, "one", source, "c")
+		want[source] = "a b c"
+	}
+	for _, since := range []time.Time{{}, before} {
+		got := readAll(t, c, "one", since)
+		for s, w := range want {
+			if g := strings.Join(got[s], " "); g != w {
+				t.Errorf("%s: %q, want %q", s, g, w)
+			}
+		}
+	}
+	if got := readAll(t, c, "one", time.Now().Add(time.Hour)); len(got) != 0 {
+		t.Errorf("from the future: %v", got)
+	}
+}
+
+func TestAcknowledgedSurvivesARestart(t *testing.T) {
+	dir := t.TempDir()
+	e, stop := embedded(t, dir, "127.0.0.1:0")
+	publish(t, client(t, e.Addr()), "r", "s", "a", "b")
+	stop()
+	e, _ = embedded(t, dir, "127.0.0.1:0")
+	if got := readAll(t, client(t, e.Addr()), "r", time.Time{}); strings.Join(got["s"], "") != "ab" {
+		t.Error(got)
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	c := client(t, "127.0.0.1:1")
+	for _, err := range []error{c.Check(t.Context()), c.EnsureTopic(t.Context())} {
+		if !errors.Is(err, kafka.ErrUnreachable) || !strings.HasPrefix(err.Error(), "cannot reach Kafka at 127.0.0.1:1: ") {
+			t.Error(err)
+		}
+	}
+	if err := c.Publish(t.Context(), "r", "s", [][]byte{[]byte("a")}); err == nil {
+		t.Error("published to nobody")
+	}
+}
+
+func TestAddressInUse(t *testing.T) {
+	e, _ := embedded(t, t.TempDir(), "127.0.0.1:0")
+	_, err := kafka.ListenEmbedded(kafka.EmbeddedConfig{Dir: t.TempDir(), Addr: e.Addr()})
+	if err == nil || !strings.HasPrefix(err.Error(), "the embedded Kafka cannot listen on 127.0.0.1:") {
+		t.Error(err)
+	}
+}
+
+func TestBadAddress(t *testing.T) {
+	for _, address := range []string{"", "host", ":9092", "host:0", "host:http", "a:1,,b:2", "kafka://a:1"} {
+		if _, err := kafka.New(kafka.Config{Address: address}); err == nil {
+			t.Errorf("%q was taken", address)
+		}
+	}
+}
