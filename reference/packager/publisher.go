@@ -30,7 +30,8 @@ const (
 	backoffMax   = time.Second
 	// workers is how many PUTs to one origin run at a time: a segment of every rendition.
 	workers = 5
-	// maxLive bounds the live queue. Live segments leave it after Deadline, so it fills only when time stands still.
+	// maxLive bounds the live queue, and the background queue too. Live segments leave after Deadline, so it fills only when
+	// time stands still; the background queue is made anew from the store when an origin returns.
 	maxLive = 256
 )
 
@@ -103,7 +104,7 @@ func (p *publisher) signal() {
 	}
 }
 
-// expire gives up live segments whose deadline has passed.
+// expire turns live segments whose deadline has passed into background work.
 func (p *publisher) expire() {
 	now := p.now()
 	var missed []*task
@@ -118,6 +119,10 @@ func (p *publisher) expire() {
 	}
 	clear(p.live[len(kept):])
 	p.live = kept
+	for _, t := range missed {
+		p.late = append([]*task{{object: t.object, due: t.due, late: true, attempts: t.attempts}}, p.late...)
+	}
+	p.late = p.late[:min(len(p.late), maxLive)]
 	p.mu.Unlock()
 	for _, t := range missed {
 		p.emit(t, "failed", 0)
@@ -204,6 +209,7 @@ func (p *publisher) forget() {
 
 // makeGood queues, behind all live work, the kept segments that the origin does not have.
 func (p *publisher) makeGood() {
+	p.expire()
 	kept := p.store.media()
 	known := make(map[string]bool, len(kept))
 	p.mu.Lock()
