@@ -38,7 +38,7 @@ type Audience struct {
 type Start struct {
 	At    time.Duration
 	Rate  float64
-	For   time.Duration // 0: until the next leg or the end of the event
+	For   time.Duration // 0: until the next leg or the end; otherwise the base rate holds again after it: see audience.Leg
 	Curve string        // "constant" (default), "ramp", "spike"
 }
 

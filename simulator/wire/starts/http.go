@@ -112,14 +112,12 @@ func (a *answer) read(br *bufio.Reader) error {
 		if len(a.body) > maxBody {
 			return errTooLong
 		}
-		b, err := br.Peek(1)
-		if err == io.EOF {
+		if _, err := br.Peek(1); err == io.EOF {
 			return nil
-		}
-		if err != nil {
+		} else if err != nil {
 			return err
 		}
-		b, _ = br.Peek(br.Buffered())
+		b, _ := br.Peek(br.Buffered())
 		a.body = append(a.body, b...)
 		br.Discard(len(b)) //nolint:errcheck // it is buffered
 	}

@@ -551,3 +551,50 @@ func TestRealSockets(t *testing.T) {
 		t.Errorf("served by %v", served)
 	}
 }
+
+// BenchmarkPlayStarts sends b.N play starts at 20,000 a second to a bare server in the same process; µs/start is the
+// processor time of both ends.
+func BenchmarkPlayStarts(b *testing.B) {
+	l, err := net.Listen("tcp", "127.0.1.5:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				always(response(200, good))(c)
+			}()
+		}
+	}()
+	const perSecond = 20_000
+	c := config(b, event.Discard, nil, schedule(b, time.Duration(b.N)*s/perSecond, audience.Leg{Rate: perSecond}), "us-east")
+	c.Dial = nil
+	c.Services[0].Addr = netip.MustParseAddrPort(l.Addr().String())
+	c.Start = time.Now()
+	g, err := New(c)
+	if err != nil {
+		b.Fatal(err)
+	}
+	before := processorTime(b)
+	if err := g.Run(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	n := g.Snapshot()
+	b.ReportMetric(float64((processorTime(b)-before).Microseconds())/float64(n.Sent), "cpu-µs/start")
+	b.ReportMetric(g.Latencies().SendLag.P99, "lag-p99-ms")
+	b.ReportMetric(float64(n.Dropped), "dropped")
+}
+
+func processorTime(b *testing.B) time.Duration {
+	var ru syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+}
