@@ -14,24 +14,35 @@ type Metric struct {
 	Unit       string   // "s", "%", "count", "kb/s"
 	Aggregates []string // of "p", "avg", "min", "max", "med", "rate", "count"
 	Dimensions []string // of "region", "device", "isp"
+	Source     Source
 	Help       string
 }
+
+// Source is what a metric is measured on.
+type Source int
+
+// Sources.
+const (
+	FromAnything Source = iota
+	FromPlayers         // full players
+	FromStarts          // play starts, the full players' own included
+)
 
 var (
 	spread     = []string{"p", "avg", "med", "min", "max"}
 	everywhere = []string{"region", "device", "isp"}
 
 	metrics = []Metric{
-		{"startup_time", "s", spread, everywhere, "from pressing Play to the first frame, of full players"},
-		{"play_start_time", "s", spread, everywhere, "from the intended moment of a play start to its answer"},
-		{"video_start_failures", "%", []string{"rate"}, everywhere, "play starts that were shed, failed or dropped, or never showed a frame"},
-		{"rebuffer_ratio", "%", spread, everywhere, "part of a session's time on the air spent stalled"},
-		{"rebuffer_duration", "s", spread, everywhere, "length of one stall"},
-		{"live_latency", "s", spread, everywhere, "behind the encoder's wall clock"},
-		{"bitrate", "kb/s", spread, everywhere, "video rendition on the screen"},
-		{"edge_switches", "count", []string{"count"}, everywhere, "moves of a player to another edge"},
-		{"failed_sessions", "count", []string{"count"}, everywhere, "players that never showed a frame or gave up"},
-		{"telemetry_loss", "%", []string{"rate"}, nil, "events emitted that the store does not have"},
+		{"startup_time", "s", spread, everywhere, FromPlayers, "from pressing Play to the first frame, of full players"},
+		{"play_start_time", "s", spread, everywhere, FromStarts, "from the intended moment of a play start to its answer"},
+		{"video_start_failures", "%", []string{"rate"}, everywhere, FromAnything, "play starts that were shed, failed or dropped, or never showed a frame"},
+		{"rebuffer_ratio", "%", spread, everywhere, FromPlayers, "part of a session's time on the air spent stalled"},
+		{"rebuffer_duration", "s", spread, everywhere, FromPlayers, "length of one stall"},
+		{"live_latency", "s", spread, everywhere, FromPlayers, "behind the encoder's wall clock"},
+		{"bitrate", "kb/s", spread, everywhere, FromPlayers, "video rendition on the screen"},
+		{"edge_switches", "count", []string{"count"}, everywhere, FromPlayers, "moves of a player to another edge"},
+		{"failed_sessions", "count", []string{"count"}, everywhere, FromPlayers, "players that never showed a frame or gave up"},
+		{"telemetry_loss", "%", []string{"rate"}, nil, FromAnything, "events emitted that the store does not have"},
 	}
 )
 

@@ -104,6 +104,9 @@ func (r *reader) parse(src []byte) (root ast.Node) {
 			root = nil
 		}
 	}()
+	src = bytes.TrimPrefix(src, []byte("\ufeff")) // a byte order mark, as some editors write
+	// One kind of line break: with CRLF the lexer counts a line too many after each comment.
+	src = bytes.ReplaceAll(src, []byte("\r\n"), []byte("\n"))
 	tokens := lexer.Tokenize(string(src))
 	if !r.checkTokens(tokens) {
 		return nil
@@ -256,7 +259,10 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 				{"starts", "", func(n ast.Node, path string) { starts = keep(n, path) }},
 				{"players", "", func(n ast.Node, path string) {
 					players = keep(n, path)
-					v, _ := r.whole(n, path, 0, MaxPlayers)
+					v, ok := r.whole(n, path, 0, MaxPlayers)
+					if !ok {
+						v = 1 // a wrong number is one mistake, not one for each objective too
+					}
 					s.Audience.Players = int(v)
 				}},
 			})
@@ -511,6 +517,8 @@ func (r *reader) objectives(n ast.Node, path string, s *Scenario) []Objective {
 		m, known := metricNamed(name)
 		if !known {
 			r.bad(e.node, p, "unknown metric %q%s", clip(name), oneOf(name, metricNames()))
+		} else if why := unmeasured(m, s); why != "" {
+			r.bad(e.node, p, "nothing would measure %s: %s", m.Name, why)
 		}
 		var where map[string]string
 		if filtered {
@@ -545,6 +553,18 @@ func (r *reader) objectives(n ast.Node, path string, s *Scenario) []Objective {
 		}
 	}
 	return out
+}
+
+// unmeasured says why a metric would have no samples in a scenario, or "": an objective on it could only end
+// inconclusive.
+func unmeasured(m Metric, s *Scenario) string {
+	switch {
+	case m.Source == FromPlayers && s.Audience.Players == 0 && len(s.Audience.Starts) > 0:
+		return "it comes from full players, and the audience has none"
+	case m.Source == FromStarts && s.Target != nil:
+		return "it comes from play starts, and a target has none"
+	}
+	return ""
 }
 
 // where reads a dimension filter: "region=us-west,device=tv".

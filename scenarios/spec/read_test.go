@@ -113,6 +113,14 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 	if got != string(want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+	// The places do not depend on how lines end, nor on a byte order mark.
+	unix, _ := os.ReadFile(filepath.Join("testdata", "mistakes.yaml"))
+	for _, src := range []string{strings.ReplaceAll(string(unix), "\n", "\r\n"), "\ufeff" + string(unix)} {
+		_, err := spec.Read("testdata/mistakes.yaml", []byte(src))
+		if err == nil || err.Error()+"\n" != string(want) {
+			t.Errorf("got\n%v\nfor\n%.30q…", err, src)
+		}
+	}
 	// Each column points into its line at something the problem is about.
 	src, _ := os.ReadFile(filepath.Join("testdata", "mistakes.yaml"))
 	lines := strings.Split(string(src), "\n")
@@ -129,6 +137,10 @@ func with(old, new string) string { return strings.Replace(least, old, new, 1) }
 func TestOneMistake(t *testing.T) {
 	target := with("topology: {regions: [here]}", "target: {manifest: %q}")
 	for _, tc := range []struct{ name, src, want string }{
+		{"flow over lines", with("{players: 1}", "{\n  # how many?\n  players: many, # too many\n  mix: 'mobile-heavy'\n}"), `f:7:12: audience.players: want a whole number, got the text "many"`},
+		{"after quotes over lines", with("name: least", "name: \"lea\\\n  st\"") + "x: 1\n", `f:8:1: x: unknown key; want one of apiVersion, name, seed, event, topology, audience, target, faults, objectives`},
+		{"wide characters", with("{players: 1}", "{'größe': 1, players: 1}"), `f:5:12: audience.größe: unknown key; want one of mix, starts, players`},
+		{"after wide characters", with("{players: 1}", "{mix: '日本', players: -1}"), "f:5:17: audience.mix: unknown mix \"日本\"; want one of broadband-tv-heavy, mobile-heavy, browser-heavy, even\nf:5:32: audience.players: want a whole number from 0 to 10000, got -1"},
 		{"empty", "", `f:1:1: the file holds no scenario; it must start with apiVersion: tminus/v1`},
 		{"only a comment", "# hello\n", `f:1:1: the file holds no scenario; it must start with apiVersion: tminus/v1`},
 		{"a list", "- a\n", `f:1:1: want a mapping, got a list`},
@@ -161,11 +173,13 @@ func TestOneMistake(t *testing.T) {
 		{"no URL", fmt.Sprintf(target, "live.mpd"), `f:4:20: target.manifest: want the http or https URL of a DASH or HLS manifest, got "live.mpd"`},
 		{"a password", fmt.Sprintf(target, "http://u:p@127.0.0.1/a"), `f:4:20: target.manifest: leave the user and the password out of the URL`},
 		{"target and topology", least + "target: {manifest: http://localhost/a.m3u8}\n", `f:4:11: topology: a target brings its own pipeline: leave out the topology`},
-		{"target and starts", strings.Replace(fmt.Sprintf(target, "http://localhost/a.m3u8"), "players: 1", "starts: [{at: 0s, rate: 1}]", 1), `f:5:20: audience.starts: play starts need the reference pipeline's playback service: with a target, only players come`},
+		{"target and starts", strings.Replace(fmt.Sprintf(target, "http://localhost/a.m3u8"), "players: 1", "starts: [{at: 0s, rate: 1}], players: 1", 1), `f:5:20: audience.starts: play starts need the reference pipeline's playback service: with a target, only players come`},
 		{"target and fault", fmt.Sprintf(target, "http://localhost/a.m3u8") + "faults: [{at: 1s, for: 1s, fail: region, where: here}]\n", `f:7:34: faults[0].fail: a region fault needs the reference pipeline: leave it out, or leave out the target`},
+		{"nothing measures it", with("players: 1", "starts: [{at: 0s, rate: 1}]"), `f:6:14: objectives.startup_time: nothing would measure startup_time: it comes from full players, and the audience has none`},
+		{"nor this", strings.Replace(fmt.Sprintf(target, "http://localhost/a.m3u8"), "startup_time", "play_start_time", 1), `f:6:14: objectives.play_start_time: nothing would measure play_start_time: it comes from play starts, and a target has none`},
 		{"target by region", strings.Replace(fmt.Sprintf(target, "http://localhost/a.m3u8"), "startup_time", "'startup_time{region=a}'", 1), `f:6:14: objectives.startup_time{region=a}: a target has no regions to filter by`},
-		{"legs overlap", with("players: 1", "starts: [{at: 0s, rate: 1, for: 3s}, {at: 2s, rate: 1}]"), `f:5:54: audience.starts[1].at: the leg before this one lasts until 3s`},
-		{"a leg past the end", with("players: 1", "starts: [{at: 8s, rate: 1, for: 3s}]"), `f:5:44: audience.starts[0].for: the leg ends at 11s, but the event lasts 10s`},
+		{"legs overlap", with("{players: 1}", "{starts: [{at: 0s, rate: 1, for: 3s}, {at: 2s, rate: 1}], players: 1}"), `f:5:54: audience.starts[1].at: the leg before this one lasts until 3s`},
+		{"a leg past the end", with("{players: 1}", "{starts: [{at: 8s, rate: 1, for: 3s}], players: 1}"), `f:5:44: audience.starts[0].for: the leg ends at 11s, but the event lasts 10s`},
 		{"a fault past the end", least + "faults: [{at: 8s, for: 3s, fail: region, where: here}]\n", `f:7:24: faults[0].for: the fault ends at 11s, but the event lasts 10s`},
 		{"a fault after the end", least + "faults: [{at: 10s, for: 3s, fail: region, where: here}]\n", `f:7:15: faults[0].at: the fault begins at 10s, but the event lasts 10s`},
 		{"a fault of the future", least + "faults: [{at: 1s, for: 3s, fail: packet-loss, where: here}]\n", `f:7:34: faults[0].fail: unknown kind of fault "packet-loss"; the only one is "region"`},
