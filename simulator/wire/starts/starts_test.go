@@ -308,11 +308,11 @@ func TestFailOver(t *testing.T) {
 
 func TestNobodyThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g, err := run(t, t.Context(), config(t, nil, network{east: nil, west: nil}, schedule(t, s, audience.Leg{Rate: 50}), "us-east", "us-west"))
+		g, err := run(t, t.Context(), config(t, nil, network{east: nil, west: nil}, schedule(t, 2*s, audience.Leg{Rate: 50}), "us-east", "us-west"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := g.Snapshot(); n.Failed != 50 || n.Failures[whyRefused] != 50 {
+		if n := g.Snapshot(); n.Failed != 100 || n.Failures[whyRefused] != 100 || n.FailedPerSecond != 50 {
 			t.Errorf("%+v, want all refused", n)
 		}
 	})

@@ -27,8 +27,9 @@ type Snapshot struct {
 	Dropped  uint64
 	InFlight uint64 // due, and neither ended nor dropped
 
-	SentPerSecond uint64 // in the last whole second of the event
-	OKPerSecond   uint64
+	SentPerSecond   uint64 // in the last whole second of the event
+	OKPerSecond     uint64
+	FailedPerSecond uint64 // shed, failed or dropped
 
 	Failures map[string]uint64 // why starts were shed, failed or dropped
 }
@@ -44,17 +45,17 @@ type Latencies struct {
 }
 
 type stats struct {
-	mu                  sync.Mutex
-	s                   Snapshot
-	intended, sent, lag *hdrhistogram.Histogram
-	sentRate, okRate    rate
-	failures            map[string]uint64
+	mu                           sync.Mutex
+	s                            Snapshot
+	intended, sent, lag          *hdrhistogram.Histogram
+	sentRate, okRate, failedRate rate
+	failures                     map[string]uint64
 }
 
 // rate counts by second.
 type rate struct {
-	second    int64
-	this, one uint64 // in the current second, and in the one before it
+	second     int64
+	this, last uint64 // in the current second, and in the whole one before it
 }
 
 func (r *rate) move(now time.Duration) {
@@ -62,9 +63,9 @@ func (r *rate) move(now time.Duration) {
 	switch {
 	case second == r.second:
 	case second == r.second+1:
-		r.second, r.one, r.this = second, r.this, 0
+		r.second, r.last, r.this = second, r.this, 0
 	default:
-		r.second, r.one, r.this = second, 0, 0
+		r.second, r.last, r.this = second, 0, 0
 	}
 }
 
@@ -110,6 +111,8 @@ func (st *stats) end(now time.Duration, s start, e end) {
 		st.s.Dropped++
 	}
 	if e.status != OK {
+		st.failedRate.move(now)
+		st.failedRate.this++
 		st.failures[e.detail]++ // a closed set of words and at most 400 HTTP statuses
 	}
 	if e.status != Dropped {
@@ -128,9 +131,10 @@ func (g *Generator) Snapshot() Snapshot {
 		now := g.now()
 		st.sentRate.move(now)
 		st.okRate.move(now)
+		st.failedRate.move(now)
 	}
 	out.InFlight = out.Intended - out.OK - out.Shed - out.Failed - out.Dropped
-	out.SentPerSecond, out.OKPerSecond = st.sentRate.one, st.okRate.one
+	out.SentPerSecond, out.OKPerSecond, out.FailedPerSecond = st.sentRate.last, st.okRate.last, st.failedRate.last
 	out.Failures = maps.Clone(st.failures)
 	return out
 }
