@@ -37,6 +37,9 @@ const (
 // ErrUnreachable is wrapped by the errors of Check and EnsureTopic when no broker answers.
 var ErrUnreachable = errors.New("cannot reach Kafka")
 
+// ErrOffsetOutOfRange is wrapped by Fetch's error when the partition does not hold the offset: retention took it.
+var ErrOffsetOutOfRange error = kgo.OffsetOutOfRange
+
 // Config of a client.
 type Config struct {
 	Address    string // "host:9092,host2:9092"
