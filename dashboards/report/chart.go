@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/tminus-live/tminus/dashboards/internal/words"
 )
 
 // A chart is the timeline as geometry, in SVG user units: panels stacked over one time axis, faults across them all.
@@ -164,7 +166,7 @@ func (r *Report) drawChart(l layout) *chart {
 	x := func(t float64) float64 {
 		return round1(c.X0 + (math.Min(math.Max(t, c.T0), c.T1)-c.T0)/(c.T1-c.T0)*(c.X1-c.X0))
 	}
-	clk := clock{r.span()}
+	clk := words.Clock{Span: r.span()}
 
 	lanes := c.placeBands(r, l, x)
 	y := 4 + float64(lanes)*l.lane
@@ -202,7 +204,7 @@ func (r *Report) drawChart(l layout) *chart {
 
 	step := timeStep((c.T1 - c.T0) / float64(l.ticksAbout))
 	for t := math.Ceil(c.T0/step) * step; t <= c.T1 && len(c.Ticks) < 100; t += step {
-		tk := tick{Pos: x(t), Label: clk.at(t), Anchor: "middle"}
+		tk := tick{Pos: x(t), Label: clk.At(t), Anchor: "middle"}
 		if half := float64(utf8.RuneCountInString(tk.Label)) * l.charW / 2; tk.Pos+half > l.w {
 			tk.Anchor = "end"
 		}
@@ -236,7 +238,7 @@ func (c *chart) placeBands(r *Report, l layout, x func(float64) float64) (lanes 
 		}
 		return 0
 	})
-	clk := clock{r.span()}
+	clk := words.Clock{Span: r.span()}
 	for _, f := range faults {
 		if !finite(f.AtS) || !finite(f.ForS) {
 			continue
@@ -244,7 +246,7 @@ func (c *chart) placeBands(r *Report, l layout, x func(float64) float64) (lanes 
 		b := band{X: x(f.AtS), Status: f.Evidence.Status, Tone: evidenceTone(f.Evidence.Status)}
 		b.Mark = toneMark[b.Tone]
 		b.W = round1(math.Max(x(f.AtS+f.ForS)-b.X, 2))
-		b.Full = fmt.Sprintf("%s, %s to %s, evidence %s", f.Words(), clk.at(f.AtS), clk.at(f.AtS+f.ForS), f.Evidence.Status)
+		b.Full = fmt.Sprintf("%s, %s to %s, evidence %s", f.Words(), clk.At(f.AtS), clk.At(f.AtS+f.ForS), f.Evidence.Status)
 		text := f.Words() + " · " + f.Evidence.Status
 		room := c.X1 - 30
 		b.Label = shorten(text, int(room/l.charW))
@@ -283,7 +285,7 @@ func panelIndex(kind string) int { return slices.Index(panelKinds, kind) }
 var panelKinds = []string{"starts", "sessions", "rebuffer", "latency"}
 
 // panels says what the timeline has to show. Play starts are left out where there was no load.
-func (r *Report) panels(bs []bin, width int, clk clock) []*series {
+func (r *Report) panels(bs []bin, width int, clk words.Clock) []*series {
 	highest := func(f func(bin) float64) float64 {
 		v := math.Inf(-1)
 		for _, b := range bs {
@@ -302,7 +304,7 @@ func (r *Report) panels(bs []bin, width int, clk clock) []*series {
 		if v == 0 {
 			return ""
 		}
-		return "peak " + significant(v, 3) + unit + " at " + clk.at(float64(at))
+		return "peak " + words.Significant(v, 3) + unit + " at " + clk.At(float64(at))
 	}
 	var out []*series
 
@@ -336,7 +338,7 @@ func (r *Report) panels(bs []bin, width int, clk clock) []*series {
 	rebuffer := highest(func(b bin) float64 { return b.rebuffer })
 	s = &series{top: nice(max(rebuffer, 1))}
 	s.Kind, s.Title = "rebuffer", "Rebuffering, % of viewing time"
-	s.Peak = peak(func(s Second) float64 { return s.RebufferRatio }, nbsp+"%")
+	s.Peak = peak(func(s Second) float64 { return s.RebufferRatio }, words.NBSP+"%")
 	if s.Peak == "" {
 		s.Peak = "none"
 	}
@@ -347,7 +349,7 @@ func (r *Report) panels(bs []bin, width int, clk clock) []*series {
 	s = &series{top: nice(max(p95, 1))}
 	s.Kind, s.Title = "latency", "Behind live, s"
 	s.Keys = []key{{Class: "s-p50", Label: "median"}, {Class: "s-p95", Label: "95th percentile"}}
-	s.Peak = peak(func(s Second) float64 { return s.LiveLatencyP95S }, nbsp+"s")
+	s.Peak = peak(func(s Second) float64 { return s.LiveLatencyP95S }, words.NBSP+"s")
 	if p95 < 0 {
 		s.Empty, s.Keys = "no viewer reported a latency", nil
 	}
@@ -473,9 +475,9 @@ func (r *Report) chartWords(ps []panel) string {
 		}
 		parts = append(parts, s)
 	}
-	clk := clock{r.span()}
+	clk := words.Clock{Span: r.span()}
 	for _, f := range r.Faults {
-		parts = append(parts, fmt.Sprintf("Fault: %s from %s to %s, evidence %s", f.Words(), clk.at(f.AtS), clk.at(f.AtS+f.ForS), f.Evidence.Status))
+		parts = append(parts, fmt.Sprintf("Fault: %s from %s to %s, evidence %s", f.Words(), clk.At(f.AtS), clk.At(f.AtS+f.ForS), f.Evidence.Status))
 	}
 	return strings.Join(parts, ". ") + "."
 }
@@ -510,11 +512,11 @@ func timeStep(want float64) float64 {
 func compact(v float64) string {
 	switch {
 	case v >= 1e6:
-		return significant(v/1e6, 3) + "M"
+		return words.Significant(v/1e6, 3) + "M"
 	case v >= 1e4:
-		return significant(v/1e3, 3) + "k"
+		return words.Significant(v/1e3, 3) + "k"
 	}
-	return significant(v, 3)
+	return words.Significant(v, 3)
 }
 
 func round1(v float64) float64 { return math.Round(v*10) / 10 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/tminus-live/tminus/dashboards/internal/words"
 )
 
 var (
@@ -191,10 +193,7 @@ func (p *page) objectives(r *Report) {
 			p.ObjectivesLine += fmt.Sprintf(", %d without data", noData)
 		}
 	}
-	rank := map[string]int{Missed: 0, NoData: 1, Met: 2}
-	sorted := slices.Clone(r.Objectives)
-	slices.SortStableFunc(sorted, func(a, b Objective) int { return rank[a.State()] - rank[b.State()] })
-	for _, o := range sorted {
+	for _, o := range r.WorstFirst() {
 		row := objectiveRow{
 			Title: o.Title(), Code: o.Name() + " " + o.Expression,
 			Measured: o.MeasuredWords(), Limit: o.LimitWords(), Margin: o.MarginWords(),
@@ -279,14 +278,14 @@ func (p *page) poll(r *Report) {
 	p.Poll = append(p.Poll, row)
 
 	t := r.Telemetry
-	row = pollRow{"ok", "Telemetry", "all " + plural(t.Emitted, "event") + " stored"}
+	row = pollRow{"ok", "Telemetry", "all " + words.Plural(t.Emitted, "event") + " stored"}
 	switch {
 	case t.Emitted == 0 && t.Stored == 0:
 		row.Icon, row.Fact = "none", "none emitted"
 	case t.Lost > 0:
-		row.Icon, row.Fact = "warn", plural(t.Lost, "event")+" lost"
+		row.Icon, row.Fact = "warn", words.Plural(t.Lost, "event")+" lost"
 	case t.Emitted != t.Stored:
-		row.Icon, row.Fact = "warn", count(t.Emitted)+" emitted, "+count(t.Stored)+" stored"
+		row.Icon, row.Fact = "warn", words.Count(t.Emitted)+" emitted, "+words.Count(t.Stored)+" stored"
 	}
 	p.Poll = append(p.Poll, row)
 
@@ -307,14 +306,14 @@ func (p *page) poll(r *Report) {
 }
 
 func (p *page) timeline(r *Report) {
-	clk := clock{r.span()}
+	clk := words.Clock{Span: r.span()}
 	for _, l := range []layout{wide, narrow} {
 		c := r.drawChart(l)
 		if c == nil {
 			return
 		}
 		if _, width := bins(r.Timeline, l.maxBins); width > 1 {
-			c.Note = "each step is " + lasting(float64(width)) + " and shows its worst second"
+			c.Note = "each step is " + words.Lasting(float64(width)) + " and shows its worst second"
 		}
 		p.Charts = append(p.Charts, c)
 		p.Data = append(p.Data, figures{c.Class + "-figures", r.crosshair(c, l, clk)})
@@ -322,7 +321,7 @@ func (p *page) timeline(r *Report) {
 	bs, _ := bins(r.Timeline, maxTableRows)
 	p.TableHead = figureNames(r)
 	for _, b := range bs {
-		p.TableRows = append(p.TableRows, tableRow{clk.at(float64(b.t)), figureWords(r, b)})
+		p.TableRows = append(p.TableRows, tableRow{clk.At(float64(b.t)), figureWords(r, b)})
 	}
 }
 
@@ -344,13 +343,13 @@ func figureWords(r *Report, b bin) []string {
 		if v < 0 {
 			return "–"
 		}
-		return significant(v, 3) + nbsp + unit
+		return words.Significant(v, 3) + words.NBSP + unit
 	}
-	words := []string{significant(b.sessions, 4), orDash(b.rebuffer, "%"), orDash(b.p50, "s"), orDash(b.p95, "s"), bitrate(b.bitrate)}
+	row := []string{words.Significant(b.sessions, 4), orDash(b.rebuffer, "%"), orDash(b.p50, "s"), orDash(b.p95, "s"), bitrate(b.bitrate)}
 	if r.hasLoad() {
-		words = append([]string{significant(b.starts, 4), significant(b.fails, 4)}, words...)
+		row = append([]string{words.Significant(b.starts, 4), words.Significant(b.fails, 4)}, row...)
 	}
-	return words
+	return row
 }
 
 func bitrate(kbps float64) string {
@@ -358,9 +357,9 @@ func bitrate(kbps float64) string {
 	case kbps < 0:
 		return "–"
 	case kbps >= 1000:
-		return significant(kbps/1000, 3) + nbsp + "Mb/s"
+		return words.Significant(kbps/1000, 3) + words.NBSP + "Mb/s"
 	}
-	return significant(kbps, 3) + nbsp + "kb/s"
+	return words.Significant(kbps, 3) + words.NBSP + "kb/s"
 }
 
 type (
@@ -387,13 +386,13 @@ type (
 	}
 )
 
-func (r *Report) crosshair(c *chart, l layout, clk clock) crosshair {
+func (r *Report) crosshair(c *chart, l layout, clk words.Clock) crosshair {
 	x := crosshair{W: c.W, X0: c.X0, X1: c.X1, T0: c.T0, T1: c.T1, Names: figureNames(r), Bins: []crosshairBin{}, Faults: []crosshairFault{}}
 	bs, width := bins(r.Timeline, l.maxBins)
 	for _, b := range bs {
-		at := clk.at(float64(b.t))
+		at := clk.At(float64(b.t))
 		if width > 1 {
-			at += " to " + clk.at(float64(b.end))
+			at += " to " + clk.At(float64(b.end))
 		}
 		x.Bins = append(x.Bins, crosshairBin{b.t, b.end, at, figureWords(r, b)})
 	}
@@ -404,13 +403,13 @@ func (r *Report) crosshair(c *chart, l layout, clk clock) crosshair {
 }
 
 func (p *page) story(r *Report) {
-	clk := clock{r.span()}
+	clk := words.Clock{Span: r.span()}
 	for i, m := range r.Moments {
 		if i == maxMomentsShown {
 			p.MoreMoments = len(r.Moments) - i
 			break
 		}
-		row := momentRow{At: clk.at(m.AtS), Kind: m.Kind, Text: m.Text}
+		row := momentRow{At: clk.At(m.AtS), Kind: m.Kind, Text: m.Text}
 		if m.Kind == "fault" || m.Kind == "evidence" {
 			row.Class = "fault"
 		}
@@ -419,11 +418,11 @@ func (p *page) story(r *Report) {
 }
 
 func (p *page) faults(r *Report) {
-	clk := clock{r.span()}
+	clk := words.Clock{Span: r.span()}
 	for _, f := range r.Faults {
 		row := faultRow{
 			ID: f.ID, Words: f.Words(), Status: f.Evidence.Status, Tone: evidenceTone(f.Evidence.Status),
-			When:     clk.at(f.AtS) + " to " + clk.at(f.AtS+f.ForS) + ", " + lasting(f.ForS),
+			When:     clk.At(f.AtS) + " to " + clk.At(f.AtS+f.ForS) + ", " + words.Lasting(f.ForS),
 			Evidence: f.Evidence.Words(), Detail: f.Evidence.Detail, Undone: "yes", UndoneTone: "ok",
 		}
 		if !f.Restored {
@@ -456,19 +455,19 @@ func (p *page) load(r *Report) {
 			s := strconv.FormatFloat(float64(v)/float64(n.Intended)*100, 'f', 2, 64)
 			switch s {
 			case "100.00":
-				return ">99.99" + nbsp + "%"
+				return ">99.99" + words.NBSP + "%"
 			case "0.00":
-				return "<0.01" + nbsp + "%"
+				return "<0.01" + words.NBSP + "%"
 			}
-			return s + nbsp + "%"
+			return s + words.NBSP + "%"
 		}
-		return strconv.FormatFloat(float64(v)/float64(n.Intended)*100, 'f', 0, 64) + nbsp + "%"
+		return strconv.FormatFloat(float64(v)/float64(n.Intended)*100, 'f', 0, 64) + words.NBSP + "%"
 	}
 	for _, row := range []struct {
 		name string
 		n    uint64
 	}{{"intended", n.Intended}, {"sent", n.Sent}, {"started", n.OK}, {"shed", n.Shed}, {"failed", n.Failed}, {"dropped, never sent", n.Dropped}} {
-		p.Load = append(p.Load, loadRow{row.name, count(row.n), part(row.n)})
+		p.Load = append(p.Load, loadRow{row.name, words.Count(row.n), part(row.n)})
 	}
 	for _, s := range []struct {
 		class string
@@ -483,32 +482,32 @@ func (p *page) load(r *Report) {
 	}
 	l, s := r.Load.LatencyMS, r.Load.SendLagMS
 	p.Quantiles = []quantileRow{
-		{"median", millis(l.P50), millis(s.P50)},
-		{"95th percentile", millis(l.P95), millis(s.P95)},
-		{"99th percentile", millis(l.P99), millis(s.P99)},
-		{"99.9th percentile", millis(l.P999), millis(s.P999)},
-		{"slowest", millis(l.Max), millis(s.Max)},
+		{"median", words.Millis(l.P50), words.Millis(s.P50)},
+		{"95th percentile", words.Millis(l.P95), words.Millis(s.P95)},
+		{"99th percentile", words.Millis(l.P99), words.Millis(s.P99)},
+		{"99.9th percentile", words.Millis(l.P999), words.Millis(s.P999)},
+		{"slowest", words.Millis(l.Max), words.Millis(s.Max)},
 	}
 }
 
 func (p *page) people(r *Report) {
 	v := r.Players
-	p.Players = []fact{{"Sessions", count(v.Sessions)}, {"Failed to start", count(v.StartFailures)}}
+	p.Players = []fact{{"Sessions", words.Count(v.Sessions)}, {"Failed to start", words.Count(v.StartFailures)}}
 	if v.Sessions == 0 {
 		return
 	}
 	ratio := "–"
 	if t := v.PlayingS + v.RebufferS; t > 0 {
-		ratio = significant(v.RebufferS/t*100, 3) + nbsp + "% of viewing time"
+		ratio = words.Significant(v.RebufferS/t*100, 3) + words.NBSP + "% of viewing time"
 	}
 	p.Players = append(p.Players,
 		fact{"Startup, median", lasting2(v.StartupP50S)},
 		fact{"Startup, 95th percentile", lasting2(v.StartupP95S)},
-		fact{"Time played", lasting(v.PlayingS)},
+		fact{"Time played", words.Lasting(v.PlayingS)},
 		fact{"Rebuffering", ratio},
-		fact{"Stalls", plural(v.Rebuffers, "stall") + ", " + lasting2(v.RebufferS) + " in all"},
+		fact{"Stalls", words.Plural(v.Rebuffers, "stall") + ", " + lasting2(v.RebufferS) + " in all"},
 		fact{"Longest stall", lasting2(v.LongestStallS)},
-		fact{"Edge switches", count(v.EdgeSwitches)},
+		fact{"Edge switches", words.Count(v.EdgeSwitches)},
 		fact{"Behind live, 95th percentile", lasting2(v.LiveLatencyP95)},
 	)
 }
@@ -516,21 +515,21 @@ func (p *page) people(r *Report) {
 // lasting2 writes short times with three digits: "1.42 s".
 func lasting2(s float64) string {
 	if s >= 120 {
-		return lasting(s)
+		return words.Lasting(s)
 	}
-	return significant(s, 3) + nbsp + "s"
+	return words.Significant(s, 3) + words.NBSP + "s"
 }
 
 func (p *page) ledger(r *Report) {
 	t := r.Telemetry
-	p.Emitted, p.Stored = count(t.Emitted), count(t.Stored)
+	p.Emitted, p.Stored = words.Count(t.Emitted), words.Count(t.Stored)
 	p.LedgerTone, p.LedgerSign = "ok", "="
 	if t.Emitted != t.Stored {
 		p.LedgerTone, p.LedgerSign = "bad", "≠"
 	}
 	p.Telemetry = []fact{
-		{"Lost", count(t.Lost)},
-		{"Arrived twice, stored once", count(t.Duplicated)},
+		{"Lost", words.Count(t.Lost)},
+		{"Arrived twice, stored once", words.Count(t.Duplicated)},
 		{"Written to readable, 95th percentile", lasting2(t.LagS)},
 		{"Kafka", t.Kafka},
 		{"ClickHouse", t.ClickHouse},
@@ -546,14 +545,14 @@ func (p *page) facts(r *Report) {
 	if len(r.Topology) > 0 {
 		var regions []string
 		for _, g := range r.Topology {
-			regions = append(regions, g.Name+" ("+plural(g.Edges, "edge")+")")
+			regions = append(regions, g.Name+" ("+words.Plural(g.Edges, "edge")+")")
 		}
 		p.Facts = append(p.Facts, fact{"Regions", strings.Join(regions, ", ")})
 	}
 	p.Facts = append(p.Facts,
 		fact{"Seed", strconv.FormatUint(r.Seed, 10)},
 		fact{"Started", p.Started},
-		fact{"Whole run", lasting(r.DurationS)},
+		fact{"Whole run", words.Lasting(r.DurationS)},
 		fact{"Run", r.Run},
 	)
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tminus-live/tminus/dashboards/internal/words"
 )
 
 // The JUnit XML that Jenkins and GitLab read. A case's name holds no measured value, so that a CI server follows it
@@ -129,7 +131,7 @@ func (r *Report) junitObjectives() []junitCase {
 				"suspect", o.Suspect,
 			),
 			Out: lines(
-				fmt.Sprintf("measured %s; must be %s; %s", o.MeasuredWords(), o.LimitWords(), plural(o.Samples, "sample")),
+				fmt.Sprintf("measured %s; must be %s; %s", o.MeasuredWords(), o.LimitWords(), words.Plural(o.Samples, "sample")),
 				o.Note,
 			),
 		}

@@ -1,11 +1,11 @@
 package report
 
 import (
-	"fmt"
-	"math"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/tminus-live/tminus/dashboards/internal/words"
 )
 
 // The states of an objective.
@@ -33,6 +33,15 @@ func (o Objective) State() string {
 	return Missed
 }
 
+// WorstFirst is the objectives in the order in which they are shown: missed, then without data, then met, each as
+// written in the scenario.
+func (r *Report) WorstFirst() []Objective {
+	rank := map[string]int{Missed: 0, NoData: 1, Met: 2}
+	sorted := slices.Clone(r.Objectives)
+	slices.SortStableFunc(sorted, func(a, b Objective) int { return rank[a.State()] - rank[b.State()] })
+	return sorted
+}
+
 // Name is the objective's metric with its filter, as a scenario writes it: "live_latency{region=us-west}".
 func (o Objective) Name() string {
 	if o.Where == "" {
@@ -52,16 +61,16 @@ func (o Objective) MeasuredWords() string {
 	}
 	want := o.Measured != o.Threshold
 	for digits := 3; ; digits++ {
-		s := significant(o.Measured, digits)
-		if !want || digits >= 9 || s != significant(o.Threshold, digits) {
-			return withUnit(s, o.Unit)
+		s := words.Significant(o.Measured, digits)
+		if !want || digits >= 9 || s != words.Significant(o.Threshold, digits) {
+			return words.WithUnit(s, o.Unit)
 		}
 	}
 }
 
 // LimitWords is the threshold in words: "under 2 s".
 func (o Objective) LimitWords() string {
-	t := withUnit(significant(o.Threshold, 6), o.Unit)
+	t := words.WithUnit(words.Significant(o.Threshold, 6), o.Unit)
 	switch o.op() {
 	case "<":
 		return "under " + t
@@ -86,7 +95,7 @@ func (o Objective) AggregateWords() string {
 		agg = strings.TrimSpace(agg[:i])
 	}
 	if q, ok := strings.CutPrefix(agg, "p("); ok {
-		return ordinal(strings.TrimSuffix(q, ")")) + " percentile"
+		return words.Ordinal(strings.TrimSuffix(q, ")")) + " percentile"
 	}
 	switch agg {
 	case "avg":
@@ -119,24 +128,24 @@ func (o Objective) MarginWords() string {
 		case m == 0:
 			return ""
 		case !o.Pass && m >= 2*t:
-			return significant(m/t, 2) + "× the limit"
+			return words.Significant(m/t, 2) + "× the limit"
 		case !o.Pass:
-			return share(m/t-1) + " over"
+			return words.Share(m/t-1) + " over"
 		case m == t:
 			return "nothing to spare"
 		}
-		return share(1-m/t) + " to spare"
+		return words.Share(1-m/t) + " to spare"
 	case ">", ">=":
 		if o.Pass != (m >= t) && m != t {
 			return ""
 		}
 		switch {
 		case !o.Pass:
-			return share(1-m/t) + " short"
+			return words.Share(1-m/t) + " short"
 		case m >= 2*t:
-			return significant(m/t, 2) + "× the need"
+			return words.Significant(m/t, 2) + "× the need"
 		}
-		return share(m/t-1) + " to spare"
+		return words.Share(m/t-1) + " to spare"
 	}
 	return ""
 }
@@ -175,7 +184,7 @@ func (f Fault) Words() string {
 
 // Words says what was expected and what was measured: "expected 100 %, measured 98.7 %".
 func (e Evidence) Words() string {
-	return "expected " + withUnit(significant(e.Expected, 4), e.Unit) + ", measured " + withUnit(significant(e.Measured, 4), e.Unit)
+	return "expected " + words.WithUnit(words.Significant(e.Expected, 4), e.Unit) + ", measured " + words.WithUnit(words.Significant(e.Measured, 4), e.Unit)
 }
 
 func title(metric string) string {
@@ -188,143 +197,6 @@ func title(metric string) string {
 		return s
 	}
 	return strings.ToUpper(s[:1]) + s[1:]
-}
-
-func ordinal(n string) string {
-	switch {
-	case strings.Contains(n, "."), strings.HasSuffix(n, "11"), strings.HasSuffix(n, "12"), strings.HasSuffix(n, "13"):
-		return n + "th"
-	case strings.HasSuffix(n, "1"):
-		return n + "st"
-	case strings.HasSuffix(n, "2"):
-		return n + "nd"
-	case strings.HasSuffix(n, "3"):
-		return n + "rd"
-	}
-	return n + "th"
-}
-
-// nbsp keeps a number and its unit on one line.
-const nbsp = "\u00a0"
-
-func withUnit(s, unit string) string {
-	switch unit {
-	case "", "count":
-		return s
-	}
-	return s + nbsp + unit
-}
-
-// share writes a fraction as whole per cent, or finer below 1 %.
-func share(f float64) string {
-	p := f * 100
-	if p < 0 {
-		p = 0
-	}
-	if p >= 1 || p == 0 {
-		return strconv.Itoa(int(math.Floor(p+1e-9))) + nbsp + "%"
-	}
-	return significant(p, 1) + nbsp + "%"
-}
-
-// significant writes f with at most that many significant digits, no exponent, and thousands separated.
-func significant(f float64, digits int) string {
-	if !finite(f) {
-		return "–"
-	}
-	if f == 0 {
-		return "0"
-	}
-	decimals := digits - 1 - int(math.Floor(math.Log10(math.Abs(f))))
-	decimals = min(max(decimals, 0), 9)
-	s := strconv.FormatFloat(f, 'f', decimals, 64)
-	if strings.Contains(s, ".") {
-		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
-	}
-	if s == "-0" {
-		s = "0"
-	}
-	return thousands(s)
-}
-
-// thousands puts a comma between each three digits of the whole part.
-func thousands(s string) string {
-	sign := ""
-	if strings.HasPrefix(s, "-") {
-		sign, s = "−", s[1:]
-	}
-	whole, frac, _ := strings.Cut(s, ".")
-	for i := len(whole) - 3; i > 0; i -= 3 {
-		whole = whole[:i] + "," + whole[i:]
-	}
-	if frac != "" {
-		whole += "." + frac
-	}
-	return sign + whole
-}
-
-func count(n uint64) string { return thousands(strconv.FormatUint(n, 10)) }
-
-// plural is "1 region", "2 regions".
-func plural[N int | uint64](n N, one string) string {
-	s := count(uint64(n)) + " " + one
-	if n != 1 {
-		s += "s"
-	}
-	return s
-}
-
-// millis writes a latency given in milliseconds, in the unit that reads best.
-func millis(ms float64) string {
-	switch {
-	case !finite(ms):
-		return "–"
-	case ms >= 1000:
-		return significant(ms/1000, 3) + nbsp + "s"
-	case ms > 0 && ms < 1:
-		return significant(ms*1000, 2) + nbsp + "µs"
-	}
-	return significant(ms, 3) + nbsp + "ms"
-}
-
-// lasting writes a duration in seconds: "20 s", "1 min 30 s", "3 h 0 min".
-func lasting(s float64) string {
-	if !finite(s) {
-		return "–"
-	}
-	if s < 120 {
-		return significant(math.Round(s*10)/10, 3) + nbsp + "s"
-	}
-	n := int(math.Round(s))
-	if n < 3600 {
-		if n%60 == 0 {
-			return fmt.Sprintf("%d%smin", n/60, nbsp)
-		}
-		return fmt.Sprintf("%d%smin %d%ss", n/60, nbsp, n%60, nbsp)
-	}
-	return fmt.Sprintf("%d%sh %d%smin", n/3600, nbsp, n%3600/60, nbsp)
-}
-
-// clock writes moments of one run alike: seconds in a short run, minutes and hours in a long one.
-type clock struct{ span float64 }
-
-// at writes s seconds after the start of the event: "T+31 s", "T+12:05", "T+1:02:05".
-func (c clock) at(s float64) string {
-	if !finite(s) {
-		return "T+?"
-	}
-	n := int(math.Round(s))
-	sign := "+"
-	if n < 0 {
-		sign, n = "−", -n
-	}
-	switch {
-	case c.span <= 180:
-		return fmt.Sprintf("T%s%d%ss", sign, n, nbsp)
-	case c.span <= 3600:
-		return fmt.Sprintf("T%s%d:%02d", sign, n/60, n%60)
-	}
-	return fmt.Sprintf("T%s%d:%02d:%02d", sign, n/3600, n%3600/60, n%60)
 }
 
 // started writes an RFC 3339 time for people, or as it stands when it is none.

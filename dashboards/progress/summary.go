@@ -1,0 +1,146 @@
+package progress
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/tminus-live/tminus/dashboards/internal/words"
+	"github.com/tminus-live/tminus/dashboards/report"
+)
+
+// Summary prints the verdict, why, the objectives, the faults, the ledger and where the report is. Call it after Run
+// has returned.
+func (p *Progress) Summary(r *report.Report, reportPath string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	width := 0 // nothing is cut or wrapped where a program may read it
+	if p.isTTY {
+		width = p.view().Width
+	}
+	_, err := io.WriteString(p.w, Summary(r, reportPath, View{Width: width, Color: p.color, ASCII: p.ascii}))
+	return err
+}
+
+// Summary is the block printed at the end of a run. A width of 0 neither wraps nor cuts.
+func Summary(r *report.Report, reportPath string, v View) string {
+	var b strings.Builder
+	say := func(l line) {
+		if v.Width > 0 {
+			l = l.cut(max(v.Width, minWidth))
+		}
+		text := l.render(v.Color)
+		if v.ASCII {
+			text = ascii(text)
+		}
+		b.WriteString(text + "\n")
+	}
+	b.WriteByte('\n')
+	verdict := report.VerdictWord(r.Verdict)
+	switch {
+	case v.Color:
+		say(line{{verdictStyle(r.Verdict), "  " + verdict + "  "}, {plain, "  "}, {bold, safe(r.Scenario)}})
+	default:
+		say(line{{plain, verdict + "  " + safe(r.Scenario)}})
+	}
+	for i, reason := range r.Reasons {
+		if i == 5 {
+			break
+		}
+		st := plain
+		if i == 0 {
+			st = bold
+		}
+		text := []string{safe(reason)}
+		if v.Width > 0 {
+			text = wrap(text[0], v.Width-1)
+		}
+		for _, t := range text {
+			say(line{{st, t}})
+		}
+	}
+	b.WriteByte('\n')
+	objectiveLines(r, say)
+	// fold says a fact under its mark and its kind, and goes on under itself.
+	fold := func(mark string, st style, kind, text string) {
+		parts := []string{text}
+		if v.Width > 0 {
+			parts = wrap(text, v.Width-labelCols-1)
+		}
+		for i, t := range parts {
+			if i > 0 {
+				mark, kind = " ", ""
+			}
+			say(line{{st, mark + " "}, {dim, fmt.Sprintf("%-*s", labelCols-2, kind)}, {plain, t}})
+		}
+	}
+	for _, f := range r.Faults {
+		mark, st := "?", yellow
+		switch {
+		case f.Evidence.Status == report.Confirmed && f.Restored:
+			mark, st = "✓", green
+		case f.Evidence.Status == report.Mismatch, !f.Restored:
+			mark, st = "✗", red
+		}
+		text := safe(fmt.Sprintf("%s: %s, %s", f.Words(), f.Evidence.Status, f.Evidence.Words()))
+		if !f.Restored {
+			text += ", not undone"
+		}
+		fold(mark, st, "fault", text)
+	}
+	for _, c := range r.Safety {
+		if !c.Pass {
+			text := safe(c.Name)
+			if c.Detail != "" {
+				text += ": " + safe(c.Detail)
+			}
+			fold("✗", red, "safety", text)
+		}
+	}
+	t := r.Telemetry
+	mark, st, sign := "✓", green, "="
+	if t.Emitted != t.Stored || t.Lost > 0 {
+		mark, st, sign = "✗", red, "≠"
+	}
+	fold(mark, st, "telemetry", words.Count(t.Emitted)+" emitted "+sign+" "+words.Count(t.Stored)+" stored")
+	b.WriteByte('\n')
+	// The path is never cut: it is there to be opened.
+	b.WriteString("report  " + safe(reportPath) + "\n")
+	return b.String()
+}
+
+func objectiveLines(r *report.Report, say func(line)) {
+	type row struct{ name, measured, limit, margin string }
+	var rows []row
+	var nameCols, measuredCols, limitCols int
+	sorted := r.WorstFirst()
+	for _, o := range sorted {
+		w := row{safe(o.Name() + " " + o.Expression), safe(o.MeasuredWords()), safe(o.LimitWords()), safe(o.MarginWords())}
+		nameCols, measuredCols, limitCols = max(nameCols, cols(w.name)), max(measuredCols, cols(w.measured)), max(limitCols, cols(w.limit))
+		rows = append(rows, w)
+	}
+	nameCols = min(nameCols, 48)
+	pad := func(s string, n int) string { return s + strings.Repeat(" ", max(0, n-cols(s))) }
+	for i, o := range sorted {
+		w := rows[i]
+		mark, st, word := "✓", green, "met"
+		switch o.State() {
+		case report.Missed:
+			mark, st, word = "✗", red, "missed"
+		case report.NoData:
+			mark, st, word = "?", yellow, "no data"
+		}
+		measured := strings.Repeat(" ", max(0, measuredCols-cols(w.measured))) + w.measured
+		say(line{{st, mark + " " + pad(word, 9)}, {plain, pad(w.name, nameCols) + "  "}, {bold, measured}, {plain, "  " + pad(w.limit, limitCols) + "  "}, {dim, w.margin}})
+	}
+}
+
+func verdictStyle(verdict string) style {
+	switch verdict {
+	case report.Go:
+		return "1;97;42"
+	case report.NoGo:
+		return "1;97;41"
+	}
+	return "1;30;43"
+}
