@@ -88,10 +88,15 @@ func (r RegionConfig) url(n int) string {
 	return "http://" + net.JoinHostPort(r.host(n).String(), strconv.Itoa(r.Port))
 }
 
-// PackagerAddr is the packager's address: it dials origins from there, and serves nothing.
-func (r RegionConfig) PackagerAddr() netip.Addr { return r.host(packagerHost) }
+// PackagerAddr is where the packager listens, with the region's port.
+func (r RegionConfig) PackagerAddr() netip.AddrPort {
+	return netip.AddrPortFrom(r.host(packagerHost), uint16(r.Port))
+}
 
-// OriginAddr is where the origin listens, with the region's port.
+// PackagerURL is the packager's base URL, without a trailing slash. It serves what it made lately.
+func (r RegionConfig) PackagerURL() string { return r.url(packagerHost) }
+
+// OriginAddr is where the origin listens.
 func (r RegionConfig) OriginAddr() netip.AddrPort {
 	return netip.AddrPortFrom(r.host(originHost), uint16(r.Port))
 }

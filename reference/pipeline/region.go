@@ -101,11 +101,11 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 
 	if r.packager, err = packager.New(packager.Config{
 		Event: cfg.Event, Pipeline: here.Name, Timeline: cfg.Timeline(), Ladder: ladder, Last: cfg.Last,
-		Addr:    netip.AddrPortFrom(here.PackagerAddr(), uint16(here.Port)).String(),
-		Origins: packagerOrigins(cfg), Dial: dialFrom(here.PackagerAddr()), Keep: r.stream.DVR,
+		Addr:    here.PackagerAddr().String(),
+		Origins: packagerOrigins(cfg), Dial: dialFrom(here.PackagerAddr().Addr()), Keep: r.stream.DVR,
 		Now: now, Sink: sink, Log: r.log,
 	}); err != nil {
-		return nil, err
+		return nil, bindError("packager "+here.Name, here.PackagerAddr().String(), err)
 	}
 	r.add("packager "+here.Name, r.packager.Run)
 	enc, err := encoder.New(encoder.Config{
@@ -305,10 +305,7 @@ func (r *Region) Close() error {
 		errs = append(errs, s.ln.Close())
 	}
 	if r.packager != nil {
-		// A packager has no way but Run to give its listener back.
-		stopped, cancel := context.WithCancel(context.Background())
-		cancel()
-		errs = append(errs, r.packager.Run(stopped))
+		errs = append(errs, r.packager.Close())
 	}
 	return errors.Join(errs...)
 }

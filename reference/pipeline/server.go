@@ -68,7 +68,11 @@ func bindError(what, addr string, err error) error {
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("%s cannot listen on %s: %w; ports below 1024 need privileges: choose another port", what, addr, syscall.EACCES)
 	}
-	return fmt.Errorf("%s cannot listen on %s: %w", what, addr, err)
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return fmt.Errorf("%s cannot listen on %s: %w", what, addr, op.Err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // run serves until ctx ends. Requests that are held open then end at once, others have a moment.
