@@ -134,6 +134,26 @@ func TestHealthChangesAfterEnoughProbesInARow(t *testing.T) {
 	}
 }
 
+func TestAnEdgeThatIsStillStartingIsNotDown(t *testing.T) {
+	p := steering.Probing{Down: 2, Up: 3, Grace: 5 * time.Second}
+	begin := time.Unix(1000, 0)
+	var h steering.Health
+	for i := range 12 {
+		now := begin.Add(time.Duration(i) * time.Second)
+		h, _ = p.Step(h, false, now)
+		// The failures at 5 s and 6 s are the first two that count.
+		if want := i < 6; p.Healthy(h, now) != want {
+			t.Errorf("never answered for %d s: healthy is %v, want %v", i, !want, want)
+		}
+	}
+	h = steering.Health{}
+	h, _ = p.Step(h, true, begin)
+	h, _ = p.Step(h, false, begin.Add(time.Second))
+	if h, _ = p.Step(h, false, begin.Add(2*time.Second)); p.Healthy(h, begin) {
+		t.Error("an edge that answered once has no grace")
+	}
+}
+
 func TestSteeringManifest(t *testing.T) {
 	b := steering.Render([]string{"us-east-2", "us-west-1"}, 10*time.Second, "http://127.0.1.5:8080/v1/steering/x")
 	want := `{"VERSION":1,"TTL":10,"RELOAD-URI":"http://127.0.1.5:8080/v1/steering/x","PATHWAY-PRIORITY":["us-east-2","us-west-1"]}`
