@@ -1,0 +1,83 @@
+package sessions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"syscall"
+	"time"
+)
+
+// ErrNotLoopback says that something led to an address that is not on this machine. Its text is one sentence for a
+// person; a caller reports it as a scenario that cannot be run.
+var ErrNotLoopback = errors.New("only a stream on a loopback address (127.0.0.0/8 or ::1) can be rehearsed")
+
+// CheckTarget resolves the host of a manifest or playback URL and refuses it with ErrNotLoopback unless every address it
+// has is a loopback address.
+func CheckTarget(ctx context.Context, target string) error {
+	u, err := url.Parse(target)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return fmt.Errorf("target %q: want a URL that begins with http:// or https:// and names a host", target)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
+	if err != nil {
+		return fmt.Errorf("target %q: %w", target, err)
+	}
+	for _, a := range addrs {
+		if !a.Unmap().IsLoopback() {
+			return fmt.Errorf("target %q leads to %s: %w", target, a, ErrNotLoopback)
+		}
+	}
+	return nil
+}
+
+// newClient makes the one client that all players share. Every connection is checked where it is dialled, after name
+// resolution, so that neither a manifest nor a redirect nor a name server leads off this machine; refused hears of it.
+func newClient(cfg Config, refused func(error)) (*http.Client, func()) {
+	d := &net.Dialer{
+		Timeout:   cfg.ConnectTimeout,
+		KeepAlive: 15 * time.Second,
+		Control: func(_, address string, _ syscall.RawConn) error {
+			ap, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return err
+			}
+			if !ap.Addr().Unmap().IsLoopback() {
+				err := fmt.Errorf("the stream leads to %s: %w", address, ErrNotLoopback)
+				refused(err)
+				return err
+			}
+			return nil
+		},
+	}
+	// A player has its tracks' and its playlists' requests open at once, mostly to one edge.
+	perHost := min(max(4*cfg.Players, 16), 2048)
+	t := &http.Transport{
+		Proxy:                  nil, // a proxy would hide where a request goes
+		DialContext:            d.DialContext,
+		MaxIdleConns:           4 * perHost,
+		MaxIdleConnsPerHost:    perHost,
+		MaxConnsPerHost:        2 * perHost,
+		IdleConnTimeout:        30 * time.Second,
+		TLSHandshakeTimeout:    2 * time.Second,
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression:     true, // media does not compress, and a bomb is kept out
+	}
+	c := &http.Client{Transport: t, CheckRedirect: func(r *http.Request, via []*http.Request) error {
+		if len(via) >= 5 {
+			return errors.New("more than 5 redirects")
+		}
+		if s := r.URL.Scheme; s != "http" && s != "https" {
+			return fmt.Errorf("redirected to %q", r.URL.Redacted())
+		}
+		return nil
+	}}
+	return c, t.CloseIdleConnections
+}
