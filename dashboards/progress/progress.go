@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"github.com/tminus-live/tminus/dashboards/internal/words"
 )
 
 // Progress draws States on one writer. It is safe for concurrent use: Run in one goroutine, Log from any.
@@ -230,6 +232,7 @@ const maxNoticesSaid = 1000
 func (p *Progress) lines(s State, now time.Time) error {
 	var b bytes.Buffer
 	say := func(text string) {
+		text = strings.ReplaceAll(text, words.NBSP, " ")
 		if p.ascii {
 			text = ascii(text)
 		}

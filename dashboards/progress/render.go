@@ -3,6 +3,7 @@ package progress
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -114,14 +115,14 @@ func renderLines(s State, h *History, v View) []string {
 		height = min(height, v.Height)
 	}
 	ls := panelLines(s, h, width)
-	if len(ls) > height { // a low window keeps the head, where the clock is, and drops the space first
-		var tight []line
-		for _, l := range ls {
-			if len(l) > 0 {
-				tight = append(tight, l)
+	for len(ls) > height { // a low window loses what it can best do without, the lowest of it first
+		worst := 0
+		for i := range ls {
+			if ls[i].rank >= ls[worst].rank {
+				worst = i
 			}
 		}
-		ls = tight[:min(len(tight), height)]
+		ls = slices.Delete(ls, worst, worst+1)
 	}
 	out := make([]string, len(ls))
 	for i, l := range ls {
@@ -134,28 +135,42 @@ func renderLines(s State, h *History, v View) []string {
 	return out
 }
 
-func panelLines(s State, h *History, width int) []line {
-	var out []line
-	out = append(out, headLine(s, width), clockLine(s, width))
-	if d := safe(s.Doing); d != "" {
-		out = append(out, line{{dim, d}})
+// ranked is a line and how soon a low window does without it: 0 last.
+type ranked struct {
+	line
+	rank int
+}
+
+func panelLines(s State, h *History, width int) []ranked {
+	var out []ranked
+	add := func(rank int, ls ...line) {
+		for _, l := range ls {
+			out = append(out, ranked{l, rank})
+		}
 	}
-	body := []line{}
-	body = append(body, startsLines(s, h, width)...)
+	add(6, headLine(s, width))
+	add(0, clockLine(s, width))
+	if d := safe(s.Doing); d != "" {
+		add(1, line{{dim, d}})
+	}
+	add(9, nil)
+	for i, l := range startsLines(s, h, width) {
+		add(2+5*i, l)
+	}
 	if s.Players > 0 || s.Sessions > 0 {
-		body = append(body, sessionsLine(s))
+		add(3, sessionsLine(s))
 	}
 	if s.QoE.Known || s.OnAir && s.EventElapsed >= 0 {
-		body = append(body, qoeLine(s), latencyLine(s, h, width))
+		add(4, qoeLine(s))
+		add(5, latencyLine(s, h, width))
 	}
-	body = append(body, faultLines(s)...)
+	add(1, faultLines(s)...)
 	if s.Emitted > 0 {
-		body = append(body, telemetryLine(s))
+		add(8, telemetryLine(s))
 	}
-	body = append(body, noticeLines(s)...)
-	if len(body) > 0 {
-		out = append(out, nil)
-		out = append(out, body...)
+	add(4, noticeLines(s)...)
+	if out[len(out)-1].line == nil {
+		out = out[:len(out)-1]
 	}
 	return out
 }
@@ -421,5 +436,5 @@ func Line(s State) string {
 	if s.Emitted > 0 {
 		add("telemetry %s emitted, %s stored", words.Count(s.Emitted), words.Count(s.Stored))
 	}
-	return strings.Join(parts, " | ")
+	return strings.ReplaceAll(strings.Join(parts, " | "), words.NBSP, " ")
 }

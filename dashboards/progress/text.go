@@ -3,6 +3,8 @@ package progress
 import (
 	"strings"
 	"unicode"
+
+	"github.com/tminus-live/tminus/dashboards/internal/words"
 )
 
 // A style is how a stretch of text looks where there is colour; the words never depend on it.
@@ -62,7 +64,7 @@ func (l line) render(color bool) string {
 		}
 		b.WriteString("\x1b[" + string(s.style) + "m" + s.text + "\x1b[0m")
 	}
-	return strings.TrimRight(b.String(), " ")
+	return strings.TrimRight(strings.ReplaceAll(b.String(), words.NBSP, " "), " ")
 }
 
 func cols(s string) (n int) {
@@ -105,7 +107,9 @@ func safe(s string) string {
 	}
 	return strings.Map(func(r rune) rune {
 		switch {
-		case r == '\u00a0' || unicode.IsSpace(r):
+		case r == '\u00a0':
+			return r // keeps a figure and its unit together until the line is drawn
+		case unicode.IsSpace(r):
 			return ' '
 		case unicode.IsControl(r), unicode.Is(unicode.Cf, r), r == unicode.ReplacementChar:
 			return -1
@@ -121,7 +125,7 @@ var ascii = strings.NewReplacer("━", "=", "─", "-", "✓", "+", "✗", "x", 
 // wrap breaks s at spaces into lines of at most n columns.
 func wrap(s string, n int) (out []string) {
 	n = max(n, 10)
-	for _, word := range strings.Fields(s) {
+	for _, word := range strings.FieldsFunc(s, func(r rune) bool { return r == ' ' }) {
 		if last := len(out) - 1; last >= 0 && cols(out[last])+1+cols(word) <= n {
 			out[last] += " " + word
 			continue
