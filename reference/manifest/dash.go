@@ -27,6 +27,10 @@ type steeredMPD struct {
 // for all time which URL is due when, so a player fetches it once. Every edge is a BaseURL, in steering order, so that
 // a player fails over on its own; every edge is also a clock (UTCTiming http-iso).
 //
+// Two things are left out because players do worse with them. A relative BaseURL keeps dash.js 5.2 from failing over to the
+// next one, so all are absolute, whatever Options.Relative says. ServiceDescription/Latency makes shaka-player 5.2 add its
+// target to suggestedPresentationDelay, and slow down until it is twice as far behind.
+//
 // The end of the event is @endNumber alone. A presentation duration would be the plainer word for it, but players then
 // take the event for a recording in progress and start at its beginning.
 func DASH(s Stream, opt Options) ([]byte, error) {
@@ -48,17 +52,12 @@ func DASH(s Stream, opt Options) ([]byte, error) {
 		doc.TimeShiftBufferDepth = duration(s.DVR)
 	}
 	edges := opt.edges(s)
-	for i, e := range edges {
-		base := mpd.NewBaseURL(opt.base(s, i, e))
+	for _, e := range edges {
+		base := mpd.NewBaseURL(e.base(s))
 		base.ServiceLocation = e.ID
 		doc.BaseURL = append(doc.BaseURL, base)
 		doc.UTCTimings = append(doc.UTCTimings, mpd.NewDescriptor(schemeUTC, e.URL+"/time", ""))
 	}
-	latency := mpd.ServiceDescriptionType{
-		Latencies: []*mpd.LatencyType{{Target: mpd.Ptr(uint32(opt.delay().Milliseconds()))}},
-	}
-	doc.ServiceDescription = append(doc.ServiceDescription, &latency)
-
 	period := mpd.NewPeriod()
 	period.Id = "1"
 	period.Start = duration(0)
@@ -136,13 +135,8 @@ func template(s Stream, opt Options, timescale uint32) *mpd.SegmentTemplateType 
 	return t
 }
 
-// base returns the URL that a manifest's paths hang below, with a trailing slash, for the i-th edge.
-func (o Options) base(s Stream, i int, e Edge) string {
-	if o.Relative && i == 0 {
-		return "./"
-	}
-	return e.URL + "/" + s.Event + "/"
-}
+// base returns the URL that a manifest's paths hang below, with a trailing slash.
+func (e Edge) base(s Stream) string { return e.URL + "/" + s.Event + "/" }
 
 func (o Options) query(u string) string {
 	if o.Query == "" {

@@ -38,7 +38,10 @@ func HLSMaster(s Stream, opt Options) ([]byte, error) {
 		audioPeak, audioAverage = max(audioPeak, a.Bandwidth), max(audioAverage, a.Average)
 	}
 	for i, e := range edges {
-		base := strings.TrimPrefix(opt.base(s, i, e), "./")
+		base := e.base(s)
+		if opt.Relative && i == 0 {
+			base = ""
+		}
 		group := "audio-" + e.ID
 		var tracks []*m3u8.Alternative
 		for j, a := range audio {

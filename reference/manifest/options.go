@@ -22,7 +22,8 @@ type Options struct {
 	Order []string
 	// Via is the ID of the edge the manifest is served through: it moves to the front.
 	Via string
-	// Relative makes the URLs of the first edge relative to the manifest, for manifests served by that edge.
+	// Relative makes the URLs of the first edge relative to the playlist, for an HLS master that this edge serves. An MPD is
+	// always absolute, see DASH.
 	Relative bool
 	// MaxHeight drops rungs taller than the device can show, in pixels; 0: no cap. The lowest rung always stays.
 	MaxHeight int
