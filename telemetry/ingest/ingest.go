@@ -20,9 +20,9 @@ import (
 
 // Config of an ingester. Zero values of the sizes and times mean their defaults.
 type Config struct {
-	Kafka *kafka.Client
-	DB    *clickhouse.DB
-	Run   string
+	Client *kafka.Client
+	DB     *clickhouse.DB
+	Run    string
 	// Since is when the run began, by the clocks of the producers: older messages are not read (a minute is allowed
 	// for clocks that differ). Zero reads the topic from its beginning.
 	Since time.Time
@@ -65,7 +65,7 @@ type Ingester struct {
 // New makes an ingester; it talks to nobody yet.
 func New(cfg Config) (*Ingester, error) {
 	var missing []error
-	if cfg.Kafka == nil {
+	if cfg.Client == nil {
 		missing = append(missing, errors.New("ingest: no Kafka"))
 	}
 	if cfg.DB == nil {
@@ -103,8 +103,11 @@ func (g *Ingester) update(f func(*Stats)) {
 	g.mu.Unlock()
 }
 
-// Wait returns nil once at least n events of the run are stored, or the context's error with how many are missing.
-func (g *Ingester) Wait(ctx context.Context, n uint64) error {
+// Stored is Stats().Stored.
+func (g *Ingester) Stored() uint64 { return g.Stats().Stored }
+
+// WaitStored returns nil once at least n events of the run are stored, or the context's error with how many are missing.
+func (g *Ingester) WaitStored(ctx context.Context, n uint64) error {
 	for {
 		g.mu.Lock()
 		stored, changed := g.stats.Stored, g.changed
@@ -247,7 +250,7 @@ func (g *Ingester) add(b *batch, m kafka.Message, decoder *event.Decoder) error 
 	} else {
 		b.offsets[m.Partition] = span{offset, offset}
 	}
-	from := clickhouse.Origin{Topic: g.cfg.Kafka.Topic(), Partition: m.Partition, Offset: m.Offset}
+	from := clickhouse.Origin{Topic: g.cfg.Client.Topic(), Partition: m.Partition, Offset: m.Offset}
 	for line := range bytes.SplitSeq(m.Value, []byte{'\n'}) {
 		var e event.Event
 		err := decoder.Decode(line, &e)
@@ -280,7 +283,7 @@ func (g *Ingester) add(b *batch, m kafka.Message, decoder *event.Decoder) error 
 }
 
 func (g *Ingester) store(ctx context.Context, b *batch) error {
-	if err := g.cfg.DB.Insert(ctx, &b.rows, b.token(g.cfg.Run, g.cfg.Kafka.Topic()), g.cfg.Now()); err != nil {
+	if err := g.cfg.DB.Insert(ctx, &b.rows, b.token(g.cfg.Run, g.cfg.Client.Topic()), g.cfg.Now()); err != nil {
 		return err
 	}
 	g.update(func(s *Stats) {
@@ -297,10 +300,10 @@ func (g *Ingester) fetch(ctx context.Context, partition int, offset int64, fetch
 		var messages []kafka.Message
 		next := offset
 		err := g.retry(ctx, "reading from Kafka", func() (err error) {
-			messages, next, err = g.cfg.Kafka.Fetch(ctx, g.cfg.Run, partition, offset)
+			messages, next, err = g.cfg.Client.Fetch(ctx, g.cfg.Run, partition, offset)
 			if errors.Is(err, kafka.ErrOffsetOutOfRange) {
 				g.log.Error("Kafka no longer has the events that come next; going on with what it has", "partition", partition, "offset", offset)
-				offset, err = g.cfg.Kafka.OffsetAt(ctx, partition, time.Time{})
+				offset, err = g.cfg.Client.OffsetAt(ctx, partition, time.Time{})
 				next = offset
 			}
 			return err
@@ -353,7 +356,7 @@ func (g *Ingester) resume(ctx context.Context) (offsets map[int]int64, err error
 		return nil, err
 	}
 	err = g.retry(ctx, "asking Kafka for its partitions", func() error {
-		n, err := g.cfg.Kafka.Partitions(ctx)
+		n, err := g.cfg.Client.Partitions(ctx)
 		if err != nil {
 			return err
 		}
@@ -365,7 +368,7 @@ func (g *Ingester) resume(ctx context.Context) (offsets map[int]int64, err error
 			if _, ok := offsets[p]; ok {
 				continue
 			}
-			if offsets[p], err = g.cfg.Kafka.OffsetAt(ctx, p, since); err != nil {
+			if offsets[p], err = g.cfg.Client.OffsetAt(ctx, p, since); err != nil {
 				delete(offsets, p)
 				return err
 			}
@@ -379,7 +382,7 @@ func (g *Ingester) stored(ctx context.Context) (map[int]int64, error) {
 	if err := g.waitForInserts(ctx); err != nil {
 		return nil, err
 	}
-	run, topic := clickhouse.Named("run", g.cfg.Run), clickhouse.Named("topic", g.cfg.Kafka.Topic())
+	run, topic := clickhouse.Named("run", g.cfg.Run), clickhouse.Named("topic", g.cfg.Client.Topic())
 	offsets := make(map[int]int64)
 	err := each(ctx, g.cfg.DB, "SELECT partition, max(offset) FROM events WHERE run = {run:String} AND topic = {topic:String} GROUP BY partition",
 		[]any{run, topic}, func(scan func(...any) error) error {
@@ -426,7 +429,7 @@ func (g *Ingester) waitForInserts(ctx context.Context) error {
 	for range 100 {
 		var busy uint64
 		err := g.cfg.DB.QueryRow(ctx, "SELECT count() FROM system.processes WHERE startsWith(Settings['insert_deduplication_token'], {token:String})",
-			clickhouse.Named("token", g.cfg.Run+"/"+g.cfg.Kafka.Topic())).Scan(&busy)
+			clickhouse.Named("token", g.cfg.Run+"/"+g.cfg.Client.Topic())).Scan(&busy)
 		if err != nil {
 			g.log.Debug("the store does not show its processes", "error", err)
 			return nil
