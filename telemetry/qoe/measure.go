@@ -1,0 +1,100 @@
+package qoe
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tminus-live/tminus/telemetry/clickhouse"
+)
+
+// Measured is one figure.
+type Measured struct {
+	Value   float64 // in Unit
+	Samples uint64  // what it was computed from; 0: unknown
+	Unit    string
+}
+
+// Measure computes one figure of a run from the store.
+func Measure(ctx context.Context, db *clickhouse.DB, run string, q Query) (Measured, error) {
+	if err := q.Validate(); err != nil {
+		return Measured{}, err
+	}
+	m, _ := Lookup(q.Metric)
+	got := Measured{Unit: m.UnitOf(q.Aggregate)}
+	if m.Name == "telemetry_loss" {
+		stored, err := db.Stored(ctx, run)
+		if err != nil {
+			return got, err
+		}
+		return got.loss(q, stored), nil
+	}
+	args := []any{clickhouse.Named("run", run)}
+	var where strings.Builder
+	for _, d := range slices.Sorted(maps.Keys(q.Where)) {
+		fmt.Fprintf(&where, " AND %s = {where_%s:String}", d, d)
+		args = append(args, clickhouse.Named("where_"+d, q.Where[d]))
+	}
+	row := func(sql string, to ...any) error {
+		err := db.QueryRow(ctx, strings.ReplaceAll(sql, "{where}", where.String()), args...).Scan(to...)
+		if err != nil {
+			return fmt.Errorf("measuring %s: %w", m.Name, err)
+		}
+		return nil
+	}
+	if err := row(m.sql(q), &got.Value, &got.Samples); err != nil {
+		return got, err
+	}
+	if got.Samples == 0 && m.population != "" {
+		if err := row(m.population, &got.Samples); err != nil {
+			return got, err
+		}
+	}
+	if math.IsNaN(got.Value) || math.IsInf(got.Value, 0) { // of no samples
+		got.Value = 0
+	}
+	return got, nil
+}
+
+// sql is the SELECT of the figure and its number of samples.
+func (m Metric) sql(q Query) string {
+	switch {
+	case q.Aggregate == Rate:
+		return m.rate
+	case q.Aggregate == Count && m.count != "":
+		return m.count
+	}
+	var f string
+	switch q.Aggregate {
+	case P:
+		f = quantile(q.Quantile / 100)
+	case Med:
+		f = quantile(0.5)
+	case Count:
+		f = "toFloat64(count())"
+	default: // avg, min, max
+		f = q.Aggregate + "(v)"
+	}
+	return "SELECT toFloat64(" + f + "), count() FROM (" + m.samples + ")"
+}
+
+func quantile(level float64) string {
+	return "quantileExactInclusive(" + strconv.FormatFloat(level, 'f', -1, 64) + ")(v)"
+}
+
+func (got Measured) loss(q Query, stored uint64) Measured {
+	sent := q.Ledger.Emitted + q.Ledger.Dropped
+	got.Samples = sent
+	lost := float64(sent) - float64(min(stored, sent))
+	switch {
+	case q.Aggregate == Count:
+		got.Value = lost
+	case sent > 0:
+		got.Value = 100 * lost / float64(sent)
+	}
+	return got
+}

@@ -1,0 +1,193 @@
+package qoe
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Aggregates of the samples of a metric.
+const (
+	P     = "p" // with a quantile, 0 to 100
+	Avg   = "avg"
+	Min   = "min"
+	Max   = "max"
+	Med   = "med"
+	Rate  = "rate"  // % of the whole; of a metric that is a ratio: of all sessions together
+	Count = "count" // how many; its unit is "count"
+)
+
+// Metric is one measure.
+type Metric struct {
+	Name       string
+	Unit       string   // "s", "%", "count", "kb/s"; of Count always "count"
+	Meaning    string   // one sentence, for people
+	Source     string   // the standard's name for it, or whose definition it is
+	Aggregates []string // those that make sense
+	Dimensions []string // those it can be filtered by
+
+	samples    string // SELECT … AS v, a row a sample; {where} stands for the filters
+	rate       string // SELECT % AS v, number of samples AS n
+	count      string // SELECT count AS v, number of samples AS n
+	population string // SELECT n: where nothing happened to n who were watched, the figure is 0 and not unknown
+}
+
+// Dimensions that a metric can be filtered by.
+var dimensions = []string{"device", "edge", "isp", "region", "rendition"}
+
+var statistics = []string{P, Avg, Min, Max, Med, Count}
+
+// watched are the sessions that were seen to play or to stall.
+const watched = "SELECT uniqExact(session) FROM events WHERE run = {run:String} AND kind = 'heartbeat' AND playing_ms + rebuffer_ms > 0 {where}"
+
+// started are the sessions that a playback service (or, for somebody else's stream, a manifest) gave.
+const started = "SELECT session FROM events WHERE run = {run:String} AND kind = 'play_start' AND status = 'ok'"
+
+var metrics = []Metric{
+	{
+		Name: "startup_time", Unit: "s", Source: "CTA-2066 video start time",
+		Meaning:    "From pressing Play to the first frame, of the players that got one; those that did not are in video_start_failures.",
+		Aggregates: statistics, Dimensions: dimensions,
+		samples: "SELECT value / 1000 AS v FROM events WHERE run = {run:String} AND kind = 'first_frame' {where}",
+	},
+	{
+		Name: "play_start_time", Unit: "s", Source: "tminus: intended start to answer, open loop",
+		Meaning:    "From the intended time of a play start to the answer that gave a session; shed, failed and dropped ones are in video_start_failures.",
+		Aggregates: statistics, Dimensions: []string{"device", "edge", "isp", "region"},
+		samples: "SELECT value / 1000 AS v FROM events WHERE run = {run:String} AND kind = 'play_start' AND status = 'ok' {where}",
+	},
+	{
+		Name: "video_start_failures", Unit: "%", Source: "CTA-2066 video start failure",
+		Meaning:    "Intended play starts that ended without video: shed, failed or dropped, or a session whose player gave up before its first frame.",
+		Aggregates: []string{Rate, Count}, Dimensions: dimensions,
+		rate:  `SELECT if(n = 0, 0, 100 * bad / n) AS v, n FROM (` + startFailures + `)`,
+		count: `SELECT toFloat64(bad) AS v, n FROM (` + startFailures + `)`,
+	},
+	{
+		Name: "rebuffer_ratio", Unit: "%", Source: "CTA-2066 rebuffering ratio",
+		Meaning:    "Stalled time of a session over its playing and stalled time; rate: of all sessions' time together.",
+		Aggregates: []string{P, Avg, Min, Max, Med, Rate}, Dimensions: dimensions,
+		samples: `SELECT 100 * sum(rebuffer_ms) / sum(playing_ms + rebuffer_ms) AS v FROM events
+			WHERE run = {run:String} AND kind = 'heartbeat' {where} GROUP BY session HAVING sum(playing_ms + rebuffer_ms) > 0`,
+		rate: `SELECT if(sum(all_ms) = 0, 0, 100 * sum(stalled_ms) / sum(all_ms)) AS v, count() AS n
+			FROM (SELECT sum(rebuffer_ms) AS stalled_ms, sum(playing_ms + rebuffer_ms) AS all_ms FROM events
+				WHERE run = {run:String} AND kind = 'heartbeat' {where} GROUP BY session HAVING all_ms > 0)`,
+	},
+	{
+		Name: "rebuffer_duration", Unit: "s", Source: "CTA-2066 rebuffering event duration",
+		Meaning:    "One stall, from running dry to playing again. Without any stall every figure is 0.",
+		Aggregates: statistics, Dimensions: dimensions,
+		samples:    "SELECT value / 1000 AS v FROM events WHERE run = {run:String} AND kind = 'rebuffer' {where}",
+		population: watched,
+	},
+	{
+		Name: "live_latency", Unit: "s", Source: "DASH-IF low-latency modes: presentation latency",
+		Meaning:    "How far behind the encoder's wall clock the viewer watches: one sample a session and second while it plays.",
+		Aggregates: []string{P, Avg, Min, Max, Med}, Dimensions: dimensions,
+		samples: "SELECT latency_ms / 1000 AS v FROM events WHERE run = {run:String} AND kind = 'heartbeat' AND state = 'playing' AND latency_ms > 0 {where}",
+	},
+	{
+		Name: "bitrate", Unit: "kb/s", Source: "CTA-2066 average media bitrate",
+		Meaning:    "Bitrate of the video rendition on the screen: one sample a session and second while it plays.",
+		Aggregates: []string{P, Avg, Min, Max, Med}, Dimensions: dimensions,
+		samples: "SELECT bitrate_kbps AS v FROM events WHERE run = {run:String} AND kind = 'heartbeat' AND state = 'playing' AND bitrate_kbps > 0 {where}",
+	},
+	{
+		Name: "edge_switches", Unit: "count", Source: "tminus",
+		Meaning:    "How often a session moved to another edge; count: all moves together.",
+		Aggregates: statistics, Dimensions: []string{"device", "isp", "region"},
+		samples: `SELECT toFloat64(countIf(kind = 'edge_switch')) AS v FROM events
+			WHERE run = {run:String} AND kind IN ('heartbeat', 'edge_switch') {where} GROUP BY session`,
+		count: `SELECT toFloat64(countIf(kind = 'edge_switch')) AS v, uniqExact(session) AS n FROM events
+			WHERE run = {run:String} AND kind IN ('heartbeat', 'edge_switch') {where}`,
+	},
+	{
+		Name: "playback_failures", Unit: "%", Source: "CTA-2066 video playback failure",
+		Meaning:    "Sessions that had a first frame and then ended in an error, of all that had one.",
+		Aggregates: []string{Rate, Count}, Dimensions: dimensions,
+		rate:  `SELECT if(n = 0, 0, 100 * bad / n) AS v, n FROM (` + playbackFailures + `)`,
+		count: `SELECT toFloat64(bad) AS v, n FROM (` + playbackFailures + `)`,
+	},
+	{
+		Name: "telemetry_loss", Unit: "%", Source: "tminus",
+		Meaning:    "Events that were emitted, or dropped before they could be, and are not in the store.",
+		Aggregates: []string{Rate, Count},
+	},
+}
+
+// A player that gave up after a play start that was ok is a failed start too; one whose play start was not ok has been
+// counted there. A session that never asked for a play start (there is none in the run) counts by itself.
+const startFailures = `
+	WITH given AS (` + started + `)
+	SELECT countIf(kind = 'play_start') AS asked,
+		countIf(kind = 'play_start' AND status != 'ok') + countIf(kind = 'start_failed' AND (asked = 0 OR session IN given)) AS bad,
+		if(asked > 0, asked, count()) AS n
+	FROM events WHERE run = {run:String} AND kind IN ('play_start', 'first_frame', 'start_failed') {where}`
+
+const playbackFailures = `
+	SELECT countIf(failed AND shown) AS bad, countIf(shown) AS n
+	FROM (SELECT max(kind = 'first_frame') AS shown, max(kind = 'session_end' AND status = 'failed') AS failed FROM events
+		WHERE run = {run:String} AND kind IN ('first_frame', 'session_end') {where} GROUP BY session)`
+
+// Metrics lists all metrics by name. The slices are the caller's.
+func Metrics() []Metric {
+	list := slices.Clone(metrics)
+	for i := range list {
+		list[i].Aggregates = slices.Clone(list[i].Aggregates)
+		list[i].Dimensions = slices.Clone(list[i].Dimensions)
+	}
+	slices.SortFunc(list, func(a, b Metric) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// Lookup finds a metric by name.
+func Lookup(name string) (Metric, bool) {
+	i := slices.IndexFunc(metrics, func(m Metric) bool { return m.Name == name })
+	if i < 0 {
+		return Metric{}, false
+	}
+	return metrics[i], true
+}
+
+// UnitOf is the unit of one aggregate of the metric.
+func (m Metric) UnitOf(aggregate string) string {
+	if aggregate == Count {
+		return "count"
+	}
+	return m.Unit
+}
+
+// Query asks for one figure.
+type Query struct {
+	Metric    string
+	Aggregate string
+	Quantile  float64           // with P, 0 to 100
+	Where     map[string]string // dimension → value; all must hold
+	Ledger    Ledger            // with telemetry_loss
+}
+
+// Ledger is what was emitted, as the spools tell.
+type Ledger struct {
+	Emitted uint64
+	Dropped uint64
+}
+
+// Validate says what is wrong with a query, or nil.
+func (q Query) Validate() error {
+	m, ok := Lookup(q.Metric)
+	if !ok {
+		return fmt.Errorf("no metric %q", q.Metric)
+	}
+	if !slices.Contains(m.Aggregates, q.Aggregate) {
+		return fmt.Errorf("%s has no %q: it has %s", m.Name, q.Aggregate, strings.Join(m.Aggregates, ", "))
+	}
+	if q.Aggregate == P && !(q.Quantile >= 0 && q.Quantile <= 100) {
+		return fmt.Errorf("p(%v) is not between p(0) and p(100)", q.Quantile)
+	}
+	for d := range q.Where {
+		if !slices.Contains(m.Dimensions, d) {
+			return fmt.Errorf("%s cannot be filtered by %q", m.Name, d)
+		}
+	}
+	return nil
+}
