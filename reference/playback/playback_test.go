@@ -466,3 +466,28 @@ func BenchmarkPlay(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkPlayHTTP is a play start over a socket, client included: what net/http leaves of BenchmarkPlay.
+func BenchmarkPlayHTTP(b *testing.B) {
+	s := newService(b, nil)
+	server := httptest.NewServer(s.Handler())
+	defer server.Close()
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	body := `{"title":"final","device":"tv","viewer":"viewer-000000001","region":"us-west","token":"abcdefgh"}`
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			resp, err := client.Post(server.URL+playPath, "application/json", strings.NewReader(body))
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if resp.StatusCode != 200 {
+				b.Error(resp.Status)
+				return
+			}
+		}
+	})
+}
