@@ -67,7 +67,8 @@ func (e *Edge) serve(w http.ResponseWriter, r *http.Request) {
 	if obj == nil { // too many wait already, or the viewer left
 		e.stats.shed.Add(1)
 		h.Set("X-Cache", how)
-		setLifetime(h, 0)
+		// When to come back, different for each viewer.
+		setLifetime(h, jitter(e.cfg.ErrorTTL, e.cfg.Seed^uint64(e.stats.requests.Load())^uint64(now.UnixNano())))
 		http.Error(w, "the edge has too much to do", http.StatusServiceUnavailable)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -172,7 +173,8 @@ func (s *Service) write(w http.ResponseWriter, body []byte, status int) {
 	h := w.Header()
 	h["Content-Type"] = jsonType
 	if status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", strconv.Itoa(s.cfg.ShedRetry.After))
+		// For clients that do not read the body: whole seconds (RFC 9110, 10.2.3).
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(s.cfg.ShedRetry.After.Seconds()))))
 	}
 	w.WriteHeader(status)
 	w.Write(body)

@@ -24,16 +24,16 @@ const (
 )
 
 // Retry is the advice that goes with an answer: come back at most so often, after a while drawn from After to AfterMax, so
-// that a crowd that was sent away does not return as one. Seconds are whole.
+// that a crowd that was sent away does not return as one.
 type Retry struct {
 	Max             int
-	After, AfterMax int // seconds
+	After, AfterMax time.Duration // milliseconds are kept
 }
 
 // The reference retry policies.
 var (
-	DefaultRetry     = Retry{Max: 3, After: 1, AfterMax: 2}
-	DefaultShedRetry = Retry{Max: 3, After: 1, AfterMax: 4}
+	DefaultRetry     = Retry{Max: 3, After: time.Second, AfterMax: 2 * time.Second}
+	DefaultShedRetry = Retry{Max: 3, After: time.Second, AfterMax: 4 * time.Second}
 )
 
 // Config is what a playback service needs. Stream, Region, URL, Key and Now are required.
@@ -205,7 +205,7 @@ func (s *Service) Play(dst []byte, now time.Time, body []byte) ([]byte, int) {
 		dst = append(dst, s.quoted[e]...)
 	}
 	dst = append(dst, `],`...)
-	dst, _ = s.appendRetry(dst, s.cfg.Retry, v.Nonce)
+	dst = s.appendRetry(dst, s.cfg.Retry, v.Nonce)
 	s.stats.started.Add(1)
 	return append(dst, '}'), 200
 }
@@ -214,20 +214,21 @@ func (s *Service) Play(dst []byte, now time.Time, body []byte) ([]byte, int) {
 func (s *Service) Shed(dst []byte) ([]byte, int) {
 	s.stats.shed.Add(1)
 	dst = append(dst, `{"error":"too many play starts at once",`...)
-	dst, _ = s.appendRetry(dst, s.cfg.ShedRetry, s.nonce.Add(1))
+	dst = s.appendRetry(dst, s.cfg.ShedRetry, s.nonce.Add(1))
 	return append(dst, '}'), 503
 }
 
-func (s *Service) appendRetry(dst []byte, r Retry, nonce uint32) ([]byte, int) {
-	after := r.After
-	if spread := r.AfterMax - r.After + 1; spread > 1 {
-		after += int(draw(s.cfg.Seed^uint64(nonce)<<17) % uint64(spread))
+// appendRetry appends a retry policy, its while in seconds with three decimals.
+func (s *Service) appendRetry(dst []byte, r Retry, nonce uint32) []byte {
+	after := r.After.Milliseconds()
+	if spread := r.AfterMax.Milliseconds() - after; spread > 0 {
+		after += int64(draw(s.cfg.Seed^uint64(nonce)<<17) % uint64(spread+1))
 	}
 	dst = append(dst, `"retryPolicy":{"maxRetries":`...)
 	dst = strconv.AppendInt(dst, int64(r.Max), 10)
 	dst = append(dst, `,"retryAfterSeconds":`...)
-	dst = strconv.AppendInt(dst, int64(after), 10)
-	return append(dst, '}'), after
+	dst = strconv.AppendFloat(dst, float64(after)/1000, 'f', -1, 64)
+	return append(dst, '}')
 }
 
 // DASH renders the session's MPD.
