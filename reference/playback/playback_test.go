@@ -64,7 +64,7 @@ type answer struct {
 		MaxRetries        int
 		RetryAfterSeconds float64
 	}
-	Error       string
+	Error string
 }
 
 func play(t testing.TB, s *Service, at time.Time, body string) (answer, int) {
