@@ -59,7 +59,7 @@ var metrics = []Metric{
 	{
 		Name: "video_start_failures", Unit: "%", Source: "CTA-2066 video start failure",
 		Meaning:    "Intended play starts that ended without video: shed, failed or dropped, or a session whose player gave up before its first frame.",
-		Aggregates: []string{Rate, Count}, Dimensions: dimensions,
+		Aggregates: []string{Rate, Count}, Dimensions: []string{"device", "edge", "isp", "region"},
 		rate:  `SELECT if(n = 0, 0, 100 * bad / n) AS v, n FROM (` + startFailures + `)`,
 		count: `SELECT toFloat64(bad) AS v, n FROM (` + startFailures + `)`,
 	},
@@ -118,11 +118,10 @@ var metrics = []Metric{
 // A player that gave up after a play start that was ok is a failed start too; one whose play start was not ok has been
 // counted there. A session that never asked for a play start (there is none in the run) counts by itself.
 const startFailures = `
-	WITH given AS (` + started + `)
-	SELECT countIf(kind = 'play_start') AS asked,
-		countIf(kind = 'play_start' AND status != 'ok') + countIf(kind = 'start_failed' AND (asked = 0 OR session IN given)) AS bad,
-		if(asked > 0, asked, count()) AS n
-	FROM events WHERE run = {run:String} AND kind IN ('play_start', 'first_frame', 'start_failed') {where}`
+	SELECT refused + if(asked > 0, gave_up_later, gave_up) AS bad, if(asked > 0, asked, ended) AS n
+	FROM (SELECT countIf(kind = 'play_start') AS asked, countIf(kind = 'play_start' AND status != 'ok') AS refused, count() AS ended,
+			countIf(kind = 'start_failed') AS gave_up, countIf(kind = 'start_failed' AND session IN (` + started + `)) AS gave_up_later
+		FROM events WHERE run = {run:String} AND kind IN ('play_start', 'first_frame', 'start_failed') {where})`
 
 const playbackFailures = `
 	SELECT countIf(failed AND shown) AS bad, countIf(shown) AS n

@@ -42,7 +42,7 @@ func LoadOf(ctx context.Context, db *clickhouse.DB, run string) (l Load, err err
 	var latency, lag []float64
 	var latencyMax, lagMax float64
 	err = db.QueryRow(ctx, `SELECT count(), countIf(status != 'dropped') AS sent, countIf(status = 'ok'), countIf(status = 'shed'),
-			sent - countIf(status IN ('ok', 'shed')), countIf(status = 'dropped'),
+			countIf(status NOT IN ('ok', 'shed', 'dropped')), countIf(status = 'dropped'),
 			quantilesExactInclusiveIf(0.5, 0.95, 0.99, 0.999)(value, status != 'dropped'), maxIf(value, status != 'dropped'),
 			quantilesExactInclusiveIf(0.5, 0.95, 0.99, 0.999)(lag_ms, status != 'dropped'), maxIf(lag_ms, status != 'dropped')
 		FROM events WHERE run = {run:String} AND kind = 'play_start'`, clickhouse.Named("run", run)).
@@ -170,7 +170,7 @@ type Delivery struct {
 func DeliveryOf(ctx context.Context, db *clickhouse.DB, run string) (d Delivery, err error) {
 	wrap := func(err error) error { return fmt.Errorf("the delivery of run %s: %w", run, err) }
 	var lag []float64
-	err = db.QueryRow(ctx, `SELECT count(), count() - uniqExact(source, seq),
+	err = db.QueryRow(ctx, `SELECT count(), toUInt64(count() - uniqExact(source, seq)),
 			quantilesExactInclusiveIf(0.5, 0.95, 1)((toUnixTimestamp64Micro(stored_at) - toUnixTimestamp64Micro(written)) / 1000000, written > toDateTime64(0, 6, 'UTC'))
 		FROM events WHERE run = {run:String}`, clickhouse.Named("run", run)).Scan(&d.Stored, &d.Twice, &lag)
 	if err != nil {
