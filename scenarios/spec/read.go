@@ -22,6 +22,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 
 	"github.com/tminus-live/tminus/simulator/audience"
+	"github.com/tminus-live/tminus/telemetry/qoe"
 )
 
 // APIVersion is the version of the scenario format that this package reads.
@@ -45,10 +46,9 @@ const (
 
 // Words of the format.
 var (
-	ladders    = []string{"sports"}
-	fails      = []string{"region"}
-	models     = []string{"crash", "cut"}
-	dimensions = []string{"region", "device", "isp"}
+	ladders = []string{"sports"}
+	fails   = []string{"region"}
+	models  = []string{"crash", "cut"}
 )
 
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -514,26 +514,28 @@ func (r *reader) objectives(n ast.Node, path string, s *Scenario) []Objective {
 	for _, e := range entries {
 		p := join(path, e.key)
 		name, filter, filtered := strings.Cut(e.key, "{")
-		m, known := metricNamed(name)
+		m, known := qoe.Lookup(name)
 		if !known {
 			r.bad(e.node, p, "unknown metric %q%s", clip(name), oneOf(name, metricNames()))
-		} else if why := unmeasured(m, s); why != "" {
-			r.bad(e.node, p, "nothing would measure %s: %s", m.Name, why)
+			continue
+		}
+		if fromPlayers(name) && s.Audience.Players == 0 && len(s.Audience.Starts) > 0 {
+			r.bad(e.node, p, "nothing would measure %s: it comes from full players, and the audience has none", name)
 		}
 		var where map[string]string
 		if filtered {
 			inner, closed := strings.CutSuffix(filter, "}")
 			if !closed {
-				r.bad(e.node, p, "want a filter such as %s{region=us-east}", clip(name))
+				r.bad(e.node, p, "want a filter such as %s{region=us-east}", name)
 				continue
 			}
 			filter = inner
-			where = r.where(e.node, p, inner, m, known, s)
+			where = r.where(e.node, p, inner, m, s)
 		}
 		seen := map[string]bool{}
 		if r.list(e.value, p, MaxThresholds, ` such as ["p(95)<2s"]`, func(n ast.Node, p string, _ int) {
 			text, ok := r.text(n, p, `an expression such as "p(95)<2s"`)
-			if !ok || !known {
+			if !ok {
 				return
 			}
 			o, err := ParseExpression(m, text)
@@ -555,24 +557,8 @@ func (r *reader) objectives(n ast.Node, path string, s *Scenario) []Objective {
 	return out
 }
 
-// unmeasured says why a metric would have no samples in a scenario, or "": an objective on it could only end
-// inconclusive.
-func unmeasured(m Metric, s *Scenario) string {
-	switch {
-	case m.Source == FromPlayers && s.Audience.Players == 0 && len(s.Audience.Starts) > 0:
-		return "it comes from full players, and the audience has none"
-	case m.Source == FromStarts && s.Target != nil:
-		return "it comes from play starts, and a target has none"
-	}
-	return ""
-}
-
 // where reads a dimension filter: "region=us-west,device=tv".
-func (r *reader) where(n ast.Node, path, text string, m Metric, known bool, s *Scenario) map[string]string {
-	allowed := dimensions
-	if known {
-		allowed = m.Dimensions
-	}
+func (r *reader) where(n ast.Node, path, text string, m qoe.Metric, s *Scenario) map[string]string {
 	out := map[string]string{}
 	for part := range strings.SplitSeq(text, ",") {
 		dim, value, ok := strings.Cut(part, "=")
@@ -581,11 +567,11 @@ func (r *reader) where(n ast.Node, path, text string, m Metric, known bool, s *S
 			r.bad(n, path, "want a filter such as region=us-east, got %q", clip(part))
 			continue
 		}
-		if !slices.Contains(allowed, dim) {
-			if len(allowed) == 0 {
+		if !slices.Contains(m.Dimensions, dim) {
+			if len(m.Dimensions) == 0 {
 				r.bad(n, path, "%s has no dimensions to filter by", m.Name)
 			} else {
-				r.bad(n, path, "unknown dimension %q%s", clip(dim), oneOf(dim, allowed))
+				r.bad(n, path, "unknown dimension %q%s", clip(dim), oneOf(dim, m.Dimensions))
 			}
 			continue
 		}
@@ -606,6 +592,14 @@ func (r *reader) where(n ast.Node, path, text string, m Metric, known bool, s *S
 			values = audience.Devices(s.Audience.Mix)
 		case "isp":
 			values = audience.ISPs(s.Audience.Mix)
+		case "edge":
+			if fromPlayers(m.Name) { // of a play start it is the playback service's address
+				for _, region := range s.Topology.Regions {
+					for i := range s.Topology.Edges[region] {
+						values = append(values, region+"-"+strconv.Itoa(i+1))
+					}
+				}
+			}
 		}
 		if len(values) > 0 && !slices.Contains(values, value) {
 			r.bad(n, path, "unknown %s %q%s", dim, clip(value), oneOf(value, values))

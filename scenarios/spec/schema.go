@@ -8,6 +8,7 @@ import (
 	"github.com/invopop/jsonschema"
 
 	"github.com/tminus-live/tminus/simulator/audience"
+	"github.com/tminus-live/tminus/telemetry/qoe"
 )
 
 // The types below mirror the file format for editors. The reader does not use them: it says more than a schema can.
@@ -87,10 +88,10 @@ func (fileScenario) JSONSchemaExtend(s *jsonschema.Schema) {
 	p.PatternProperties = map[string]*jsonschema.Schema{}
 	least, most := uint64(1), uint64(MaxThresholds)
 	p.MinProperties = &least
-	for _, m := range metrics {
+	for _, m := range qoe.Metrics() {
 		t := *thresholds
-		t.Description = fmt.Sprintf("%s (%s): %s", m.Name, m.Unit, m.Help)
-		t.Examples = []any{[]string{m.example()}}
+		t.Description = fmt.Sprintf("%s (%s): %s", m.Name, m.Unit, m.Meaning)
+		t.Examples = []any{[]string{example(m, "")}}
 		t.MinItems, t.MaxItems = &least, &most
 		pattern := "^" + m.Name
 		if len(m.Dimensions) > 0 {
@@ -100,7 +101,7 @@ func (fileScenario) JSONSchemaExtend(s *jsonschema.Schema) {
 	}
 	// Editors offer the keys of properties, not of patterns.
 	p.Properties = jsonschema.NewProperties()
-	for _, m := range metrics {
+	for _, m := range qoe.Metrics() {
 		p.Properties.Set(m.Name, &jsonschema.Schema{})
 	}
 }

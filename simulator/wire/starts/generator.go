@@ -337,7 +337,7 @@ func (g *Generator) finish(s start, e end) {
 	} else {
 		ev.LagMS = millis(s.sent - s.intended)
 		p := g.pools[e.service]
-		ev.Edge = "playback/" + p.region
+		ev.Edge = p.addr
 		if e.status != Failed {
 			ev.Region = p.region
 		}

@@ -288,7 +288,7 @@ func TestFailOver(t *testing.T) {
 				}
 				moved := 0
 				for _, e := range rec.events {
-					if e.Region != "us-west" || e.Edge != "playback/us-west" {
+					if e.Region != "us-west" || e.Edge != west {
 						t.Fatalf("answered by %s, %s", e.Region, e.Edge)
 					}
 					if e.Attempts == tc.attempts {
