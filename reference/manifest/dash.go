@@ -28,8 +28,8 @@ type steeredMPD struct {
 // a player fails over on its own; every edge is also a clock (UTCTiming http-iso).
 //
 // Two things are left out because players do worse with them. A relative BaseURL keeps dash.js 5.2 from failing over to the
-// next one, so all are absolute, whatever Options.Relative says. ServiceDescription/Latency makes shaka-player 5.2 add its
-// target to suggestedPresentationDelay, and slow down until it is twice as far behind.
+// next one, so all are absolute, whatever Options.Relative says. ServiceDescription/Latency makes shaka-player 5.2 play at
+// 0.95x and fall ever further behind suggestedPresentationDelay.
 //
 // The end of the event is @endNumber alone. A presentation duration would be the plainer word for it, but players then
 // take the event for a recording in progress and start at its beginning.
