@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tminus-live/tminus/telemetry/kafka"
+	"github.com/tminus-live/tminus/telemetry/kafka/kafkatest"
 )
 
 func embedded(t testing.TB, dir, addr string) (*kafka.Embedded, func()) {
@@ -83,6 +84,8 @@ func publish(t testing.TB, c *kafka.Client, run, source string, values ...string
 }
 
 func TestPublishAndFetch(t *testing.T) { testPublishAndFetch(t, embeddedAddr(t)) }
+
+func TestPublishAndFetchThroughApacheKafka(t *testing.T) { testPublishAndFetch(t, kafkatest.Start(t)) }
 
 func embeddedAddr(t testing.TB) string {
 	e, _ := embedded(t, t.TempDir(), "127.0.0.1:0")

@@ -198,7 +198,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	if load.Intended != 14 || load.Sent != 13 || load.OK != 10 || load.Shed != 1 || load.Failed != 2 || load.Dropped != 1 ||
-		load.LatencyMS.P50 != 300 || load.LatencyMS.Max != 3000 || load.SendLagMS.Max != 6 {
+		load.LatencyMS.P50 != 400 || load.LatencyMS.Max != 3000 || load.SendLagMS.Max != 6 {
 		t.Errorf("%+v", load)
 	}
 
