@@ -112,7 +112,7 @@ func (s *Service) tell(now time.Time, region, edge string, up bool, err error) {
 		}
 	}
 	s.cfg.Sink.Emit(ev)
-	s.cfg.Log.Info("health changed", "region", region, "edge", edge, "status", ev.Status, "detail", ev.Detail)
+	s.cfg.Log.Info("health changed", "target", region, "edge", edge, "status", ev.Status, "detail", ev.Detail)
 }
 
 // httpProbe asks an edge's /healthz over a connection of its own: an old one could outlive what it led to.
