@@ -1,0 +1,80 @@
+# tminus: every set-up step is done by these targets, says what it does, and is done once: downloads go to one folder
+# that every clone shares.
+SHELL := /bin/bash -euo pipefail
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tminus
+SCENARIO ?= first-light
+BIN := bin/tminus
+export TMINUS_CACHE := $(CACHE)
+
+.PHONY: help rehearse up build test test-short bench lint fuzz clips golden clean setup \
+	setup-go setup-clickhouse setup-kafka setup-ffmpeg setup-chromium setup-players
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+rehearse: setup-clickhouse build ## rehearse SCENARIO (first-light) and leave a report in runs/
+	@$(BIN) rehearse $(SCENARIO)
+
+up: setup-clickhouse build ## run the reference pipeline until Ctrl-C and print its URLs
+	@$(BIN) up
+
+build: setup-go ## build bin/tminus
+	@go build -trimpath -o $(BIN) ./cmd/tminus
+
+test: setup lint ## set up and run every test, races detected
+	@mkdir -p runs
+	@echo "tminus: running every test"
+	@CI=$${CI:-} TMINUS_REQUIRE_REAL_KAFKA=1 go test -race -timeout 15m ./...
+
+test-short: setup-go ## the tests that need nothing installed
+	@go test -short ./...
+
+bench: setup-go setup-clickhouse ## run the benchmarks
+	@go test -run '^$$' -bench . -benchmem ./...
+
+lint: setup-go ## vet, gofmt, staticcheck
+	@echo "tminus: checking formatting, vet and staticcheck"
+	@out=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	if [ -n "$$out" ]; then echo "tminus: these files are not formatted, run gofmt -w on them: $$out" >&2; exit 1; fi
+	@go vet ./...
+	@go tool staticcheck ./...
+
+FUZZTIME ?= 10s
+fuzz: setup-go ## run every fuzz target for FUZZTIME (10s) each
+	@for pkg in $$(go list ./...); do \
+		for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "tminus: fuzzing $$f in $$pkg for $(FUZZTIME)"; \
+			go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+clips: setup-ffmpeg ## make the encoder's clips anew (they are committed)
+	@reference/encoder/clips/make.sh
+
+golden: setup-go ## rewrite the golden files from what the code now says
+	@go test $$(grep -rl --include=*_test.go '"update"' . | xargs -n1 dirname | sort -u) -update
+
+clean: ## remove what was built and every run
+	@rm -rf bin runs
+
+setup: setup-go setup-clickhouse setup-kafka setup-ffmpeg setup-chromium setup-players ## install all that build and tests need
+
+setup-go:
+	@command -v go >/dev/null || { echo "tminus: Go is missing: install Go 1.26 or later (https://go.dev/dl), then run make again" >&2; exit 1; }
+
+setup-clickhouse: ## fetch the embedded ClickHouse engine
+	@telemetry/clickhouse/install.sh
+
+setup-kafka: ## fetch a real Apache Kafka for the tests
+	@telemetry/kafka/install.sh
+
+setup-ffmpeg:
+	@scenarios/e2e/apt.sh ffmpeg ffmpeg ffprobe
+
+setup-chromium:
+	@scenarios/e2e/apt.sh chromium chromium
+
+setup-players: ## fetch the three browser players for the tests
+	@scenarios/e2e/players/install.sh

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tminus-live/tminus/reference/pipeline"
+	"github.com/tminus-live/tminus/scenarios/process"
+	"github.com/tminus-live/tminus/scenarios/rehearsal"
+	"github.com/tminus-live/tminus/telemetry/clickhouse/engine"
+)
+
+// What a child process cannot do it tells its parent, which says it to the person.
+
+// regionCommand is a region of the reference pipeline, as a child process.
+func regionCommand() *cobra.Command {
+	return child(rehearsal.RegionCommand, func(ctx context.Context, cfg rehearsal.RegionConfig, log *slog.Logger) (err error) {
+		events, err := cfg.Events.Open(log)
+		if err != nil {
+			return err
+		}
+		// The last events are handed in after the last component has ended.
+		defer func() {
+			if e := events.Close(); err == nil {
+				err = e
+			}
+		}()
+		region, err := pipeline.Listen(cfg.Pipeline, events, log)
+		if err != nil {
+			return err
+		}
+		go func() {
+			select {
+			case <-region.Ready():
+				if err := process.Ready(nil); err != nil {
+					log.Error("cannot tell the parent", "error", err)
+				}
+			case <-ctx.Done():
+			}
+		}()
+		return region.Run(ctx)
+	})
+}
+
+// storeCommand is the embedded ClickHouse engine, as a child process: it takes over the process it runs in.
+func storeCommand() *cobra.Command {
+	return child(rehearsal.StoreCommand, func(ctx context.Context, cfg rehearsal.StoreConfig, log *slog.Logger) error {
+		srv, err := engine.Listen(engine.Config{Dir: cfg.Dir, Addr: cfg.Addr, Logger: log})
+		if err != nil {
+			return err
+		}
+		if err := process.Ready(map[string]string{rehearsal.StoreURL: srv.URL()}); err != nil {
+			return err
+		}
+		return srv.Run(ctx)
+	})
+}
+
+// child is a hidden command that takes its configuration C from standard input and tells its parent what goes wrong.
+func child[C any](name string, serve func(context.Context, C, *slog.Logger) error) *cobra.Command {
+	return &cobra.Command{
+		Use:    name,
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+			err := func() error {
+				raw, err := process.Config()
+				if err != nil {
+					return err
+				}
+				var cfg C
+				if err := json.Unmarshal(raw, &cfg); err != nil {
+					return fmt.Errorf("the parent's configuration: %w", err)
+				}
+				return serve(cmd.Context(), cfg, log)
+			}()
+			if err != nil {
+				_ = process.Fail(err) // once it is ready nobody listens any more: then it is in the log
+			}
+			return err
+		},
+	}
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tminus-live/tminus/scenarios/process"
+)
+
+// Exit statuses beside the verdict's (0, 98, 99).
+const (
+	exitError   = 1
+	exitUsage   = 2
+	exitInvalid = 104
+)
+
+// exit is an error that names its exit status. A nil err has been reported already.
+type exit struct {
+	status int
+	err    error
+}
+
+func (e exit) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.status)
+	}
+	return e.err.Error()
+}
+
+func (e exit) Unwrap() error { return e.err }
+
+func usage(err error) error { return exit{exitUsage, err} }
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	child := process.WatchLifeline()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// The second Ctrl-C ends the program at once; what it started hangs on its lifeline and goes with it.
+	context.AfterFunc(ctx, stop)
+
+	root := newRoot(child)
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	var e exit
+	if !errors.As(err, &e) {
+		e = exit{exitError, err}
+	}
+	if e.err != nil {
+		fmt.Fprintf(stderr, "tminus: %v\n", e.err)
+	}
+	return e.status
+}
+
+func newRoot(child bool) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tminus",
+		Short: "Rehearse a live stream before the audience arrives",
+		Long: `tminus runs a whole live-streaming pipeline, sends a crowd at it, breaks it on purpose, measures what viewers would
+have felt, and says GO or NO-GO.
+
+Exit status: 0 GO, 99 NO-GO, 98 inconclusive, 104 invalid scenario, 2 usage, 1 any other error.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				sentence := fmt.Sprintf("there is no command %q", args[0])
+				if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+					sentence += fmt.Sprintf("; did you mean %q?", near[0])
+				}
+				return usage(errors.New(sentence + " (tminus --help lists them)"))
+			}
+			return cmd.Help()
+		},
+	}
+	root.SuggestionsMinimumDistance = 2
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage(fmt.Errorf("%w (%s --help lists the flags)", err, cmd.CommandPath()))
+	})
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(rehearseCommand(), upCommand(), scenarioCommand(), reportCommand(), queryCommand(), chaosCommand())
+	if child {
+		// What only the conductor starts; by hand they would have no lifeline.
+		root.AddCommand(regionCommand(), storeCommand())
+	}
+	return root
+}
+
+// exactArgs is cobra.ExactArgs with a sentence and the usage status.
+func exactArgs(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usage(fmt.Errorf("%s takes %s (%s --help)", cmd.CommandPath(), what, cmd.CommandPath()))
+		}
+		return nil
+	}
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tminus-live/tminus/dashboards/progress"
+	"github.com/tminus-live/tminus/dashboards/report"
+	"github.com/tminus-live/tminus/scenarios/verdict"
+)
+
+func reportCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "report [RUN]",
+		Short: "Print a finished run's verdict; exits as the run did",
+		Long: `Print the verdict of a finished run: its folder, or its report.json; without an argument, the newest run in runs/.
+Exits as the run did: 0 GO, 99 NO-GO, 98 inconclusive.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path := ""
+			if len(args) == 1 {
+				path = args[0]
+			} else {
+				newest, err := newestRun("runs")
+				if err != nil {
+					return err
+				}
+				path = newest
+			}
+			rep, err := report.Read(path)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				if err := rep.WriteJSON(cmd.OutOrStdout()); err != nil {
+					return err
+				}
+			} else {
+				folder := path
+				if info, err := os.Stat(path); err == nil && !info.IsDir() {
+					folder = filepath.Dir(path)
+				}
+				p := progress.New(cmd.OutOrStdout(), false, nil)
+				if err := p.Summary(rep, filepath.Join(folder, report.HTMLFile)); err != nil {
+					return err
+				}
+			}
+			return verdictStatus(rep)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print report.json on standard output and nothing else there")
+	return cmd
+}
+
+// verdictStatus is the exit status of a verdict as an error that has been reported already; nil for GO.
+func verdictStatus(rep *report.Report) error {
+	if status := verdict.ExitCode(rep.Verdict); status != 0 {
+		return exit{status: status}
+	}
+	return nil
+}
+
+// newestRun is the folder in runs whose name, which begins with the time, sorts last and that holds a report.
+func newestRun(runs string) (string, error) {
+	entries, err := os.ReadDir(runs)
+	if err != nil && !os.IsNotExist(err) {
+		return "", err
+	}
+	for i := len(entries) - 1; i >= 0; i-- {
+		folder := filepath.Join(runs, entries[i].Name())
+		if _, err := os.Stat(filepath.Join(folder, report.JSONFile)); err == nil {
+			return folder, nil
+		}
+	}
+	return "", fmt.Errorf("there is no finished run in %s: make rehearse makes one", runs)
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tminus-live/tminus/scenarios/library"
+	"github.com/tminus-live/tminus/scenarios/spec"
+)
+
+func scenarioCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "scenario",
+		Short: "List, show and check scenarios",
+		Args:  exactArgs(0, "a subcommand: list, show, check or schema"),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use:   "list",
+			Short: "List the library's scenarios",
+			Args:  exactArgs(0, "no arguments"),
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				for _, name := range library.Names() {
+					src, err := library.Read(name)
+					if err != nil {
+						return err
+					}
+					fmt.Fprintf(cmd.OutOrStdout(), "%-26s %s\n", name, headline(src))
+				}
+				return nil
+			},
+		},
+		&cobra.Command{
+			Use:   "show SCENARIO",
+			Short: "Print a scenario's YAML: the start of one of your own",
+			Args:  exactArgs(1, "one scenario: a name of the library or a file"),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				_, src, err := scenarioSource(args[0])
+				if err != nil {
+					return err
+				}
+				_, err = cmd.OutOrStdout().Write(src)
+				return err
+			},
+		},
+		&cobra.Command{
+			Use:   "check SCENARIO…",
+			Short: "Report every mistake in scenario files; exit 104 when there is one",
+			Args:  cobra.MinimumNArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				var bad error
+				for _, arg := range args {
+					sc, err := readScenario(arg)
+					if err != nil {
+						fmt.Fprintln(cmd.ErrOrStderr(), err)
+						bad = exit{status: statusOf(err)}
+						continue
+					}
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: %s is valid\n", arg, sc.Name)
+				}
+				return bad
+			},
+		},
+		&cobra.Command{
+			Use:   "schema",
+			Short: "Print the JSON Schema of scenario files, for editors",
+			Args:  exactArgs(0, "no arguments"),
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				_, err := cmd.OutOrStdout().Write(spec.Schema())
+				return err
+			},
+		},
+	)
+	return cmd
+}
+
+// headline is the first comment line of a scenario file.
+func headline(src []byte) string {
+	for line := range strings.Lines(string(src)) {
+		if text, ok := strings.CutPrefix(line, "#"); ok {
+			return strings.TrimSpace(text)
+		}
+	}
+	return ""
+}
+
+// scenarioSource finds a scenario: a file where arg looks like one or is one, otherwise a name of the library.
+func scenarioSource(arg string) (file string, src []byte, err error) {
+	looksLikeFile := strings.ContainsRune(arg, filepath.Separator) || strings.HasSuffix(arg, ".yaml") || strings.HasSuffix(arg, ".yml")
+	if !looksLikeFile {
+		if src, err := library.Read(arg); err == nil {
+			return arg + ".yaml", src, nil
+		}
+	}
+	src, err = readBounded(arg, spec.MaxBytes+1) // one more than is allowed, so that the reader can say so
+	switch {
+	case err == nil:
+		return arg, src, nil
+	case errors.Is(err, fs.ErrNotExist) && !looksLikeFile:
+		return "", nil, usage(fmt.Errorf("there is no scenario %q: the library has %s, anything else is a file's path", arg, strings.Join(library.Names(), ", ")))
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil, usage(fmt.Errorf("there is no file %s", arg))
+	}
+	return "", nil, err
+}
+
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// readScenario reads and checks a scenario; mistakes in it come back as exit status 104.
+func readScenario(arg string) (*spec.Scenario, error) {
+	file, src, err := scenarioSource(arg)
+	if err != nil {
+		return nil, err
+	}
+	sc, err := spec.Read(file, src)
+	if err != nil {
+		return nil, exit{exitInvalid, err}
+	}
+	return sc, nil
+}
+
+func statusOf(err error) int {
+	var e exit
+	if errors.As(err, &e) {
+		return e.status
+	}
+	return exitError
+}
+
+func printJSON(cmd *cobra.Command, v any) error {
+	enc := json.NewEncoder(cmd.OutOrStdout())
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tminus-live/tminus/scenarios/library"
+	"github.com/tminus-live/tminus/scenarios/rehearsal"
+)
+
+func upCommand() *cobra.Command {
+	var flags pipelineFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "up [SCENARIO]",
+		Short: "Run the reference pipeline until Ctrl-C and print its URLs",
+		Long: `Run the reference pipeline of a scenario (first-light when none is given) until Ctrl-C, without a crowd or faults, and
+print the URLs to play.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := flags.check(); err != nil {
+				return err
+			}
+			name := library.Default
+			if len(args) == 1 {
+				name = args[0]
+			}
+			sc, err := readScenario(name)
+			if err != nil {
+				return err
+			}
+			if sc.Target != nil {
+				return usage(fmt.Errorf("%s points at %s: there is no pipeline of ours to run", name, sc.Target.Manifest))
+			}
+			run, err := rehearsal.New(rehearsal.Config{
+				Scenario:   sc,
+				Runs:       flags.runs,
+				Port:       flags.port,
+				Kafka:      flags.kafka,
+				ClickHouse: flags.clickhouse,
+				Log:        flags.logger(cmd.ErrOrStderr()),
+			}, time.Now())
+			if err != nil {
+				return err
+			}
+			err = run.Up(cmd.Context(), func(urls rehearsal.URLs) error {
+				if asJSON {
+					return printJSON(cmd, urls)
+				}
+				_, err := fmt.Fprint(cmd.OutOrStdout(), urls)
+				return err
+			})
+			if err != nil {
+				return fmt.Errorf("%w (logs are in %s)", err, run.Folder())
+			}
+			return nil
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the URLs as JSON on standard output and nothing else there")
+	return cmd
+}

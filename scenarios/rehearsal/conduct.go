@@ -1,0 +1,315 @@
+package rehearsal
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/tminus-live/tminus/chaos"
+	"github.com/tminus-live/tminus/dashboards/report"
+	"github.com/tminus-live/tminus/reference/pipeline"
+	"github.com/tminus-live/tminus/reference/timeline"
+	"github.com/tminus-live/tminus/scenarios/spec"
+	"github.com/tminus-live/tminus/telemetry/event"
+)
+
+// Bounds of the phases before and after the event.
+const (
+	// leadIn is the time between the first segment and T-0: a player starts three segments behind the live edge and
+	// must find them.
+	leadIn = 4 * timeline.SegmentDuration
+	// stopGrace bounds the orderly end of the regions.
+	stopGrace = 10 * time.Second
+	// drainLimit is how long after the last event the store may take to hold them all.
+	drainLimit = 30 * time.Second
+	// crowdGrace is how long after the end of the event the last answers are waited for.
+	crowdGrace = 5 * time.Second
+)
+
+// Config says what to rehearse and where things are.
+type Config struct {
+	Scenario   *spec.Scenario
+	Runs       string // folder that holds the runs' folders
+	Port       int    // of every HTTP server of the reference pipeline; 0: pipeline.DefaultPort
+	Kafka      string // address of a Kafka broker; "": the embedded one
+	ClickHouse string // address of a ClickHouse server; "": the embedded engine
+	Log        *slog.Logger
+}
+
+// Rehearsal is one run of a scenario.
+type Rehearsal struct {
+	cfg    Config
+	id     string
+	folder string
+	log    *slog.Logger
+
+	state state
+
+	telemetry *telemetryPath
+	regions   []*Region
+	pipeline  pipeline.Config
+	zero      time.Time // T-0
+	stopped   error     // why a region could not be stopped in order
+}
+
+// New checks what can be checked before anything runs, and makes the run's folder.
+func New(cfg Config, now time.Time) (*Rehearsal, error) {
+	if cfg.Port == 0 {
+		cfg.Port = pipeline.DefaultPort
+	}
+	var salt [2]byte
+	if _, err := rand.Read(salt[:]); err != nil {
+		return nil, err
+	}
+	r := &Rehearsal{cfg: cfg, log: cfg.Log}
+	r.id = fmt.Sprintf("%s-%s-%s", now.UTC().Format("20060102-150405"), cfg.Scenario.Name, hex.EncodeToString(salt[:]))
+	r.state.init(cfg.Scenario, r.id)
+	if err := chaos.Preflight(faultsOf(cfg.Scenario)); err != nil {
+		return nil, err
+	}
+	r.folder = filepath.Join(cfg.Runs, r.id)
+	if err := os.MkdirAll(r.folder, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot make the run's folder: %w", err)
+	}
+	return r, nil
+}
+
+// Folder is the run's folder: report, timeline and logs.
+func (r *Rehearsal) Folder() string { return r.folder }
+
+// Run conducts the rehearsal from venue to verdict and returns the report, which is also in the run's folder. An error
+// says why there is no report. When ctx ends during the event, the event ends there, everything is undone in order,
+// and the report says that it was interrupted. When Run returns, nothing that it started is left running.
+func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
+	var undo stack
+	defer func() {
+		if e := undo.run(); e != nil {
+			err = errors.Join(err, e)
+		}
+	}()
+
+	r.phase("prepare", "opening the event path to the store")
+	r.telemetry, err = openTelemetry(ctx, r.cfg, r.id, r.folder, &r.state)
+	if err != nil {
+		return nil, err
+	}
+	undo.push(r.telemetry.close)
+
+	if r.cfg.Scenario.Target == nil {
+		r.phase("prepare", "starting the regions")
+		if err := r.startPipeline(ctx); err != nil {
+			return nil, err
+		}
+		undo.push(r.stopRegions)
+	} else {
+		r.zero = time.Now().Add(time.Second)
+	}
+
+	out, err := r.event(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	// From here on the run ends with a report, even when it was interrupted: what follows must not end with ctx.
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainLimit+stopGrace+time.Minute)
+	defer cancel()
+	r.phase("drain", "waiting until every event is stored")
+	if err := r.stopRegions(); err != nil {
+		r.stopped = err
+	}
+	ledger, err := r.telemetry.drain(after, drainLimit)
+	if err != nil {
+		return nil, err
+	}
+	r.phase("verdict", "asking the store what viewers lived through")
+	return r.judge(after, out, ledger)
+}
+
+// outcome is what the event left behind beside its telemetry.
+type outcome struct {
+	faults      []chaos.Result
+	ran         time.Duration // how long the event ran
+	interrupted string        // why it ended early; "": it did not
+}
+
+// event runs the crowd and the faults from T-0 to the end of the event.
+func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
+	sc := r.cfg.Scenario
+	crowd, err := r.newCrowd()
+	if err != nil {
+		return outcome{}, err
+	}
+	r.state.begins(r.zero, crowd)
+	r.phase("countdown", "")
+	if err := sleepUntil(ctx, r.zero); err != nil {
+		return outcome{}, errors.New("interrupted before the event began")
+	}
+	r.phase("on air", "")
+	end := r.zero.Add(sc.Event.Duration)
+	live, cancel := context.WithDeadlineCause(ctx, end.Add(crowdGrace), errors.New("the event is over"))
+	defer cancel()
+
+	// A region that dies unasked, or a crowd that cannot go on, ends the event: there is nothing left to rehearse.
+	live, stop := context.WithCancelCause(live)
+	defer stop(nil)
+	go func() {
+		if err, died := <-r.regionFailed(live); died {
+			stop(err)
+		}
+	}()
+
+	var out outcome
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := crowd.run(live); err != nil {
+			stop(err)
+		}
+	})
+	wg.Go(func() {
+		var err error
+		out.faults, err = chaos.Run(live, chaos.Config{
+			Start:   r.zero,
+			Faults:  faultsOf(sc),
+			Regions: breakable(r.regions),
+			Now:     time.Now,
+			Sink:    faultWatch{r.telemetry.sink, &r.state},
+			Logger:  r.log,
+		})
+		if err != nil {
+			stop(err)
+		}
+	})
+	wg.Wait()
+	out.ran = min(time.Since(r.zero), sc.Event.Duration)
+	if cause := context.Cause(live); cause != nil && out.ran < sc.Event.Duration {
+		out.interrupted = cause.Error()
+		if ctx.Err() != nil {
+			out.interrupted = "interrupted by a signal"
+		}
+	}
+	return out, nil
+}
+
+// startPipeline decides when T-0 is, starts a process for each region, and returns when all of them serve the stream.
+func (r *Rehearsal) startPipeline(ctx context.Context) error {
+	sc := r.cfg.Scenario
+	tl := timeline.Default
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		return err
+	}
+	r.pipeline = pipeline.Config{
+		Run:     r.id,
+		Seed:    sc.Seed,
+		Event:   sc.Name,
+		Ladder:  sc.Event.Ladder,
+		First:   tl.At(time.Now()) + 1,
+		Regions: pipeline.Regions(r.cfg.Port, sc.Topology.Regions, sc.Topology.Edges),
+		Key:     key,
+	}
+	for i := range r.pipeline.Regions {
+		cfg := r.pipeline
+		cfg.Region = i
+		r.regions = append(r.regions, newRegion(RegionConfig{cfg, r.telemetry.events}, r.folder, r.log))
+	}
+	if err := startRegions(ctx, r.regions); err != nil {
+		return err
+	}
+	r.zero = tl.Start(r.pipeline.First).Add(leadIn)
+	if soon := time.Now().Add(time.Second); r.zero.Before(soon) {
+		r.zero = soon
+	}
+	return nil
+}
+
+// regionFailed delivers the reason when a region's process ends without being told to; it is closed when ctx ends.
+func (r *Rehearsal) regionFailed(ctx context.Context) <-chan error {
+	first := make(chan error)
+	var wg sync.WaitGroup
+	for _, region := range r.regions {
+		wg.Go(func() {
+			select {
+			case err := <-region.Failed():
+				select {
+				case first <- err:
+				case <-ctx.Done():
+				}
+			case <-ctx.Done():
+			}
+		})
+	}
+	go func() {
+		wg.Wait()
+		close(first)
+	}()
+	return first
+}
+
+// stopRegions ends every region in reverse order; it may be called again.
+func (r *Rehearsal) stopRegions() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+	defer cancel()
+	var errs []error
+	for i := len(r.regions) - 1; i >= 0; i-- {
+		errs = append(errs, r.regions[i].Stop(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Rehearsal) phase(name, doing string) {
+	r.state.phase(name, doing)
+	r.log.Info("phase", "phase", name, "doing", doing)
+	if r.telemetry != nil && !r.telemetry.drained {
+		r.telemetry.sink.Emit(event.Event{Kind: event.Phase, At: time.Now(), Detail: name, State: doing})
+	}
+}
+
+// faultsOf is the scenario's faults as chaos takes them.
+func faultsOf(sc *spec.Scenario) []chaos.Fault {
+	faults := make([]chaos.Fault, len(sc.Faults))
+	for i, f := range sc.Faults {
+		faults[i] = chaos.Fault(f)
+	}
+	return faults
+}
+
+// breakable is the regions as chaos takes them.
+func breakable(regions []*Region) []chaos.Region {
+	rs := make([]chaos.Region, len(regions))
+	for i, r := range regions {
+		rs[i] = r
+	}
+	return rs
+}
+
+// stack undoes what was done, in reverse.
+type stack []func() error
+
+func (s *stack) push(f func() error) { *s = append(*s, f) }
+
+func (s *stack) run() error {
+	var errs []error
+	for i := len(*s) - 1; i >= 0; i-- {
+		errs = append(errs, (*s)[i]())
+	}
+	*s = nil
+	return errors.Join(errs...)
+}
+
+func sleepUntil(ctx context.Context, t time.Time) error {
+	timer := time.NewTimer(time.Until(t))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

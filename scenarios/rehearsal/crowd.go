@@ -1,0 +1,123 @@
+package rehearsal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tminus-live/tminus/dashboards/report"
+	"github.com/tminus-live/tminus/simulator/audience"
+	"github.com/tminus-live/tminus/simulator/player"
+	"github.com/tminus-live/tminus/simulator/wire/sessions"
+	"github.com/tminus-live/tminus/simulator/wire/starts"
+)
+
+// crowd is everyone who presses Play: the open-loop starts, and the sessions that play to the end.
+type crowd struct {
+	starts   *starts.Generator // nil: the scenario has none
+	sessions *sessions.Crowd
+}
+
+// tallest is the tallest rendition that a device asks for, in pixels; a device that is not named takes any.
+var tallest = map[string]int{"phone": 540, "tablet": 720}
+
+func (r *Rehearsal) newCrowd() (*crowd, error) {
+	sc := r.cfg.Scenario
+	people, err := audience.NewCrowd(sc.Audience.Mix, sc.Topology.Regions, audience.Seed(sc.Seed, "crowd"))
+	if err != nil {
+		return nil, err
+	}
+	c := &crowd{}
+	var legs []audience.Leg
+	for _, s := range sc.Audience.Starts {
+		legs = append(legs, audience.Leg{At: s.At, Rate: s.Rate, For: s.For, Curve: audience.Curve(s.Curve)})
+	}
+	var services []starts.Service
+	var playback []player.Service
+	for _, region := range r.pipeline.Regions {
+		services = append(services, starts.Service{Region: region.Name, Addr: region.PlaybackAddr()})
+		playback = append(playback, player.Service{Region: region.Name, URL: region.PlaybackURL()})
+	}
+	if len(legs) > 0 {
+		schedule, err := audience.NewSchedule(legs, sc.Event.Duration)
+		if err != nil {
+			return nil, err
+		}
+		c.starts, err = starts.New(starts.Config{
+			Schedule: schedule,
+			Crowd:    people,
+			Services: services,
+			Title:    sc.Name,
+			Start:    r.zero,
+			Sink:     r.telemetry.sink,
+			Log:      r.log,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+
+	cfg := sessions.Config{
+		Players: sc.Audience.Players,
+		Seed:    audience.Seed(sc.Seed, "players"),
+		Play:    playback,
+		Title:   sc.Name,
+		Start:   r.zero,
+		Spread:  sc.Event.Duration / 2, // so that some press Play in the middle of what is broken in the middle
+		End:     r.zero.Add(sc.Event.Duration),
+		Sink:    r.telemetry.sink,
+		Log:     r.log,
+	}
+	if sc.Target != nil {
+		cfg.Play, cfg.Title, cfg.Manifest = nil, "", sc.Target.Manifest
+	}
+	// Players are drawn from a branch of their own: more of them does not change who makes the other starts.
+	who, err := audience.NewCrowd(sc.Audience.Mix, sc.Topology.Regions, audience.Seed(sc.Seed, "players"))
+	if err != nil {
+		return nil, err
+	}
+	cfg.Viewer = func(i int) sessions.Viewer {
+		v := who.Viewer(uint64(i))
+		// Both formats are on the air and both are judged.
+		format := player.DASH
+		if i%2 == 1 {
+			format = player.HLS
+		}
+		return sessions.Viewer{ID: fmt.Sprintf("player-%d", i+1), Device: v.Device, ISP: v.ISP, Home: v.Home, Format: format, MaxHeight: tallest[v.Device]}
+	}
+	c.sessions, err = sessions.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// run sends everyone and returns when the last has left; an error says why the crowd could not go on.
+func (c *crowd) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	played := make(chan error, 1)
+	go func() { played <- c.sessions.Run(ctx) }()
+	var errs []error
+	if c.starts != nil {
+		if err := c.starts.Run(ctx); err != nil && ctx.Err() == nil {
+			cancel(err)
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, <-played)
+	return errors.Join(errs...)
+}
+
+// startsNow is how the play starts go; all zero without an open-loop crowd.
+func (c *crowd) startsNow() startsNow {
+	if c.starts == nil {
+		return startsNow{}
+	}
+	s := c.starts.Snapshot()
+	return startsNow{
+		counts:   report.PlayStarts{Intended: s.Intended, Sent: s.Sent, OK: s.OK, Shed: s.Shed, Failed: s.Failed, Dropped: s.Dropped},
+		okRate:   float64(s.OKPerSecond),
+		failRate: float64(s.FailedPerSecond),
+	}
+}

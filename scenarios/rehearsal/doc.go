@@ -1,0 +1,8 @@
+// Package rehearsal conducts a run from venue to verdict. Read conduct.go first: it is the walk. Each step has a file:
+//
+//	telemetry.go  broker, store and ingester: embedded, or somebody's by address
+//	regions.go    one child process a region; what chaos may kill and bring back
+//	crowd.go      the open-loop play starts and the full players
+//	judge.go      the objectives, as SQL over what was stored, and the report
+//	state.go      what a terminal shows meanwhile
+package rehearsal

@@ -1,0 +1,161 @@
+package rehearsal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tminus-live/tminus/chaos"
+	"github.com/tminus-live/tminus/dashboards/report"
+	"github.com/tminus-live/tminus/scenarios/process"
+	"github.com/tminus-live/tminus/scenarios/verdict"
+	"github.com/tminus-live/tminus/telemetry/qoe"
+)
+
+// judge computes the objectives by SQL from what was stored, decides, and writes the run's folder.
+func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.Report, error) {
+	sc := r.cfg.Scenario
+	db := r.telemetry.db
+	rep := &report.Report{
+		Schema:    report.Schema,
+		Run:       r.id,
+		Scenario:  sc.Name,
+		Seed:      sc.Seed,
+		Started:   r.zero.UTC().Format(time.RFC3339),
+		DurationS: out.ran.Seconds(),
+		Target:    "reference",
+	}
+	if sc.Target != nil {
+		rep.Target = sc.Target.Manifest
+	}
+	for _, region := range r.pipeline.Regions {
+		rep.Topology = append(rep.Topology, report.Region{Name: region.Name, Edges: region.Edges})
+	}
+	for _, f := range out.faults {
+		rep.Faults = append(rep.Faults, faultReport(f))
+	}
+
+	load, err := qoe.LoadOf(ctx, db, r.id)
+	if err != nil {
+		return nil, err
+	}
+	rep.Load = report.Load{
+		PlayStarts: report.PlayStarts{Intended: load.Intended, Sent: load.Sent, OK: load.OK, Shed: load.Shed, Failed: load.Failed, Dropped: load.Dropped},
+		LatencyMS:  report.Quantiles(load.LatencyMS),
+		SendLagMS:  report.Quantiles(load.SendLagMS),
+	}
+	players, err := qoe.PlayersOf(ctx, db, r.id)
+	if err != nil {
+		return nil, err
+	}
+	rep.Players = report.Players{
+		Sessions: players.Sessions, StartFailures: players.StartFailures,
+		StartupP50S: players.StartupP50S, StartupP95S: players.StartupP95S,
+		PlayingS: players.PlayingS, RebufferS: players.RebufferS, Rebuffers: players.Rebuffers, LongestStallS: players.LongestStallS,
+		EdgeSwitches: players.EdgeSwitches, LiveLatencyP95: players.LiveLatencyP95,
+	}
+	seconds, err := qoe.Timeline(ctx, db, r.id, r.zero, int(math.Ceil(out.ran.Seconds())))
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range seconds {
+		rep.Timeline = append(rep.Timeline, report.Second(s))
+	}
+	delivery, err := qoe.DeliveryOf(ctx, db, r.id)
+	if err != nil {
+		return nil, err
+	}
+	rep.Telemetry = report.Telemetry{
+		Emitted: l.emitted, Stored: l.stored, Duplicated: l.duplicated, LagS: delivery.LagP95S,
+		Kafka: r.telemetry.broker, ClickHouse: r.telemetry.store,
+		Lost: l.dropped,
+	}
+	if l.emitted > l.stored {
+		rep.Telemetry.Lost += l.emitted - l.stored
+	}
+
+	for _, o := range sc.Objectives {
+		m, err := qoe.Measure(ctx, db, r.id, qoe.Query{
+			Metric: o.Metric, Aggregate: o.Aggregate, Quantile: o.Quantile, Where: o.Where,
+			Ledger: qoe.Ledger{Emitted: l.emitted, Dropped: l.dropped},
+		})
+		if err != nil {
+			return nil, fmt.Errorf("objective %s %s: %w", o.Metric, o.Expression, err)
+		}
+		rep.Objectives = append(rep.Objectives, report.Objective{
+			Metric: o.Metric, Where: o.WhereText, Expression: o.Expression,
+			Measured: m.Value, Threshold: o.Threshold, Unit: m.Unit, Samples: m.Samples,
+			Pass: m.Samples > 0 && verdict.Compare(m.Value, o.Op, o.Threshold),
+		})
+	}
+
+	rep.Safety = r.safety(out, l)
+	verdict.Blame(rep)
+	rep.Verdict, rep.Reasons = verdict.Decide(rep)
+	if rep.Moments, err = r.story(ctx, rep, out); err != nil {
+		return nil, err
+	}
+	err = report.Write(r.folder, rep, func(w io.Writer) error {
+		_, err := qoe.Export(ctx, db, r.id, w)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rep, nil
+}
+
+func faultReport(f chaos.Result) report.Fault {
+	return report.Fault{
+		ID: f.Fault.ID, Fail: f.Fault.Fail, Model: f.Fault.Model, Where: f.Fault.Where,
+		AtS: f.AtS, ForS: f.ForS, Evidence: report.Evidence(f.Evidence), Restored: f.Restored,
+	}
+}
+
+// safety is what the rehearsal owes beside its figures: it ran whole, put everything back and left nothing running.
+func (r *Rehearsal) safety(out outcome, l ledger) []report.Check {
+	whole := report.Check{Name: "the event ran to its end", Pass: out.interrupted == "", Detail: fmt.Sprintf("%s on the air", out.ran.Round(time.Second))}
+	if !whole.Pass {
+		whole.Detail = fmt.Sprintf("it ended after %s: %s", out.ran.Round(100*time.Millisecond), out.interrupted)
+	}
+	checks := []report.Check{whole}
+	for _, c := range chaos.Safety(out.faults) {
+		checks = append(checks, report.Check(c))
+	}
+
+	var ids []process.ID
+	for _, region := range r.regions {
+		ids = append(ids, region.IDs()...)
+	}
+	if len(ids) > 0 {
+		gone := report.Check{Name: "no region's process is left", Pass: r.stopped == nil, Detail: fmt.Sprintf("%d started, all ended", len(ids))}
+		if r.stopped != nil {
+			gone.Detail = r.stopped.Error()
+		}
+		left, err := process.Leftovers(ids...)
+		switch {
+		case err != nil:
+			gone.Pass, gone.Detail = false, err.Error()
+		case len(left) > 0:
+			gone.Pass, gone.Detail = false, fmt.Sprintf("%d are left, the first with pid %d", len(left), left[0].PID)
+		}
+		checks = append(checks, gone)
+	}
+
+	path := report.Check{Name: "the event path worked without a complaint", Pass: len(l.notes) == 0, Detail: fmt.Sprintf("%d events from emitter to store", l.stored)}
+	if !path.Pass {
+		path.Detail = strings.Join(l.notes, "; ")
+	}
+	return append(checks, path)
+}
+
+// forget removes what the run's folder need not keep once everything is in the store.
+func (r *Rehearsal) forget() error {
+	return errors.Join(os.RemoveAll(filepath.Join(r.folder, "kafka")), os.RemoveAll(filepath.Join(r.folder, "spool")))
+}

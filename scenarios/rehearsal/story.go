@@ -1,0 +1,87 @@
+package rehearsal
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"time"
+
+	"github.com/tminus-live/tminus/dashboards/report"
+	"github.com/tminus-live/tminus/telemetry/event"
+	"github.com/tminus-live/tminus/telemetry/qoe"
+)
+
+// maxMoments bounds the story; a run that has more to tell tells it in timeline.ndjson.
+const maxMoments = 200
+
+// story is what happened, in order, in words, from what was stored.
+func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) ([]report.Moment, error) {
+	var ms []report.Moment
+	say := func(at float64, kind, format string, args ...any) {
+		ms = append(ms, report.Moment{AtS: at, Kind: kind, Text: fmt.Sprintf(format, args...)})
+	}
+	since := func(t time.Time) float64 { return t.Sub(r.zero).Seconds() }
+
+	p := rep.Load.PlayStarts
+	say(0, "phase", "The event begins: %d play starts and %d players are on their way.", p.Intended, rep.Players.Sessions)
+	if at, rate := peak(rep.Timeline); rate > 0 {
+		say(float64(at), "viewers", "Play starts peak at %.0f a second.", rate)
+	}
+	for _, f := range rep.Faults {
+		if f.ForS > 0 {
+			say(f.AtS, "fault", "%s begins.", capital(f.Words()))
+			say(f.AtS+f.ForS, "fault", "%s is undone.", capital(f.Words()))
+		}
+		say(f.AtS+f.ForS, "evidence", "%s: %s: %s.", capital(f.Words()), f.Evidence.Status, f.Evidence.Detail)
+	}
+	err := qoe.Events(ctx, r.telemetry.db, r.id, []event.Kind{event.RegionHealth, event.TelemetryDropped}, maxMoments, func(e event.Event) error {
+		switch e.Kind {
+		case event.RegionHealth:
+			say(since(e.At), "fault", "The playback service of %s finds edge %s %s.", e.Region, e.Edge, e.Status)
+		case event.TelemetryDropped:
+			say(since(e.At), "telemetry", "%s dropped %.0f events: %s.", e.Source, e.Value, e.Detail)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	stalls, err := qoe.Stalls(ctx, r.telemetry.db, r.id)
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range stalls {
+		if i == maxMoments {
+			break
+		}
+		say(since(s.At), "viewers", "%d players served from %s stall, the longest for %.1f s.", s.Sessions, s.Region, s.LongestS)
+	}
+	if len(stalls) == 0 && rep.Players.Sessions > 0 {
+		say(out.ran.Seconds(), "viewers", "Nobody's picture stood still: %.0f s were watched, %d times a player changed edge.", rep.Players.PlayingS, rep.Players.EdgeSwitches)
+	}
+	if out.interrupted != "" {
+		say(out.ran.Seconds(), "phase", "The event ends early: %s.", out.interrupted)
+	} else {
+		say(out.ran.Seconds(), "phase", "The event ends.")
+	}
+	say(out.ran.Seconds(), "telemetry", "%d events were emitted, %d are stored.", rep.Telemetry.Emitted, rep.Telemetry.Stored)
+	sort.SliceStable(ms, func(i, j int) bool { return ms[i].AtS < ms[j].AtS })
+	return ms, nil
+}
+
+// peak is the second with the most play starts.
+func peak(tl []report.Second) (at int, rate float64) {
+	for _, s := range tl {
+		if s.PlayStarts > rate {
+			at, rate = s.T, s.PlayStarts
+		}
+	}
+	return at, rate
+}
+
+func capital(s string) string {
+	if s == "" || s[0] < 'a' || s[0] > 'z' {
+		return s
+	}
+	return string(s[0]-'a'+'A') + s[1:]
+}

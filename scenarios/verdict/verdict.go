@@ -1,0 +1,225 @@
+package verdict
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/tminus-live/tminus/dashboards/report"
+)
+
+// MaxDroppedShare is the share of intended play starts the generator may fail to send before the run no longer
+// represents the crowd that was asked for.
+const MaxDroppedShare = 0.001
+
+// Aftermath is how long after a fault's end its effects are still laid at its door: a buffer's worth of media and the
+// retries of those who failed.
+const Aftermath = 10.0 // seconds
+
+// Decide returns the verdict of a report whose figures are filled in, and the reasons for it, the most telling first.
+func Decide(r *report.Report) (verdict string, reasons []string) {
+	if unsure := doubts(r); len(unsure) > 0 {
+		return report.Inconclusive, append(unsure, misses(r)...)
+	}
+	if missed := misses(r); len(missed) > 0 {
+		return report.NoGo, missed
+	}
+	return report.Go, []string{praise(r)}
+}
+
+// ExitCode is the process exit code of a verdict: 0 GO, 99 NO-GO, 98 inconclusive.
+func ExitCode(verdict string) int {
+	switch verdict {
+	case report.Go:
+		return 0
+	case report.NoGo:
+		return 99
+	}
+	return 98
+}
+
+func doubts(r *report.Report) []string {
+	var out []string
+	if r.DurationS <= 0 {
+		out = append(out, "the event did not run to its end, so there is nothing to judge")
+	}
+	for _, f := range r.Faults {
+		switch {
+		case f.Evidence.Status == "mismatch":
+			out = append(out, fmt.Sprintf("%s of %s did not do what it should: %s", name(f), f.Where, f.Evidence.Detail))
+		case f.Evidence.Status != "confirmed":
+			out = append(out, fmt.Sprintf("nothing proves that %s of %s happened: %s", name(f), f.Where, f.Evidence.Detail))
+		case !f.Restored:
+			out = append(out, fmt.Sprintf("%s of %s was not undone", name(f), f.Where))
+		}
+	}
+	if t := r.Telemetry; t.Lost > 0 {
+		out = append(out, fmt.Sprintf("telemetry is incomplete: %d events were emitted, %d are stored, %d are lost", t.Emitted, t.Stored, t.Lost))
+	} else if t.Stored != t.Emitted {
+		out = append(out, fmt.Sprintf("telemetry does not add up: %d events were emitted and %d are stored", t.Emitted, t.Stored))
+	}
+	if p := r.Load.PlayStarts; p.Intended > 0 && float64(p.Dropped) > MaxDroppedShare*float64(p.Intended) {
+		out = append(out, fmt.Sprintf("the generator could not send %d of %d play starts in time: the crowd was smaller than asked for", p.Dropped, p.Intended))
+	}
+	for _, o := range r.Objectives {
+		if o.Samples == 0 {
+			out = append(out, fmt.Sprintf("nothing was measured for %s %s", metric(o), o.Expression))
+		}
+	}
+	for _, c := range r.Safety {
+		if !c.Pass {
+			out = append(out, fmt.Sprintf("a safety check failed: %s: %s", c.Name, c.Detail))
+		}
+	}
+	return out
+}
+
+func misses(r *report.Report) []string {
+	var out []string
+	for _, o := range r.Objectives {
+		if o.Pass || o.Samples == 0 {
+			continue
+		}
+		s := fmt.Sprintf("%s was %s, asked for %s", metric(o), figure(o.Measured, o.Unit), o.Expression)
+		if o.Note != "" {
+			s += ": " + o.Note
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func praise(r *report.Report) string {
+	s := fmt.Sprintf("all %d objectives were met", len(r.Objectives))
+	if len(r.Objectives) == 1 {
+		s = "the objective was met"
+	}
+	var survived []string
+	for _, f := range r.Faults {
+		survived = append(survived, fmt.Sprintf("%s of %s", name(f), f.Where))
+	}
+	if len(survived) > 0 {
+		s += ", through " + strings.Join(survived, " and ")
+	}
+	return s
+}
+
+// name is a fault in words: "the region crash".
+func name(f report.Fault) string {
+	if f.Model != "" {
+		return fmt.Sprintf("the %s %s", f.Fail, f.Model)
+	}
+	return "the " + f.Fail
+}
+
+func metric(o report.Objective) string {
+	if o.Where == "" {
+		return o.Metric
+	}
+	return o.Metric + "{" + o.Where + "}"
+}
+
+func figure(v float64, unit string) string {
+	s := fmt.Sprintf("%.3g", v)
+	if math.Abs(v) >= 1000 {
+		s = fmt.Sprintf("%.0f", v)
+	}
+	switch unit {
+	case "", "count":
+		return s
+	case "%":
+		return s + " %"
+	}
+	return s + " " + unit
+}
+
+// Compare reports whether measured stands to threshold as op asks; op is one of < <= > >= == !=. A measurement that is
+// not a number meets nothing.
+func Compare(measured float64, op string, threshold float64) bool {
+	switch op {
+	case "<":
+		return measured < threshold
+	case "<=":
+		return measured <= threshold
+	case ">":
+		return measured > threshold
+	case ">=":
+		return measured >= threshold
+	case "==":
+		return measured == threshold
+	case "!=":
+		return measured != threshold && !math.IsNaN(measured)
+	}
+	return false
+}
+
+// Blame points each missed objective at the fault during which (or within Aftermath of which) most of the harm was done,
+// and says so in the objective's note. An objective whose harm is spread over the run, or has no series in the
+// timeline, is left without a suspect.
+func Blame(r *report.Report) {
+	for i := range r.Objectives {
+		o := &r.Objectives[i]
+		if o.Pass || o.Samples == 0 {
+			continue
+		}
+		harm := harmOf(o)
+		if harm == nil {
+			continue
+		}
+		var total float64
+		for _, s := range r.Timeline {
+			total += harm(s)
+		}
+		if total <= 0 {
+			continue
+		}
+		var best *report.Fault
+		var bestShare float64
+		for j := range r.Faults {
+			f := &r.Faults[j]
+			var within float64
+			for _, s := range r.Timeline {
+				if t := float64(s.T); t+1 > f.AtS && t < f.AtS+f.ForS+Aftermath {
+					within += harm(s)
+				}
+			}
+			if share := within / total; share > bestShare {
+				best, bestShare = f, share
+			}
+		}
+		if best == nil || bestShare < 0.5 {
+			continue
+		}
+		o.Suspect = best.ID
+		from, to := span(r.Timeline, harm, best.AtS, best.AtS+best.ForS+Aftermath)
+		o.Note = fmt.Sprintf("%.0f %% of it fell between T+%d s and T+%d s, during %s of %s and its aftermath",
+			math.Floor(bestShare*100), from, to, name(*best), best.Where)
+	}
+}
+
+// harmOf returns what a second of the timeline adds to an objective's miss, or nil when the timeline has no such series.
+func harmOf(o *report.Objective) func(report.Second) float64 {
+	switch o.Metric {
+	case "video_start_failures", "failed_sessions", "startup_time", "play_start_time":
+		return func(s report.Second) float64 { return s.PlayFailures }
+	case "rebuffer_ratio", "rebuffer_duration":
+		return func(s report.Second) float64 { return s.RebufferRatio * s.Sessions }
+	case "live_latency":
+		limit := o.Threshold
+		return func(s report.Second) float64 { return math.Max(0, s.LiveLatencyP95S-limit) }
+	}
+	return nil
+}
+
+func span(tl []report.Second, harm func(report.Second) float64, from, to float64) (first, last int) {
+	first = -1
+	for _, s := range tl {
+		if t := float64(s.T); t+1 > from && t < to && harm(s) > 0 {
+			if first < 0 {
+				first = s.T
+			}
+			last = s.T + 1
+		}
+	}
+	return max(first, 0), last
+}
