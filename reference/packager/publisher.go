@@ -178,10 +178,11 @@ func (p *publisher) run(ctx context.Context) {
 			err = errors.New("no media segment was stored")
 		}
 		p.expire()
-		if !down && ctx.Err() == nil {
+		// Not at once: while a pipeline starts, an origin is a few tenths of a second late.
+		if !down && backoff > 2*backoffMin && ctx.Err() == nil {
 			p.log.Warn("origin does not take segments", "err", err)
+			down = true
 		}
-		down = true
 		sleep(ctx, backoff)
 		backoff = min(2*backoff, backoffMax)
 	}
@@ -288,8 +289,10 @@ func (p *publisher) publish(ctx context.Context, t *task) bool {
 		}
 		return true
 	case errors.Is(err, errRejected):
-		p.log.Warn("origin rejected a segment", "path", t.path, "err", err)
-		p.emit(t, "failed", took)
+		if !t.late { // a late one was reported when it missed its deadline
+			p.log.Warn("origin rejected a segment", "path", t.path, "err", err)
+			p.emit(t, "failed", took)
+		}
 		return true
 	case ctx.Err() != nil:
 		return false
