@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -243,5 +245,24 @@ func TestConfigReportsEverything(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not reported in %v", want, err)
 		}
+	}
+}
+
+// Everybody who clones the repository, and every binary, carries the clips.
+func TestClipsStaySmall(t *testing.T) {
+	files, err := filepath.Glob("clips/*.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := int64(0)
+	for _, f := range files {
+		info, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += info.Size()
+	}
+	if total > 6_000_000 {
+		t.Errorf("the clips take %d bytes, more than 6 MB", total)
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -442,5 +444,58 @@ func TestConfigReportsEverything(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not reported in %v", want, err)
 		}
+	}
+}
+
+// Over real sockets: what an origin receives is what the listener serves, and it comes from the region's address.
+func TestPublishesOverSocketsFromTheRegionsAddress(t *testing.T) {
+	type put struct {
+		path, from, mime, pipeline string
+		body                       []byte
+	}
+	got := make(chan put, 64)
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || r.ContentLength != int64(len(body)) {
+			t.Errorf("%s: %d bytes of %d, %v", r.URL.Path, len(body), r.ContentLength, err)
+		}
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		got <- put{r.URL.Path, host, r.Header.Get("Content-Type"), r.Header.Get(HeaderPipeline), body}
+		w.WriteHeader(http.StatusCreated)
+	}))
+	defer origin.Close()
+	l := sports(t)
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 9, 3)}}
+	p, err := New(Config{
+		Event: "ev", Pipeline: "us-east", Timeline: timeline.Default, Ladder: l, Addr: "127.0.0.1:0",
+		Origins: []Origin{{Name: "us-west", URL: origin.URL}}, Dial: dialer.DialContext,
+		Now: func() time.Time { return timeline.Default.End(present) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	p.Publish(l.Segment(present))
+	deadline := time.After(10 * time.Second)
+	seen := map[string]bool{}
+	for len(seen) < 2*len(l.Renditions()) {
+		select {
+		case put := <-got:
+			seen[put.path] = true
+			if o := p.store.get(put.path); o == nil || !bytes.Equal(o.body, put.body) || o.mime != put.mime {
+				t.Errorf("%s: the origin has something else than the packager", put.path)
+			}
+			if put.from != "127.0.9.3" || put.pipeline != "us-east" {
+				t.Errorf("%s came from %s, pipeline %s", put.path, put.from, put.pipeline)
+			}
+		case <-deadline:
+			t.Fatalf("only %d objects arrived", len(seen))
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
