@@ -285,36 +285,49 @@ func readMessage(r *kgo.Record, run string, partition int) (m Message, err error
 }
 
 // OffsetAt is the offset of the first message of a partition at or after t, or the partition's end where there is none.
+// The zero time means the partition's beginning.
 func (c *Client) OffsetAt(ctx context.Context, partition int, t time.Time) (int64, error) {
-	at := kgo.TimeOffsetOf(partition, t)
 	if t.IsZero() {
-		at = kgo.FirstOffsetOf(partition)
+		offset, _, err := c.listOffset(ctx, kgo.FirstOffsetOf(partition), partition)
+		return offset, err
 	}
-	// Asked one by one: the client mixes up several answers about one partition.
-	for _, ask := range []kgo.OffsetRequest{at, kgo.LastOffsetOf(partition)} {
-		res, err := c.client.ListOffsets(ctx, &kgo.ListOffsetsRequest{Topics: map[string][]kgo.OffsetRequest{c.cfg.Topic: {ask}}})
-		if err != nil {
-			return 0, fmt.Errorf("offsets of the topic %s of Kafka at %s: %w", c.cfg.Topic, c.cfg.Address, err)
-		}
-		for _, p := range res.Topics[c.cfg.Topic] {
-			if p.Partition != partition {
-				continue
-			}
-			if p.Error != nil {
-				return 0, fmt.Errorf("offsets of partition %d of the topic %s of Kafka at %s: %w", partition, c.cfg.Topic, c.cfg.Address, p.Error)
-			}
-			switch ask.Timestamp {
-			case kgo.FirstOffset:
-				return p.FirstOffset, nil
-			case kgo.LastOffset:
-				return p.LastOffset, nil
-			}
-			for o := range p.Offsets {
-				if o >= 0 {
-					return o, nil
-				}
-			}
-		}
+	// The end is asked first: what arrives between the two questions must not be skipped.
+	end, _, err := c.listOffset(ctx, kgo.LastOffsetOf(partition), partition)
+	if err != nil {
+		return 0, err
 	}
-	return 0, fmt.Errorf("Kafka at %s has no partition %d of the topic %s", c.cfg.Address, partition, c.cfg.Topic)
+	offset, found, err := c.listOffset(ctx, kgo.TimeOffsetOf(partition, t), partition)
+	if err != nil || found {
+		return offset, err
+	}
+	return end, nil
+}
+
+// listOffset asks for one offset; found is false where no message is as late as the time asked for.
+func (c *Client) listOffset(ctx context.Context, ask kgo.OffsetRequest, partition int) (offset int64, found bool, err error) {
+	res, err := c.client.ListOffsets(ctx, &kgo.ListOffsetsRequest{Topics: map[string][]kgo.OffsetRequest{c.cfg.Topic: {ask}}})
+	if err != nil {
+		return 0, false, fmt.Errorf("offsets of the topic %s of Kafka at %s: %w", c.cfg.Topic, c.cfg.Address, err)
+	}
+	for _, p := range res.Topics[c.cfg.Topic] {
+		if p.Partition != partition {
+			continue
+		}
+		if p.Error != nil {
+			return 0, false, fmt.Errorf("offsets of partition %d of the topic %s of Kafka at %s: %w", partition, c.cfg.Topic, c.cfg.Address, p.Error)
+		}
+		switch ask.Timestamp {
+		case kgo.FirstOffset:
+			return p.FirstOffset, true, nil
+		case kgo.LastOffset:
+			return p.LastOffset, true, nil
+		}
+		for o := range p.Offsets {
+			if o >= 0 {
+				return o, true, nil
+			}
+		}
+		return 0, false, nil
+	}
+	return 0, false, fmt.Errorf("Kafka at %s has no partition %d of the topic %s", c.cfg.Address, partition, c.cfg.Topic)
 }
