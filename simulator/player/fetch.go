@@ -14,7 +14,7 @@ import (
 // Pacing of retries and look-aheads.
 const (
 	firstPause   = 250 * time.Millisecond // after every path has failed, doubling
-	maxPause     = 4 * time.Second
+	maxPause     = 2 * time.Second
 	maxAhead     = 30 * time.Second // media in hand beyond which nothing is fetched
 	startingIdle = 1500 * time.Millisecond
 	abandonAfter = 500 * time.Millisecond
@@ -279,7 +279,7 @@ func (p *Player) adapt(t *track) {
 		s.ladder = append(s.ladder, rung{r, t.bits(r)})
 	}
 	for _, o := range p.tracks {
-		if o != t {
+		if o != t && p.pres.Format == stream.DASH { // an HLS variant's BANDWIDTH counts its sound in
 			s.spare += o.bits(o.rendition())
 		}
 	}
@@ -476,7 +476,7 @@ func (p *Player) pathFailed(f *flight, why string, atLeast time.Duration) {
 	p.failed(f, why)
 	p.strike(f.path, f.sent, why, atLeast)
 	pause := time.Duration(0)
-	if p.current.resting(p.now) { // there is no better one
+	if p.via(t).resting(p.now) { // there is no better one
 		t.rounds++
 		pause = p.jitter(min(firstPause<<min(t.rounds, 5), maxPause))
 	}

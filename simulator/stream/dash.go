@@ -278,6 +278,7 @@ type template struct {
 	timescale   uint32
 	duration    uint64
 	start       uint64 // @startNumber
+	last        uint64 // @endNumber; 0: open
 	pto         uint64
 	early       time.Duration
 	timeline    []*mpd.S
@@ -306,6 +307,9 @@ func inherit(levels ...*mpd.SegmentTemplateType) (template, bool) {
 		}
 		if l.StartNumber != nil {
 			t.start = uint64(*l.StartNumber)
+		}
+		if l.EndNumber != nil {
+			t.last = uint64(*l.EndNumber)
 		}
 		if l.PresentationTimeOffset != nil {
 			t.pto = *l.PresentationTimeOffset
@@ -521,6 +525,11 @@ func (d *dash) addPieces(x *Index, p period, era int, v version, b baseURL, budg
 	pc := piece{begin: begin, end: end, era: era, naming: n,
 		rule: rule{first: t.start, media: t.pto, d: t.duration, timescale: t.timescale, early: t.early + b.early}}
 	if !t.listed {
+		if t.last > 0 && t.last >= t.start {
+			if e := pc.rule.start(begin, t.last-t.start+1); end.IsZero() || e.Before(end) {
+				pc.end = e
+			}
+		}
 		x.Target = max(x.Target, pc.rule.length())
 		x.pieces = append(x.pieces, pc)
 		return nil
@@ -566,6 +575,9 @@ func (d *dash) addPieces(x *Index, p period, era int, v version, b baseURL, budg
 			}
 		}
 		for k := 0; k <= repeat; k++ {
+			if t.last > 0 && number > t.last {
+				break
+			}
 			if *budget--; *budget < 0 || len(pc.entries) >= maxSegments {
 				return fmt.Errorf("SegmentTimeline: %w: more than %d segments", ErrMalformed, maxSegments)
 			}
