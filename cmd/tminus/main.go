@@ -7,11 +7,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tminus-live/tminus/scenarios/process"
+	"github.com/tminus-live/tminus/scenarios/spec"
 )
 
 // Exit statuses beside the verdict's (0, 98, 99).
@@ -62,8 +64,12 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if !errors.As(err, &e) {
 		e = exit{exitError, err}
 	}
-	if e.err != nil {
-		fmt.Fprintf(stderr, "tminus: %v\n", e.err)
+	var mistakes *spec.Errors
+	switch {
+	case errors.As(err, &mistakes):
+		fmt.Fprintln(stderr, mistakes) // file:line:col first, for editors and CI to pick up
+	case e.err != nil:
+		fmt.Fprintf(stderr, "tminus: %s\n", strings.ReplaceAll(e.err.Error(), "\n", "; "))
 	}
 	return e.status
 }

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -111,6 +110,6 @@ var _ = Describe("A missing part", Label("input"), func() {
 			Expect(err).NotTo(HaveOccurred(), string(out))
 		})
 		res := run(ctx, dir, "rehearse", "--json", "--port", strconv.Itoa(freePort()))
-		expectSentence(res, exitError, "space", filepath.Join("runs", ""))
+		expectSentence(res, exitError, "no space", "runs", "2 MB")
 	}, SpecTimeout(3*time.Minute))
 })

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/tminus-live/tminus/chaos"
@@ -78,7 +79,25 @@ func New(cfg Config, now time.Time) (*Rehearsal, error) {
 	if err := os.MkdirAll(r.folder, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the run's folder: %w", err)
 	}
+	if err := room(r.folder); err != nil {
+		return nil, err
+	}
 	return r, nil
+}
+
+// minFree is the free disk space that a run starts with: the store, the spool and the report of some minutes.
+const minFree = 256 << 20
+
+// room says whether the file system that holds folder has space for a run.
+func room(folder string) error {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(folder, &fs); err != nil {
+		return fmt.Errorf("cannot tell how much disk space is left for %s: %w", folder, err)
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < minFree {
+		return fmt.Errorf("no space for a run in %s: %d MB are free and it starts with %d MB; free some space or choose another folder with --runs", folder, free>>20, minFree>>20)
+	}
+	return nil
 }
 
 // Folder is the run's folder: report, timeline and logs.

@@ -122,7 +122,7 @@ func faultReport(f chaos.Result) report.Fault {
 func (r *Rehearsal) safety(out outcome, l ledger) []report.Check {
 	whole := report.Check{Name: "the event ran to its end", Pass: out.interrupted == "", Detail: fmt.Sprintf("%s on the air", out.ran.Round(time.Second))}
 	if !whole.Pass {
-		whole.Detail = fmt.Sprintf("it ended after %s: %s", out.ran.Round(100*time.Millisecond), out.interrupted)
+		whole.Detail = fmt.Sprintf("the event ended after %s of %s: %s", out.ran.Round(100*time.Millisecond), r.cfg.Scenario.Event.Duration, out.interrupted)
 	}
 	checks := []report.Check{whole}
 	for _, c := range chaos.Safety(out.faults) {

@@ -3,6 +3,7 @@ package rehearsal
 import (
 	"context"
 	"fmt"
+	"math"
 	"sort"
 	"time"
 
@@ -23,7 +24,7 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 	since := func(t time.Time) float64 { return t.Sub(r.zero).Seconds() }
 
 	p := rep.Load.PlayStarts
-	say(0, "phase", "The event begins: %d play starts and %d players are on their way.", p.Intended, rep.Players.Sessions)
+	say(0, "phase", "The event begins: %d play starts are due, %d players watch to the end.", p.Intended, r.cfg.Scenario.Audience.Players)
 	if at, rate := peak(rep.Timeline); rate > 0 {
 		say(float64(at), "viewers", "Play starts peak at %.0f a second.", rate)
 	}
@@ -50,11 +51,13 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 	if err != nil {
 		return nil, err
 	}
-	for i, s := range stalls {
-		if i == maxMoments {
-			break
+	for _, w := range waves(stalls) {
+		at := since(w.from)
+		if w.stalls == 1 {
+			say(at, "viewers", "A picture stands still for %.1f s.", w.longestS)
+		} else {
+			say(at, "viewers", "Pictures stand still: %d stalls begin within %.0f s, the longest lasts %.1f s.", w.stalls, math.Ceil(w.to.Sub(w.from).Seconds()+1), w.longestS)
 		}
-		say(since(s.At), "viewers", "%d players served from %s stall, the longest for %.1f s.", s.Sessions, s.Region, s.LongestS)
 	}
 	if len(stalls) == 0 && rep.Players.Sessions > 0 {
 		say(out.ran.Seconds(), "viewers", "Nobody's picture stood still: %.0f s were watched, %d times a player changed edge.", rep.Players.PlayingS, rep.Players.EdgeSwitches)
@@ -67,6 +70,34 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 	say(out.ran.Seconds(), "telemetry", "%d events were emitted, %d are stored.", rep.Telemetry.Emitted, rep.Telemetry.Stored)
 	sort.SliceStable(ms, func(i, j int) bool { return ms[i].AtS < ms[j].AtS })
 	return ms, nil
+}
+
+// wave is stalls that follow one another closely: one thing to tell.
+type wave struct {
+	from, to time.Time
+	stalls   uint64
+	longestS float64
+}
+
+// waves joins stalls that begin within waveGap of each other. What is shorter than anybody sees is not told.
+func waves(stalls []qoe.Stall) []wave {
+	const (
+		waveGap = 10 * time.Second
+		visible = 0.1 // seconds
+	)
+	var ws []wave
+	for _, s := range stalls {
+		if s.LongestS < visible {
+			continue
+		}
+		if n := len(ws); n > 0 && s.At.Sub(ws[n-1].to) <= waveGap {
+			w := &ws[n-1]
+			w.to, w.stalls, w.longestS = s.At, w.stalls+s.Sessions, max(w.longestS, s.LongestS)
+			continue
+		}
+		ws = append(ws, wave{s.At, s.At, s.Sessions, s.LongestS})
+	}
+	return ws[:min(len(ws), maxMoments)]
 }
 
 // peak is the second with the most play starts.

@@ -1,6 +1,7 @@
 package verdict
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -43,6 +44,11 @@ func doubts(r *report.Report) []string {
 	if r.DurationS <= 0 {
 		out = append(out, "the event did not run to its end, so there is nothing to judge")
 	}
+	for _, c := range r.Safety {
+		if !c.Pass {
+			out = append(out, cmp.Or(c.Detail, "it does not hold that "+c.Name))
+		}
+	}
 	for _, f := range r.Faults {
 		switch {
 		case f.Evidence.Status == "mismatch":
@@ -64,11 +70,6 @@ func doubts(r *report.Report) []string {
 	for _, o := range r.Objectives {
 		if o.Samples == 0 {
 			out = append(out, fmt.Sprintf("nothing was measured for %s %s", metric(o), o.Expression))
-		}
-	}
-	for _, c := range r.Safety {
-		if !c.Pass {
-			out = append(out, fmt.Sprintf("a safety check failed: %s: %s", c.Name, c.Detail))
 		}
 	}
 	return out
