@@ -32,6 +32,7 @@ const (
 	requestTimeout = 10 * time.Second
 	fetchWait      = 250 * time.Millisecond
 	fetchBytes     = 4 << 20
+	leaderWait     = 50 * time.Millisecond
 )
 
 // ErrUnreachable is wrapped by the errors of Check and EnsureTopic when no broker answers.
@@ -136,7 +137,7 @@ func (c *Client) EnsureTopic(ctx context.Context) error {
 		err = res.Errors[c.cfg.Topic]
 	}
 	if err != nil && !errors.Is(err, kgo.TopicAlreadyExists) {
-		return fmt.Errorf("Kafka at %s does not let us make the topic %s: %w", c.cfg.Address, c.cfg.Topic, err)
+		return fmt.Errorf("making the topic %s in Kafka at %s: %w", c.cfg.Topic, c.cfg.Address, err)
 	}
 	for {
 		n, err := c.countPartitions(ctx)
@@ -181,7 +182,7 @@ func (c *Client) countPartitions(ctx context.Context) (int, error) {
 			return n, nil
 		}
 	}
-	return 0, fmt.Errorf("Kafka at %s has no topic %s", c.cfg.Address, c.cfg.Topic)
+	return 0, fmt.Errorf("there is no topic %s in Kafka at %s", c.cfg.Topic, c.cfg.Address)
 }
 
 // Publish sends values, in order, as messages of one source, and returns when all in-sync replicas have them. After an
@@ -202,19 +203,34 @@ func (c *Client) Publish(ctx context.Context, run, source string, values [][]byt
 	for i, v := range values {
 		records[i] = kgo.Record{Key: kgo.NewBytes(key), Value: kgo.NewBytes(v), Headers: headers}
 	}
-	res, err := c.client.Produce(ctx, &kgo.ProduceRequest{
-		Topic:        c.cfg.Topic,
-		Partition:    int(h.Sum32() % uint32(n)),
-		RequiredAcks: kgo.RequireAll,
-		Records:      kgo.NewRecordReader(records...),
-	})
-	if err == nil {
-		err = res.Error
+	partition := int(h.Sum32() % uint32(n))
+	for {
+		res, err := c.client.Produce(ctx, &kgo.ProduceRequest{
+			Topic:        c.cfg.Topic,
+			Partition:    partition,
+			RequiredAcks: kgo.RequireAll,
+			Records:      kgo.NewRecordReader(records...),
+		})
+		if err == nil {
+			err = res.Error
+		}
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("publishing %d messages of %s to Kafka at %s: %w", len(values), source, c.cfg.Address, err)
+		if !errors.Is(err, kgo.NotLeaderForPartition) && !errors.Is(err, kgo.LeaderNotAvailable) && !errors.Is(err, kgo.UnknownTopicOrPartition) {
+			return err
+		}
+		// Nothing was written: a leader is being chosen, or is new and does not know yet. Records are read once.
+		for i, v := range values {
+			records[i].Key, records[i].Value = kgo.NewBytes(key), kgo.NewBytes(v)
+		}
+		select {
+		case <-time.After(leaderWait):
+		case <-ctx.Done():
+			return err
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("Kafka at %s did not take %d messages of %s: %w", c.cfg.Address, len(values), source, err)
-	}
-	return nil
 }
 
 // Message is one message read.
@@ -329,5 +345,5 @@ func (c *Client) listOffset(ctx context.Context, ask kgo.OffsetRequest, partitio
 		}
 		return 0, false, nil
 	}
-	return 0, false, fmt.Errorf("Kafka at %s has no partition %d of the topic %s", c.cfg.Address, partition, c.cfg.Topic)
+	return 0, false, fmt.Errorf("there is no partition %d of the topic %s in Kafka at %s", partition, c.cfg.Topic, c.cfg.Address)
 }

@@ -274,7 +274,7 @@ func TestDiskFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	disk := &fullDisk{WriteCloser: e.flushed.file.(io.WriteCloser), room: 777}
+	disk := &fullDisk{WriteCloser: e.flushed.file, room: 777}
 	e.flushed.file = disk
 	stop := run(e)
 	until(t, "drops", func() bool {
@@ -306,7 +306,7 @@ func TestDiskStaysFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.flushed.file = &fullDisk{WriteCloser: e.flushed.file.(io.WriteCloser), room: 300}
+	e.flushed.file = &fullDisk{WriteCloser: e.flushed.file, room: 300}
 	stop := run(e)
 	for range 10 {
 		e.Emit(event.Event{Kind: event.PlayStart})

@@ -34,7 +34,7 @@ func libs() (string, error) {
 	}
 	jars, err := filepath.Glob(filepath.Join(home, "libs", "kafka_*.jar"))
 	if err != nil || len(jars) == 0 {
-		return "", fmt.Errorf("Apache Kafka is not installed in %s: run `make setup`", home)
+		return "", fmt.Errorf("no Apache Kafka is installed in %s: run `make setup`", home)
 	}
 	if _, err := exec.LookPath("java"); err != nil {
 		return "", fmt.Errorf("java is not installed: install a Java runtime, 17 or later")
@@ -129,10 +129,10 @@ num.io.threads=2
 		}
 		select {
 		case err := <-ended:
-			return "", fmt.Errorf("Kafka ended: %w\n%s", err, log.Bytes())
+			return "", fmt.Errorf("the broker ended: %w\n%s", err, log.Bytes())
 		case <-deadline:
 			stop()
-			return "", fmt.Errorf("Kafka did not answer within 90 s\n%s", log.Bytes())
+			return "", fmt.Errorf("the broker did not answer within 90 s\n%s", log.Bytes())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
