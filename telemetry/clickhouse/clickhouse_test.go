@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -65,9 +66,29 @@ func TestInsertAndRead(t *testing.T) {
 func TestUnreachable(t *testing.T) {
 	for _, address := range []string{"http://127.0.0.1:1", "clickhouse://u:secret@127.0.0.1:1/db", "127.0.0.1:1"} {
 		_, err := clickhouse.Open(context.Background(), address)
-		if !errors.Is(err, clickhouse.ErrUnreachable) || !strings.Contains(err.Error(), "127.0.0.1:1") || strings.Contains(err.Error(), "secret") {
+		if !errors.Is(err, clickhouse.ErrUnreachable) || !strings.Contains(err.Error(), "127.0.0.1:1") || strings.Contains(err.Error(), "secret") ||
+			!strings.HasSuffix(err.Error(), "127.0.0.1:1: connect: connection refused") {
 			t.Errorf("%s: %v", address, err)
 		}
+	}
+}
+
+func TestNoAnswer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	for _, scheme := range []string{"http://", "clickhouse://"} {
+		t.Run(scheme, func(t *testing.T) {
+			t.Parallel()
+			before := time.Now()
+			_, err := clickhouse.Open(context.Background(), scheme+l.Addr().String())
+			want := "cannot reach ClickHouse at " + scheme + l.Addr().String() + ": no answer in time"
+			if !errors.Is(err, clickhouse.ErrUnreachable) || err.Error() != want || time.Since(before) > 8*time.Second {
+				t.Errorf("after %s: %v", time.Since(before), err)
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"regexp"
 	"strings"
@@ -118,9 +119,22 @@ func (db *DB) ping(ctx context.Context, opt *ch.Options) error {
 	}
 	defer conn.Close()
 	if err := conn.Ping(ctx); err != nil {
-		return fmt.Errorf("%w at %s: %w", ErrUnreachable, db.address, err)
+		return fmt.Errorf("%w at %s: %w", ErrUnreachable, db.address, plain(err))
 	}
 	return nil
+}
+
+// plain takes the part of a connection's error that a person can act on out of its wrapping.
+func plain(err error) error {
+	var timeout net.Error
+	if errors.Is(err, ch.ErrAcquireConnTimeout) || errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &timeout) && timeout.Timeout()) {
+		return errors.New("no answer in time")
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op
+	}
+	return err
 }
 
 // Close ends the connections.

@@ -162,11 +162,13 @@ type batch struct {
 	duplicates uint64
 	malformed  uint64
 	offsets    map[int]span // first and last of each partition
+	tries      int
+	swallowed  int // how often the store knew the token and did not have the rows
 }
 
 func (b *batch) reset() {
 	b.rows.Reset()
-	b.duplicates, b.malformed = 0, 0
+	b.duplicates, b.malformed, b.tries, b.swallowed = 0, 0, 0, 0
 	clear(b.offsets)
 }
 
@@ -282,16 +284,65 @@ func (g *Ingester) add(b *batch, m kafka.Message, decoder *event.Decoder) error 
 	return nil
 }
 
+// store puts the batch into the store, and returns nil only when it is there. After an error it may be there, may
+// still be on its way, or may never come: the token keeps a second one out, and counting tells the rest. (A store
+// that was killed may know the token and not have the rows.)
 func (g *Ingester) store(ctx context.Context, b *batch) error {
-	if err := g.cfg.DB.Insert(ctx, &b.rows, b.token(g.cfg.Run, g.cfg.Client.Topic()), g.cfg.Now()); err != nil {
+	again := b.tries > 0
+	if again {
+		there, err := g.isStored(ctx, b)
+		if err != nil {
+			return err
+		}
+		if there {
+			g.note(b)
+			return nil
+		}
+	}
+	b.tries++
+	token := b.token(g.cfg.Run, g.cfg.Client.Topic())
+	if b.swallowed > 0 {
+		token += fmt.Sprint(" again ", b.swallowed)
+	}
+	if err := g.cfg.DB.Insert(ctx, &b.rows, token, g.cfg.Now()); err != nil {
 		return err
 	}
+	if again {
+		there, err := g.isStored(ctx, b)
+		if err != nil {
+			return err
+		}
+		if !there {
+			b.swallowed++
+			return fmt.Errorf("the store took %d events for a repetition and does not have them", b.rows.Len())
+		}
+	}
+	g.note(b)
+	return nil
+}
+
+func (g *Ingester) isStored(ctx context.Context, b *batch) (bool, error) {
+	var n uint64
+	for p, offsets := range b.offsets {
+		var here uint64
+		err := g.cfg.DB.QueryRow(ctx, `SELECT count() FROM events WHERE run = {run:String} AND topic = {topic:String}
+				AND partition = {partition:UInt32} AND offset BETWEEN {lo:UInt64} AND {hi:UInt64}`,
+			clickhouse.Named("run", g.cfg.Run), clickhouse.Named("topic", g.cfg.Client.Topic()), clickhouse.Named("partition", fmt.Sprint(p)),
+			clickhouse.Named("lo", fmt.Sprint(offsets.lo)), clickhouse.Named("hi", fmt.Sprint(offsets.hi))).Scan(&here)
+		if err != nil {
+			return false, fmt.Errorf("asking whether a batch is stored: %w", err)
+		}
+		n += here
+	}
+	return n == uint64(b.rows.Len()), nil
+}
+
+func (g *Ingester) note(b *batch) {
 	g.update(func(s *Stats) {
 		s.Stored += uint64(b.rows.Len())
 		s.Duplicates += b.duplicates
 		s.Malformed += b.malformed
 	})
-	return nil
 }
 
 // fetch reads one partition from offset on.

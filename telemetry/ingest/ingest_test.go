@@ -240,6 +240,47 @@ func TestBrokerAwayInTheMiddle(t *testing.T) {
 	wantExactlyOnce(t, db, dir, "r")
 }
 
+func TestStoreKilledInTheMiddle(t *testing.T) {
+	address, _ := broker(t, t.TempDir(), "127.0.0.1:0")
+	storeDir, dir := t.TempDir(), t.TempDir()
+	p := chtest.Start(t, storeDir)
+	db, err := clickhouse.Open(t.Context(), p.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	c := client(t, address)
+	g, err := ingest.New(ingest.Config{Client: c, DB: db, Run: "r", Rows: 50, Every: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	background(t, g.Run)
+	e, err := spool.Open(spool.Config{Dir: dir, Run: "r", Source: "s#1", Publisher: c, FlushEvery: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := background(t, e.Run)
+	emitted := uint64(0)
+	for range 3 {
+		for range 40 { // small batches, so that the kill hits one on its way
+			emit(e, 50)
+			emitted += 50
+			for deadline := time.Now().Add(20 * time.Second); e.Counts().Acked+200 < emitted; {
+				if time.Now().After(deadline) {
+					t.Fatalf("%+v of %d", e.Counts(), emitted)
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}
+		p.Process.Kill()
+		p.Wait()
+		p = chtest.StartAt(t, storeDir, strings.TrimPrefix(p.URL, "http://"))
+	}
+	wait(t, g, emitted)
+	stop()
+	wantExactlyOnce(t, db, dir, "r")
+}
+
 func TestWaitSaysHowManyAreMissing(t *testing.T) {
 	address, _ := broker(t, t.TempDir(), "127.0.0.1:0")
 	g, _ := ingester(t, client(t, address), openDB(t), "r", time.Time{})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -142,6 +143,20 @@ func TestUnreachable(t *testing.T) {
 	}
 	if err := c.Publish(t.Context(), "r", "s", [][]byte{[]byte("a")}); err == nil {
 		t.Error("published to nobody")
+	}
+}
+
+func TestNoAnswer(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	before := time.Now()
+	err = client(t, l.Addr().String()).Check(t.Context())
+	if want := "cannot reach Kafka at " + l.Addr().String() + ": no answer in time"; err == nil || err.Error() != want || time.Since(before) > 8*time.Second {
+		t.Errorf("after %s: %v", time.Since(before), err)
 	}
 }
 

@@ -3,6 +3,7 @@ package qoe_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 	"strings"
@@ -282,4 +283,20 @@ func TestExportIsEveryEventInOrder(t *testing.T) {
 	if !bytes.Equal(out.Bytes(), want.Bytes()) {
 		t.Errorf("got\n%s\nwant\n%s", &out, &want)
 	}
+}
+
+func BenchmarkExport(b *testing.B) {
+	db := open(b)
+	var events []event.Event
+	for i := range 200_000 {
+		events = append(events, event.Event{Run: "r", Source: "s", Seq: uint64(i + 1), At: at(float64(i) / 1000), Written: start, Kind: event.Heartbeat,
+			Session: fmt.Sprint("s", i%1000), State: "playing", PlayingMS: 1000, LatencyMS: 5000})
+	}
+	store(b, db, events)
+	for b.Loop() {
+		if n, err := qoe.Export(b.Context(), db, "r", io.Discard); err != nil || n != uint64(len(events)) {
+			b.Fatal(n, err)
+		}
+	}
+	b.ReportMetric(float64(len(events)*b.N)/b.Elapsed().Seconds(), "events/s")
 }

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -593,6 +592,3 @@ func messages(lines []byte) (values [][]byte) {
 	}
 	return values
 }
-
-// ValidSource says whether a name can be a Source.
-func ValidSource(s string) bool { return s != "" && len(s) <= maxSource && !strings.ContainsRune(s, 0) }

@@ -1,4 +1,3 @@
-// Package chtest gives tests an embedded ClickHouse: a child process of the test binary with the engine in it.
 package chtest
 
 import (
@@ -14,7 +13,10 @@ import (
 	"github.com/tminus-live/tminus/telemetry/clickhouse/engine"
 )
 
-const childEnv = "TMINUS_TEST_CLICKHOUSE_DIR"
+const (
+	childEnv = "TMINUS_TEST_CLICKHOUSE_DIR"
+	addrEnv  = "TMINUS_TEST_CLICKHOUSE_ADDR"
+)
 
 // Main is for TestMain: it serves the engine where this process was started to do so, and runs the tests otherwise.
 func Main(m *testing.M) {
@@ -25,7 +27,7 @@ func Main(m *testing.M) {
 }
 
 func serve(dir string) {
-	s, err := engine.Listen(engine.Config{Dir: dir, Addr: "127.0.0.1:0"})
+	s, err := engine.Listen(engine.Config{Dir: dir, Addr: os.Getenv(addrEnv)})
 	if err != nil {
 		fmt.Println("failed:", err)
 		os.Exit(1)
@@ -51,7 +53,10 @@ type Process struct {
 
 // Start runs an engine on dir until the test ends. Without the engine's library it skips the test, or fails it where
 // CI is set: make setup installs it.
-func Start(t testing.TB, dir string) *Process {
+func Start(t testing.TB, dir string) *Process { return StartAt(t, dir, "127.0.0.1:0") }
+
+// StartAt is Start on an address: that of an engine that was killed.
+func StartAt(t testing.TB, dir, addr string) *Process {
 	t.Helper()
 	if _, err := engine.FindLib(); err != nil {
 		if os.Getenv("CI") != "" {
@@ -60,7 +65,7 @@ func Start(t testing.TB, dir string) *Process {
 		t.Skip("SKIPPED, NOT TESTED: ", err)
 	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+dir)
+	cmd.Env = append(os.Environ(), childEnv+"="+dir, addrEnv+"="+addr)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
