@@ -41,7 +41,7 @@ free_mb=$(df -Pm "$root" | awk 'NR==2 {print $4}')
 tmp=$(mktemp -d "$root/.new-XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 say "downloading $package $version (once for all clones; 566 MB unpacked) to $dir"
-(cd "$tmp" && npm pack --silent --cache "$tmp/npm" "$package@$version" >"$tmp/name" 2>"$tmp/npm.log" 9>&-) ||
+(cd "$tmp" && npm pack --loglevel error --cache "$tmp/npm" "$package@$version" >"$tmp/name" 2>"$tmp/npm.log" 9>&-) ||
 	die "npm could not fetch $package@$version: check that npm reaches its registry ($(grep -v '^npm warn' "$tmp/npm.log" | head -n 1))"
 mkdir "$tmp/whole"
 tar -xzf "$tmp/$(tail -n 1 "$tmp/name")" -C "$tmp/whole" --strip-components=1 9>&- || die "cannot unpack $package: is the disk full?"
