@@ -245,7 +245,13 @@ func (p *Player) liveTarget() (time.Time, bool) {
 	var to time.Time
 	if d := p.pres.Delay; d > 0 {
 		to = p.now.Add(-d)
-		if latest := edge.Add(-x.Target); to.After(latest) {
+		// A delay of one segment, as ffmpeg suggests, leaves nothing in hand while the next is fetched; and a manifest that
+		// must be polled first tells of a segment up to another one late.
+		least := 2 * x.Target
+		if p.pres.Refresh > 0 {
+			least += min(x.Target, p.pres.Refresh)
+		}
+		if latest := edge.Add(-least); to.After(latest) {
 			to = latest
 		}
 	} else {
