@@ -27,6 +27,10 @@ type steeredMPD struct {
 // for all time which URL is due when, so a player fetches it once. Every edge is a BaseURL, in steering order, so that
 // a player fails over on its own; every edge is also a clock (UTCTiming http-iso).
 //
+// The clock is the epoch (AST = epoch, one Period at PT0S, no presentation time offset: DASH-IF live media ingest v1.2,
+// interface 1), so that segment n is number n and media time is wall-clock time. ffmpeg 5.1 asks for segments of the last
+// century under any other AST together with an offset.
+//
 // Two things are left out because players do worse with them. A relative BaseURL keeps dash.js 5.2 from failing over to the
 // next one, so all are absolute, whatever Options.Relative says. ServiceDescription/Latency makes shaka-player 5.2 play at
 // 0.95x and fall ever further behind suggestedPresentationDelay.
@@ -37,14 +41,14 @@ func DASH(s Stream, opt Options) ([]byte, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
-	if s.First > math.MaxUint32 || s.Last > math.MaxUint32 {
-		return nil, fmt.Errorf("stream %s: segment numbers %d to %d do not fit an MPD", s.Event, s.First, s.Last)
+	if s.Last > math.MaxUint32 {
+		return nil, fmt.Errorf("stream %s: segment number %d does not fit an MPD", s.Event, s.Last)
 	}
 	doc := mpd.NewMPD(mpd.DYNAMIC_TYPE)
 	doc.Id = s.Event
 	doc.Profiles = "urn:mpeg:dash:profile:isoff-live:2011,urn:mpeg:dash:profile:cmaf:2019"
-	doc.AvailabilityStartTime = dateTime(s.Timeline.Start(s.First))
-	doc.PublishTime = doc.AvailabilityStartTime
+	doc.AvailabilityStartTime = dateTime(s.Timeline.Start(0))
+	doc.PublishTime = doc.AvailabilityStartTime // it has been true since
 	doc.MinBufferTime = duration(s.Timeline.Duration)
 	doc.MaxSegmentDuration = duration(s.Timeline.Duration)
 	doc.SuggestedPresentationDelay = duration(opt.delay())
@@ -125,11 +129,10 @@ func template(s Stream, opt Options, timescale uint32) *mpd.SegmentTemplateType 
 	t := mpd.NewSegmentTemplate()
 	t.SetTimescale(timescale)
 	t.Duration = mpd.Ptr(uint32(s.Timeline.DecodeTime(1, timescale)))
-	t.StartNumber = mpd.Ptr(uint32(s.First))
+	t.StartNumber = mpd.Ptr(uint32(0))
 	if s.Last != 0 {
 		t.EndNumber = mpd.Ptr(uint32(s.Last))
 	}
-	t.PresentationTimeOffset = mpd.Ptr(s.Timeline.DecodeTime(s.First, timescale))
 	t.Initialization = opt.query("$RepresentationID$/init.mp4")
 	t.Media = opt.query("$RepresentationID$/$Number$.m4s")
 	return t

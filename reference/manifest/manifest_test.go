@@ -127,9 +127,12 @@ func TestMPDTemplateAgreesWithTheTimeline(t *testing.T) {
 			if n != s.Timeline.At(now) {
 				rt.Fatalf("at %v the MPD says segment %d, the timeline %d", now, n, s.Timeline.At(now))
 			}
+			if st.PresentationTimeOffset != nil {
+				rt.Fatalf("presentationTimeOffset %d: ffmpeg takes it off the clock as well", *st.PresentationTimeOffset)
+			}
 			// Media time of segment n on the presentation timeline, from AST.
-			media := float64(s.Timeline.DecodeTime(n, st.GetTimescale())-*st.PresentationTimeOffset) / scale
-			if want := s.Timeline.Start(n).Sub(at(s, 0)).Seconds(); media != want {
+			media := ast + float64(s.Timeline.DecodeTime(n, st.GetTimescale()))/scale
+			if want := float64(s.Timeline.Start(n).Unix()); media != want {
 				rt.Fatalf("segment %d plays at %v s, want %v", n, media, want)
 			}
 			if st.Media != "$RepresentationID$/$Number$.m4s" {

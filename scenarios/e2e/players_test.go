@@ -187,8 +187,8 @@ var _ = Describe("Browser players", Label("slow", "browsers"), func() {
 		}
 
 		res := c.wait(ctx)
+		last := beats() // now: the players still live on what they have buffered, and soon there is no stream any more
 		wg.Wait()
-		last := beats()
 		for id, b := range last {
 			AddReportEntry(id, fmt.Sprintf("started %.0f ms, played %.1f s, longest stall %.0f ms, live latency %.1f s, %dp, errors %q",
 				b.StartedMS, b.PlayedS, b.LongestStall, b.LiveLatency, b.Height, b.Errors))

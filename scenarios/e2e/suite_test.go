@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -61,8 +62,11 @@ var _ = BeforeSuite(func() {
 	Expect(err).NotTo(HaveOccurred(), string(out))
 })
 
-var _ = AfterEach(func() {
-	Eventually(living, "5s", "100ms").Should(BeEmpty(), "processes of tminus are left running")
+var _ = BeforeEach(func() {
+	// Registered first, so it runs last: after what a spec started has been told to end.
+	DeferCleanup(func() {
+		Eventually(living, "5s", "100ms").Should(BeEmpty(), "processes of tminus are left running")
+	})
 })
 
 // living lists the processes that run the suite's binary.
@@ -81,12 +85,19 @@ func living() []string {
 	return found
 }
 
-// freePort is a port that is free on every loopback address that a pipeline of two regions uses.
+// freePort is a port that is free on every address. It lies below the range that the kernel takes local ports from:
+// components dial from the addresses they listen on.
 func freePort() int {
-	l, err := net.Listen("tcp4", "0.0.0.0:0") // free on all addresses
-	Expect(err).NotTo(HaveOccurred())
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	GinkgoHelper()
+	for range 100 {
+		port := 10_000 + rand.IntN(20_000)
+		if l, err := net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port)); err == nil {
+			Expect(l.Close()).To(Succeed())
+			return port
+		}
+	}
+	Fail("no free port from 10000 to 30000")
+	return 0
 }
 
 // result is a finished command.
