@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/Eyevinn/dash-mpd/mpd"
 )
 
 // parseDASH reads an MPD of the live profile: SegmentTemplate by @duration or by SegmentTimeline.
@@ -20,18 +18,18 @@ func parseDASH(body []byte, base *url.URL, now time.Time, prev *Presentation) (*
 	if err := checkXML(body); err != nil {
 		return nil, fmt.Errorf("MPD: %w", err)
 	}
-	m, err := mpd.MPDFromBytes(body)
-	if err != nil {
+	var m mpdDoc
+	if err := xml.Unmarshal(body, &m); err != nil {
 		return nil, fmt.Errorf("MPD: %w: %w", ErrMalformed, err)
 	}
-	d := dash{mpd: m, now: now, p: &Presentation{Format: DASH, Location: base.String(), sources: map[sourceKey]Source{}}}
+	d := dash{mpd: &m, now: now, p: &Presentation{Format: DASH, Location: base.String(), sources: map[sourceKey]Source{}}}
 	if err := d.read(base, prev); err != nil {
 		return nil, fmt.Errorf("MPD: %w", err)
 	}
 	return d.p, nil
 }
 
-// checkXML bounds depth and size before the document is unmarshalled: dash-mpd's decoder recurses without a limit.
+// checkXML bounds depth and size before the document is unmarshalled.
 func checkXML(body []byte) error {
 	dec := xml.NewDecoder(bytes.NewReader(body))
 	dec.CharsetReader = func(string, io.Reader) (io.Reader, error) {
@@ -65,7 +63,7 @@ func checkXML(body []byte) error {
 }
 
 type dash struct {
-	mpd     *mpd.MPD
+	mpd     *mpdDoc
 	now     time.Time
 	p       *Presentation
 	anchor  time.Time // availabilityStartTime
@@ -73,7 +71,7 @@ type dash struct {
 }
 
 type period struct {
-	*mpd.Period
+	*mpdPeriod
 	start, end time.Duration // since anchor; end -1: open
 	bases      []baseURL
 }
@@ -87,19 +85,19 @@ type baseURL struct {
 
 func (d *dash) read(base *url.URL, prev *Presentation) error {
 	m := d.mpd
-	switch m.GetType() {
-	case mpd.DYNAMIC_TYPE:
-	case mpd.STATIC_TYPE:
+	switch m.Type {
+	case "dynamic":
+	case "static", "":
 		if prev == nil {
 			return fmt.Errorf("%w: type=static: this is not a live stream, or it is over", ErrUnsupported)
 		}
 		d.p.Ended = true
 	default:
-		return fmt.Errorf("%w: type=%q", ErrUnsupported, clip(m.GetType()))
+		return fmt.Errorf("%w: type=%q", ErrUnsupported, clip(m.Type))
 	}
 	switch {
 	case m.AvailabilityStartTime != "":
-		t, err := xmlTime(string(m.AvailabilityStartTime))
+		t, err := xmlTime(m.AvailabilityStartTime)
 		if err != nil {
 			return fmt.Errorf("availabilityStartTime: %w", err)
 		}
@@ -113,15 +111,6 @@ func (d *dash) read(base *url.URL, prev *Presentation) error {
 		return fmt.Errorf("%w: availabilityStartTime %s is out of this world", ErrMalformed, d.anchor.Format(time.RFC3339))
 	}
 	d.p.Anchor = d.anchor
-	for _, v := range []struct {
-		name string
-		d    *mpd.Duration
-	}{{"minimumUpdatePeriod", m.MinimumUpdatePeriod}, {"suggestedPresentationDelay", m.SuggestedPresentationDelay},
-		{"timeShiftBufferDepth", m.TimeShiftBufferDepth}, {"mediaPresentationDuration", m.MediaPresentationDuration}} {
-		if err := sane(v.name, v.d); err != nil {
-			return err
-		}
-	}
 	if u := m.MinimumUpdatePeriod; u != nil && !d.p.Ended {
 		d.p.Refresh = max(time.Duration(*u), 500*time.Millisecond) // PT0S asks for a reload at every segment: bounded
 	}
@@ -129,14 +118,14 @@ func (d *dash) read(base *url.URL, prev *Presentation) error {
 		d.p.Delay = time.Duration(*s)
 	}
 	if len(m.Location) > 0 {
-		u, err := resolve(base, strings.TrimSpace(m.Location[0].Value))
+		u, err := resolve(base, strings.TrimSpace(m.Location[0]))
 		if err != nil {
 			return fmt.Errorf("Location: %w", err)
 		}
 		d.p.Location = u.String()
 	}
-	for _, t := range m.UTCTimings {
-		if t != nil && strings.HasPrefix(string(t.SchemeIdUri), "urn:mpeg:dash:utc:http") && len(d.p.UTCTiming) < maxPaths {
+	for _, t := range m.UTCTiming {
+		if strings.HasPrefix(t.Scheme, "urn:mpeg:dash:utc:http") && len(d.p.UTCTiming) < maxPaths {
 			d.p.UTCTiming = append(d.p.UTCTiming, strings.Fields(t.Value)...)
 		}
 	}
@@ -148,13 +137,6 @@ func (d *dash) read(base *url.URL, prev *Presentation) error {
 		return err
 	}
 	return d.readRenditions()
-}
-
-func sane(name string, v *mpd.Duration) error {
-	if v != nil && (time.Duration(*v) < 0 || time.Duration(*v) > maxSpan) {
-		return fmt.Errorf("%w: %s is out of range", ErrMalformed, name)
-	}
-	return nil
 }
 
 // xmlTime reads an xs:dateTime; without a zone it is UTC, as every packager that leaves it out means it.
@@ -169,7 +151,7 @@ func xmlTime(s string) (time.Time, error) {
 }
 
 // bases combines BaseURL alternatives of one level with those above it (ISO/IEC 23009-1 section 5.6).
-func bases(parents []baseURL, elems []*mpd.BaseURLType) ([]baseURL, error) {
+func bases(parents []baseURL, elems []mpdBaseURL) ([]baseURL, error) {
 	if len(elems) == 0 {
 		return parents, nil
 	}
@@ -177,16 +159,13 @@ func bases(parents []baseURL, elems []*mpd.BaseURLType) ([]baseURL, error) {
 	seen := map[string]bool{}
 	for _, e := range elems {
 		for _, p := range parents {
-			u, err := resolve(p.url, strings.TrimSpace(string(e.Value)))
+			u, err := resolve(p.url, strings.TrimSpace(e.Value))
 			if err != nil {
 				return nil, fmt.Errorf("BaseURL: %w", err)
 			}
-			b := baseURL{id: e.ServiceLocation, url: u, early: p.early}
+			b := baseURL{id: e.ServiceLocation, url: u, early: p.early + time.Duration(e.AvailabilityTimeOffset)}
 			if b.id == "" {
 				b.id = p.id
-			}
-			if s := float64(e.AvailabilityTimeOffset); s > 0 && s < 1e6 {
-				b.early += time.Duration(s * float64(time.Second))
 			}
 			if key := b.id + " " + u.String(); !seen[key] {
 				seen[key] = true
@@ -221,14 +200,12 @@ func (d *dash) readPeriods(root []baseURL) error {
 		return fmt.Errorf("%w: %d periods, want 1 to %d", ErrMalformed, len(d.mpd.Periods), maxPeriods)
 	}
 	next := time.Duration(0) // start of the next period that does not say; -1: unknown
-	for i, p := range d.mpd.Periods {
-		if p.XlinkHref != "" {
+	for i := range d.mpd.Periods {
+		p := &d.mpd.Periods[i]
+		if p.Href != "" {
 			return fmt.Errorf("%w: a remote period (xlink:href)", ErrUnsupported)
 		}
-		if err := errors.Join(sane("Period start", p.Start), sane("Period duration", p.Duration)); err != nil {
-			return err
-		}
-		pr := period{Period: p, start: next, end: -1}
+		pr := period{mpdPeriod: p, start: next, end: -1}
 		if p.Start != nil {
 			pr.start = time.Duration(*p.Start)
 		}
@@ -248,7 +225,7 @@ func (d *dash) readPeriods(root []baseURL) error {
 			next = pr.end
 		}
 		var err error
-		if pr.bases, err = bases(root, p.BaseURLs); err != nil {
+		if pr.bases, err = bases(root, p.BaseURL); err != nil {
 			return err
 		}
 		d.periods = append(d.periods, pr)
@@ -281,11 +258,11 @@ type template struct {
 	last        uint64 // @endNumber; 0: open
 	pto         uint64
 	early       time.Duration
-	timeline    []*mpd.S
+	timeline    []mpdS
 	listed      bool // has a SegmentTimeline, be it empty
 }
 
-func inherit(levels ...*mpd.SegmentTemplateType) (template, bool) {
+func inherit(levels ...*mpdTemplate) (template, bool) {
 	t := template{timescale: 1, start: 1}
 	found := false
 	for _, l := range levels {
@@ -314,11 +291,11 @@ func inherit(levels ...*mpd.SegmentTemplateType) (template, bool) {
 		if l.PresentationTimeOffset != nil {
 			t.pto = *l.PresentationTimeOffset
 		}
-		if s := float64(l.AvailabilityTimeOffset); s > 0 && s < 1e6 {
-			t.early = time.Duration(s * float64(time.Second))
+		if o := l.AvailabilityTimeOffset; o > 0 {
+			t.early = time.Duration(o)
 		}
-		if l.SegmentTimeline != nil {
-			t.listed, t.timeline = true, l.SegmentTimeline.S
+		if l.Timeline != nil {
+			t.listed, t.timeline = true, l.Timeline.S
 		}
 	}
 	return t, found
@@ -327,34 +304,34 @@ func inherit(levels ...*mpd.SegmentTemplateType) (template, bool) {
 func (d *dash) versions(p period) ([]version, error) {
 	var out []version
 	for g, as := range p.AdaptationSets {
-		if slices.ContainsFunc(as.EssentialProperties, func(e *mpd.DescriptorType) bool {
-			return strings.Contains(string(e.SchemeIdUri), "trickmode")
+		if slices.ContainsFunc(as.EssentialProperties, func(e mpdProperty) bool {
+			return strings.Contains(e.Scheme, "trickmode")
 		}) {
 			continue
 		}
-		above, err := bases(p.bases, as.BaseURLs)
+		above, err := bases(p.bases, as.BaseURL)
 		if err != nil {
 			return nil, err
 		}
 		for _, r := range as.Representations {
-			kind := kindOf(string(as.ContentType), as.MimeType, r.MimeType)
+			kind := kindOf(as.ContentType, as.MimeType, r.MimeType)
 			if kind == "" {
 				continue
 			}
 			t, ok := inherit(p.SegmentTemplate, as.SegmentTemplate, r.SegmentTemplate)
 			switch {
 			case !ok || t.media == "":
-				return nil, fmt.Errorf("representation %q: %w: no SegmentTemplate@media (SegmentBase and SegmentList are not played)", clip(r.Id), ErrUnsupported)
+				return nil, fmt.Errorf("representation %q: %w: no SegmentTemplate@media (SegmentBase and SegmentList are not played)", clip(r.ID), ErrUnsupported)
 			case t.timescale == 0:
-				return nil, fmt.Errorf("representation %q: %w: timescale 0", clip(r.Id), ErrMalformed)
+				return nil, fmt.Errorf("representation %q: %w: timescale 0", clip(r.ID), ErrMalformed)
 			case !t.listed && units(t.duration, t.timescale) < 100*time.Millisecond:
-				return nil, fmt.Errorf("representation %q: %w: neither a SegmentTimeline nor a duration of 0.1 s or more", clip(r.Id), ErrMalformed)
+				return nil, fmt.Errorf("representation %q: %w: neither a SegmentTimeline nor a duration of 0.1 s or more", clip(r.ID), ErrMalformed)
 			case !t.listed && units(t.duration, t.timescale) > time.Hour:
-				return nil, fmt.Errorf("representation %q: %w: segments of more than an hour", clip(r.Id), ErrUnsupported)
+				return nil, fmt.Errorf("representation %q: %w: segments of more than an hour", clip(r.ID), ErrUnsupported)
 			}
-			v := version{group: g, template: t, Rendition: Rendition{ID: r.Id, Kind: kind, Codecs: first(r.Codecs, as.Codecs),
+			v := version{group: g, template: t, Rendition: Rendition{ID: r.ID, Kind: kind, Codecs: first(r.Codecs, as.Codecs),
 				Bandwidth: int(r.Bandwidth), Width: int(max(r.Width, as.Width)), Height: int(max(r.Height, as.Height)), Language: as.Lang}}
-			if v.paths, err = bases(above, r.BaseURLs); err != nil {
+			if v.paths, err = bases(above, r.BaseURL); err != nil {
 				return nil, err
 			}
 			v.paths = named(v.paths)
@@ -555,7 +532,7 @@ func (d *dash) addPieces(x *Index, p period, era int, v version, b baseURL, budg
 			return fmt.Errorf("SegmentTimeline: %w: S element %d is out of range", ErrMalformed, i+1)
 		}
 		x.Target = max(x.Target, length)
-		repeat := s.R
+		repeat := int(s.R)
 		if repeat < 0 {
 			switch {
 			case i+1 < len(t.timeline) && t.timeline[i+1].T != nil:

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"os"
@@ -285,4 +286,20 @@ func FuzzParseDASH(f *testing.F) {
 		}
 	}
 	fuzzParse(f, "http://127.0.0.1/a/b.mpd")
+}
+
+func TestDurations(t *testing.T) {
+	for s, want := range map[string]time.Duration{"PT2S": 2 * time.Second, "PT0S": 0, "PT1.92S": 1920 * time.Millisecond, "P0Y0M0DT0H0M2.000S": 2 * time.Second,
+		"P1DT1H1M": 25*time.Hour + time.Minute, "PT500M": 500 * time.Minute, "P2D": 48 * time.Hour, " PT6S ": 6 * time.Second} {
+		var d xsDuration
+		if err := d.UnmarshalXMLAttr(xml.Attr{Value: s}); err != nil || time.Duration(d) != want {
+			t.Errorf("%q = %s, %v; want %s", s, time.Duration(d), err, want)
+		}
+	}
+	for _, s := range []string{"", "P", "2S", "-PT2S", "PT-2S", "PT2", "PT2X", "PTS", "P1Y", "P1M", "PT2S1M", "PT1e99S", "PTNaNS", "PTInfS", "P100000D", "PT1S1S"} {
+		var d xsDuration
+		if err := d.UnmarshalXMLAttr(xml.Attr{Value: s}); s != "P" && err == nil {
+			t.Errorf("%q was taken for %s", s, time.Duration(d))
+		}
+	}
 }

@@ -10,6 +10,7 @@
 // Everything is pure: bytes and times in, values out. What is outside the model is refused by name (ErrUnsupported),
 // every size is bounded, and no input panics.
 //
-// DASH is read with Eyevinn's dash-mpd, behind a check of depth and size that its XML decoder lacks. HLS is read here:
-// hls-m3u8 v0.6.0 dereferences nil on an EXT-X-KEY that no segment follows; it is the tests' second opinion instead.
+// Both formats are read here rather than with the libraries that the reference pipeline writes them with, because they
+// do not survive hostile input: dash-mpd v0.14.0 never returns from text that contains "/>", hls-m3u8 v0.6.0 dereferences
+// nil on an EXT-X-KEY that no segment follows. They are the tests' second opinion instead.
 package stream
