@@ -21,6 +21,9 @@ type Config struct {
 	First    uint64           // first segment of the event; started later, the encoder begins with the segment of the moment
 	Last     uint64           // last segment; 0: until the context ends
 	Now      func() time.Time // the wall clock
+	// LeadIn is how many segments before the moment an event that just begins starts with, none before First: a player that
+	// comes at once finds the few segments behind the live edge that it wants to begin with. They are handed over at once.
+	LeadIn uint64
 	// Publish takes each segment at its end time. It must not block for long: the next segment waits for it.
 	Publish func(Segment)
 	// CatchUp is how many segments before the newest complete one a late encoder (a hung process, a suspended machine) still hands over; 0: DefaultCatchUp.
@@ -67,6 +70,7 @@ func New(cfg Config) (*Encoder, error) {
 	if cfg.CatchUp == 0 {
 		cfg.CatchUp = DefaultCatchUp
 	}
+	cfg.CatchUp = max(cfg.CatchUp, cfg.LeadIn)
 	log := cfg.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -78,7 +82,8 @@ func New(cfg Config) (*Encoder, error) {
 // is for a time computed from the segment number, so lateness never adds up.
 func (e *Encoder) Run(ctx context.Context) error {
 	tl := e.cfg.Timeline
-	for n := max(e.cfg.First, tl.At(e.cfg.Now())); e.cfg.Last == 0 || n <= e.cfg.Last; n++ {
+	at := tl.At(e.cfg.Now())
+	for n := max(e.cfg.First, at-min(at, e.cfg.LeadIn)); e.cfg.Last == 0 || n <= e.cfg.Last; n++ {
 		if !e.sleepUntil(ctx, tl.End(n)) {
 			return nil
 		}

@@ -316,7 +316,7 @@ func TestImpossibleStreams(t *testing.T) {
 		"video":          func(s *manifest.Stream) { s.Renditions = s.Renditions[3:] },
 		"used twice":     func(s *manifest.Stream) { s.Renditions[1].ID = "v360" },
 		"timescale":      func(s *manifest.Stream) { s.Renditions[1].Timescale = 0 },
-		"do not fit":     func(s *manifest.Stream) { s.First = 1 << 40 },
+		"does not fit":   func(s *manifest.Stream) { s.Last = 1 << 40 },
 	} {
 		s := stream()
 		spoil(&s)

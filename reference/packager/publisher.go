@@ -78,12 +78,21 @@ func newPublisher(o Origin, cfg Config, s *store, client *http.Client) *publishe
 	}
 }
 
-// enqueue queues media segments; it never blocks.
+// enqueue queues media segments; it never blocks. A segment that comes when its deadline has passed already (lead-in, or
+// from an encoder that was held up) is background work from the start: it is the encoder's lateness, not a failure to publish.
 func (p *publisher) enqueue(objects []*object) {
+	now := p.now()
 	p.mu.Lock()
 	for _, o := range objects {
-		p.live = append(p.live, &task{object: o, due: p.tl.End(o.number)})
+		t := &task{object: o, due: p.tl.End(o.number)}
+		if now.After(t.due.Add(Deadline)) {
+			t.late = true
+			p.late = append([]*task{t}, p.late...)
+		} else {
+			p.live = append(p.live, t)
+		}
 	}
+	p.late = p.late[:min(len(p.late), maxLive)]
 	var lost []*task
 	if over := len(p.live) - maxLive; over > 0 {
 		lost = p.live[:over]

@@ -27,11 +27,12 @@ type Config struct {
 	Run  string `json:"run"`
 	Seed uint64 `json:"seed"`
 
-	Event  string        `json:"event"`  // the stream's name, a URL path element: "first-light"
-	Ladder string        `json:"ladder"` // a ladder of reference/encoder: "sports"
-	First  uint64        `json:"first"`  // number of the event's first segment
-	Last   uint64        `json:"last"`   // number of the event's last segment; 0: open-ended
-	DVR    time.Duration `json:"dvr"`    // time-shift buffer; 0: DefaultDVR
+	Event  string        `json:"event"`   // the stream's name, a URL path element: "first-light"
+	Ladder string        `json:"ladder"`  // a ladder of reference/encoder: "sports"
+	First  uint64        `json:"first"`   // number of the event's first segment
+	Last   uint64        `json:"last"`    // number of the event's last segment; 0: open-ended
+	LeadIn uint64        `json:"lead_in"` // segments before the moment that the encoder begins with, none before First
+	DVR    time.Duration `json:"dvr"`     // time-shift buffer; 0: DefaultDVR
 
 	Region  int            `json:"region"` // index in Regions of the region that this process runs
 	Regions []RegionConfig `json:"regions"`

@@ -109,7 +109,7 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 	}
 	r.add("packager "+here.Name, r.packager.Run)
 	enc, err := encoder.New(encoder.Config{
-		Ladder: ladder, Timeline: cfg.Timeline(), First: cfg.First, Last: cfg.Last, Now: now, Publish: r.packager.Publish, Log: r.log,
+		Ladder: ladder, Timeline: cfg.Timeline(), First: cfg.First, Last: cfg.Last, LeadIn: cfg.LeadIn, Now: now, Publish: r.packager.Publish, Log: r.log,
 	})
 	if err != nil {
 		return nil, err

@@ -21,7 +21,6 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
-	"github.com/tminus-live/tminus/reference/timeline"
 	"github.com/tminus-live/tminus/scenarios/rehearsal"
 )
 
@@ -42,16 +41,15 @@ func pipelineUp(ctx context.Context, scenario string) rehearsal.URLs {
 	return decode[rehearsal.URLs](c.stdout.String())
 }
 
-// segmentSums are the SHA-256 sums of the next count segments of every rendition, and of the init segments, as a
-// packager serves them.
-func segmentSums(ctx context.Context, base string, count int) map[string]string {
+// segmentSums are the SHA-256 sums of count segments of every rendition from one number on, and of the init segments, as
+// a packager serves them.
+func segmentSums(ctx context.Context, base string, from uint64, count int) map[string]string {
 	GinkgoHelper()
 	sums := map[string]string{}
-	last, _ := timeline.Default.LastComplete(time.Now())
 	for _, rendition := range []string{"v360", "v540", "v720", "a-en", "a-es"} {
 		names := []string{"init.mp4"}
 		for i := range count {
-			names = append(names, fmt.Sprintf("%d.m4s", last+uint64(i)))
+			names = append(names, fmt.Sprintf("%d.m4s", from+uint64(i)))
 		}
 		for _, name := range names {
 			url := fmt.Sprintf("%s/%s/%s", base, rendition, name)

@@ -23,9 +23,11 @@ import (
 
 // Bounds of the phases before and after the event.
 const (
-	// leadIn is the time between the first segment and T-0: a player starts three segments behind the live edge and
-	// must find them.
-	leadIn = 4 * timeline.SegmentDuration
+	// leadIn is how many segments the stream is old when it begins: a player starts three behind the live edge and must
+	// find them, whenever it comes.
+	leadIn = 6
+	// countdown is the time between the pipeline's readiness and T-0.
+	countdown = 3 * time.Second
 	// stopGrace bounds the orderly end of the regions.
 	stopGrace = 10 * time.Second
 	// drainLimit is how long after the last event the store may take to hold them all.
@@ -229,7 +231,8 @@ func (r *Rehearsal) startPipeline(ctx context.Context) error {
 		Seed:    sc.Seed,
 		Event:   sc.Name,
 		Ladder:  sc.Event.Ladder,
-		First:   tl.At(time.Now()) + 1,
+		First:   tl.At(time.Now()) - leadIn,
+		LeadIn:  leadIn,
 		Regions: pipeline.Regions(r.cfg.Port, sc.Topology.Regions, sc.Topology.Edges),
 		Key:     key,
 	}
@@ -241,10 +244,7 @@ func (r *Rehearsal) startPipeline(ctx context.Context) error {
 	if err := startRegions(ctx, r.regions); err != nil {
 		return err
 	}
-	r.zero = tl.Start(r.pipeline.First).Add(leadIn)
-	if soon := time.Now().Add(time.Second); r.zero.Before(soon) {
-		r.zero = soon
-	}
+	r.zero = time.Now().Add(countdown)
 	return nil
 }
 

@@ -65,6 +65,9 @@ func (r *Region) Start(ctx context.Context) error {
 	r.incarnation++
 	cfg := r.cfg
 	cfg.Events.Source = fmt.Sprintf("region/%s#%d", r.Name(), r.incarnation)
+	if r.incarnation > 1 {
+		cfg.Pipeline.LeadIn = 0 // what it would have encoded while it was gone, nobody encoded
+	}
 	r.mu.Unlock()
 	stdin, err := json.Marshal(cfg)
 	if err != nil {
