@@ -142,18 +142,18 @@ func TestMPDTemplateAgreesWithTheTimeline(t *testing.T) {
 	})
 }
 
-func TestSteeringOrderIsDocumentOrder(t *testing.T) {
+func TestSteeringOrderIsDocumentOrderButTheSecondLiesElsewhere(t *testing.T) {
 	s := stream()
 	for _, c := range []struct {
 		opt  manifest.Options
 		want string
 	}{
-		{manifest.Options{}, "us-east-1 us-east-2 us-west-1"},
+		{manifest.Options{}, "us-east-1 us-west-1 us-east-2"},
 		{manifest.Options{Order: []string{"us-west-1", "us-east-1", "us-west-1", "mars-1"}}, "us-west-1 us-east-1"},
-		{manifest.Options{Order: []string{"mars-1"}}, "us-east-1 us-east-2 us-west-1"},
+		{manifest.Options{Order: []string{"mars-1"}}, "us-east-1 us-west-1 us-east-2"},
 		{manifest.Options{Via: "us-west-1"}, "us-west-1 us-east-1 us-east-2"},
 		{manifest.Options{Via: "us-west-1", Order: []string{"us-east-2"}}, "us-west-1 us-east-2"},
-		{manifest.Options{Via: "mars-1"}, "us-east-1 us-east-2 us-west-1"},
+		{manifest.Options{Via: "mars-1"}, "us-east-1 us-west-1 us-east-2"},
 	} {
 		raw, err := manifest.DASH(s, c.opt)
 		if err != nil {

@@ -42,7 +42,9 @@ func (o Options) delay() time.Duration {
 	return SuggestedDelay
 }
 
-// edges returns the stream's edges in the order the options ask for.
+// edges returns the stream's edges in the order the options ask for, but for one thing: the second lies in another region
+// than the first where there is one. Some players try two places and no more (shaka-player 5.2, in one request), and the
+// second must not die with the first.
 func (o Options) edges(s Stream) []Edge {
 	out := make([]Edge, 0, len(s.Edges))
 	seen := make(map[string]bool, len(s.Edges))
@@ -65,6 +67,13 @@ func (o Options) edges(s Stream) []Edge {
 	if !named {
 		for _, e := range s.Edges {
 			add(e.ID)
+		}
+	}
+	for i := 1; i < len(out); i++ {
+		if elsewhere := out[i]; elsewhere.Region != out[0].Region {
+			copy(out[2:i+1], out[1:i])
+			out[1] = elsewhere
+			break
 		}
 	}
 	return out
