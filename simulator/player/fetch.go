@@ -351,7 +351,7 @@ func (p *Player) playlistAnswered(f *flight, a Answer) {
 		p.pathFailed(f, cmp.Or(a.Err, status(a.Status)), a.Retry)
 		return
 	}
-	x, err := stream.ParsePlaylist(a.Body, cmp.Or(a.URL, f.url), p.now, p.mark)
+	x, err := stream.ParsePlaylist(a.Body, cmp.Or(a.URL, f.url), f.sent, p.mark)
 	if err != nil {
 		p.pathFailed(f, err.Error(), 0)
 		return

@@ -475,7 +475,8 @@ func (p *Player) heartbeat() {
 	e.PlayingMS, e.RebufferMS = ms(p.beat.playing), ms(p.beat.rebuffering)
 	e.BufferMS = ms(p.level())
 	if !p.startedAt.IsZero() {
-		e.LatencyMS = ms(p.now.Sub(p.pos))
+		// A playlist without dates tells the live edge to a segment only: no picture comes from the future.
+		e.LatencyMS = max(0, ms(p.now.Sub(p.pos)))
 	}
 	if len(p.tracks) > 0 && p.pres != nil {
 		if c, ok := p.tracks[0].buffer.at(p.pos); ok {

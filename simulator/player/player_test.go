@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tminus-live/tminus/simulator/stream"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
 
@@ -69,7 +68,7 @@ func TestSameSeedSameLife(t *testing.T) {
 		w.run(at(60))
 		return details(w.events)
 	}
-	if life(1) != life(1) {
+	if first, again := life(1), life(1); first != again {
 		t.Error("the same seed lived two lives")
 	}
 	if life(1) == life(2) {
@@ -569,5 +568,4 @@ func TestStepAfterTheEndAndOutOfOrder(t *testing.T) {
 	if s := w.p.State(); s != Ended {
 		t.Errorf("state %s", s)
 	}
-	var _ = stream.DASH
 }

@@ -102,6 +102,11 @@ func TestAnyNetwork(t *testing.T) {
 			}
 			t.Fatalf("%.1f fetches a second%s", perSecond, details(w.events[max(0, len(w.events)-40):]))
 		}
+		for i := 60; i < len(w.asked); i++ {
+			if d := w.asked[i].at.Sub(w.asked[i-60].at); d < time.Second {
+				t.Fatalf("61 fetches within %s", d)
+			}
+		}
 		playing, stalled := w.totals()
 		if math.Abs(playing-end.PlayingMS) > 0.01 || math.Abs(stalled-end.RebufferMS) > 0.01 {
 			t.Fatalf("heartbeats add up to %v and %v, the session to %v and %v", playing, stalled, end.PlayingMS, end.RebufferMS)

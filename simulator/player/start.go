@@ -61,7 +61,6 @@ type manifest struct {
 	next     int      // index of the one to ask
 	due      time.Time
 	failures int // in a row
-	refresh  bool
 }
 
 func (p *Player) requestPlay() bool {
@@ -220,7 +219,7 @@ func (p *Player) manifestAnswered(f *flight, a Answer) {
 		p.manifestMissed(f, cmp.Or(a.Err, status(a.Status)))
 		return
 	}
-	pres, err := stream.Parse(a.Body, cmp.Or(a.URL, f.url), p.now, p.pres)
+	pres, err := stream.Parse(a.Body, cmp.Or(a.URL, f.url), f.sent, p.pres)
 	if errors.Is(err, stream.ErrUnsupported) && p.pres == nil {
 		p.failed(f, err.Error())
 		p.startFailed(err.Error())

@@ -37,7 +37,6 @@ type world struct {
 
 	cancelled map[uint64]bool
 	open      map[uint64]bool
-	starting  time.Duration
 	check     func() // after every step
 }
 

@@ -120,7 +120,7 @@ func (d *dash) read(base *url.URL, prev *Presentation) error {
 	if len(m.Location) > 0 {
 		u, err := resolve(base, strings.TrimSpace(m.Location[0]))
 		if err != nil {
-			return fmt.Errorf("Location: %w", err)
+			return fmt.Errorf("element Location: %w", err)
 		}
 		d.p.Location = u.String()
 	}
@@ -161,7 +161,7 @@ func bases(parents []baseURL, elems []mpdBaseURL) ([]baseURL, error) {
 		for _, p := range parents {
 			u, err := resolve(p.url, strings.TrimSpace(e.Value))
 			if err != nil {
-				return nil, fmt.Errorf("BaseURL: %w", err)
+				return nil, fmt.Errorf("element BaseURL: %w", err)
 			}
 			b := baseURL{id: e.ServiceLocation, url: u, early: p.early + time.Duration(e.AvailabilityTimeOffset)}
 			if b.id == "" {

@@ -345,7 +345,7 @@ func (p *Presentation) nameByHost(vs []variant) {
 	}
 }
 
-// ParsePlaylist reads a live media playlist (RFC 8216 section 4.3.3). at is the URL it came from, now when it came.
+// ParsePlaylist reads a live media playlist (RFC 8216 section 4.3.3). at is the URL it came from, now when it was asked for.
 // Without EXT-X-PROGRAM-DATE-TIME, mark says when some segment of the same stream starts; nil: the last segment is taken
 // to end now.
 func ParsePlaylist(body []byte, at string, now time.Time, mark *Mark) (*Index, error) {

@@ -347,7 +347,7 @@ func (x *Index) Mark() (Mark, bool) {
 }
 
 // Parse reads an MPD, an HLS multivariant playlist or a lone HLS media playlist. at is the URL it came from, after
-// redirects; now is when it came. prev is what the same URL gave before, or nil: it lends its clock to an MPD that has
+// redirects; now is when it was asked for. prev is what the same URL gave before, or nil: it lends its clock to an MPD that has
 // ended and to a playlist without dates.
 func Parse(body []byte, at string, now time.Time, prev *Presentation) (*Presentation, error) {
 	if len(body) > MaxManifest {

@@ -25,7 +25,9 @@ const (
 	EdgeSwitch Kind = "edge_switch"
 	// FetchFailed: a manifest, playlist or segment request failed. Detail = why; Value = ms until it failed.
 	FetchFailed Kind = "fetch_failed"
-	// SessionEnd: a full player left. PlayingMS and RebufferMS are the session's totals; Status ok|failed.
+	// SessionEnd: a full player left. PlayingMS and RebufferMS are the session's totals; Status ok|failed; Detail = why;
+	// Nums = its counters: fetches, fetched, failures, early, cancelled, wrong, gaps, skipped_ms, resyncs, stalls,
+	// edge_switches, rendition_switches. The heartbeats of a session, the last of which may be short, add up to its totals.
 	SessionEnd Kind = "session_end"
 
 	// SegmentPublished: a packager stored one segment at one origin. Value = PUT ms; Bytes; Segment; Rendition;

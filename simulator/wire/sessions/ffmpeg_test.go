@@ -95,6 +95,7 @@ func segmentsIn(dir string) int {
 }
 
 func TestPlaysStreamsThatFFmpegMade(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("SKIPPED: takes 15 s of real time")
 	}
