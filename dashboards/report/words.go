@@ -59,6 +59,9 @@ func (o Objective) MeasuredWords() string {
 	if o.Samples == 0 {
 		return NoData
 	}
+	if o.Unit == "s" && o.Measured > 0 && o.Measured < 0.1 && o.Threshold >= 0.1 {
+		return words.Millis(o.Measured * 1000)
+	}
 	want := o.Measured != o.Threshold
 	for digits := 3; ; digits++ {
 		s := words.Significant(o.Measured, digits)

@@ -116,6 +116,13 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 		}
 	}()
 
+	// Last of all: once everything is in the store, nobody needs what carried it there.
+	undo.push(func() error {
+		if rep == nil || rep.Telemetry.Lost > 0 { // then it is evidence
+			return nil
+		}
+		return r.forget()
+	})
 	r.phase("prepare", "opening the event path to the store")
 	r.telemetry, err = openTelemetry(ctx, r.cfg, r.id, r.folder, &r.state)
 	if err != nil {

@@ -16,7 +16,6 @@ type state struct {
 	mu     sync.Mutex
 	shown  progress.State
 	zero   time.Time
-	end    time.Time
 	people *crowd
 	faults []faultClock
 
@@ -52,12 +51,6 @@ func (s *state) watchTelemetry(counts func() (emitted, stored uint64)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.telemetry = counts
-}
-
-func (s *state) notice(text string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.shown.Notices = append(s.shown.Notices, text)
 }
 
 // fault takes a change of a fault's state.

@@ -38,7 +38,14 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 	err := qoe.Events(ctx, r.telemetry.db, r.id, []event.Kind{event.RegionHealth, event.TelemetryDropped}, maxMoments, func(e event.Event) error {
 		switch e.Kind {
 		case event.RegionHealth:
-			say(since(e.At), "fault", "The playback service of %s finds edge %s %s.", e.Region, e.Edge, e.Status)
+			if e.Edge != "" {
+				break // the region's own line says it for all its edges; a single edge is in timeline.ndjson
+			}
+			text := "%s sends its viewers elsewhere: it finds region %s down."
+			if e.Status == "up" {
+				text = "%s sends viewers to region %s again."
+			}
+			say(since(e.At), "fault", text, capital(e.Component), e.Region)
 		case event.TelemetryDropped:
 			say(since(e.At), "telemetry", "%s dropped %.0f events: %s.", e.Source, e.Value, e.Detail)
 		}
