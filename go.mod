@@ -1,6 +1,6 @@
 module github.com/tminus-live/tminus
 
-go 1.26.8
+go 1.26.0
 
 require (
 	github.com/ClickHouse/ch-go v0.74.0

@@ -184,12 +184,17 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	live, cancel := context.WithDeadlineCause(ctx, end.Add(crowdGrace), errors.New("the event is over"))
 	defer cancel()
 
-	// A region that dies unasked, or a crowd that cannot go on, ends the event: there is nothing left to rehearse.
+	// A region or a store that dies unasked, or a crowd that cannot go on, ends the event: there is nothing left to rehearse.
 	live, stop := context.WithCancelCause(live)
 	defer stop(nil)
 	go func() {
-		if err, died := <-r.regionFailed(live); died {
-			stop(err)
+		select {
+		case err, died := <-r.regionFailed(live):
+			if died {
+				stop(err)
+			}
+		case <-r.telemetry.died():
+			stop(r.telemetry.process.Err())
 		}
 	}()
 

@@ -141,7 +141,13 @@ func openTelemetry(ctx context.Context, cfg Config, run, folder string, st *stat
 		return nil, err
 	}
 	t.undo.push(t.closeSink)
-	st.watchTelemetry(func() (emitted, stored uint64) { return t.sink.Counts().Emitted, t.ingest.Stored() })
+	st.watchTelemetry(func() (emitted, stored uint64) {
+		accounts, err := spool.Ledger(t.events.Spool)
+		if err != nil { // only the picture suffers: the ledger that counts is read at the end
+			return 0, t.ingest.Stored()
+		}
+		return spool.Total(accounts, run).Emitted, t.ingest.Stored()
+	})
 	return t, nil
 }
 
@@ -160,6 +166,14 @@ func (t *telemetryPath) startStore(ctx context.Context, dir, logPath string) (ur
 		return t.process.Stop(ctx)
 	})
 	return url, nil
+}
+
+// died is closed when the embedded store's process ends before it is told to; with somebody else's server it never is.
+func (t *telemetryPath) died() <-chan struct{} {
+	if t.process == nil {
+		return nil
+	}
+	return t.process.Exited()
 }
 
 // background runs a long-running part until the path is undone.
