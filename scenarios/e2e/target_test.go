@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -17,7 +18,7 @@ import (
 )
 
 // somebodysStream makes a live HLS stream with ffmpeg, behind a plain file server, until the spec ends.
-func somebodysStream(ctx context.Context, options ...string) (url string) {
+func somebodysStream(ctx context.Context, options ...string) (url string, encoder *os.Process) {
 	GinkgoHelper()
 	dir := GinkgoT().TempDir()
 	args := append([]string{"-hide_banner", "-loglevel", "error", "-re",
@@ -40,7 +41,7 @@ func somebodysStream(ctx context.Context, options ...string) (url string) {
 	}, "30s", "100ms").Should(BeNumerically(">=", 4))
 	srv := httptest.NewServer(http.FileServer(http.Dir(dir)))
 	DeferCleanup(srv.Close)
-	return srv.URL + "/live.m3u8"
+	return srv.URL + "/live.m3u8", ffmpeg.Process
 }
 
 const theirs = `apiVersion: tminus/v1
@@ -51,7 +52,7 @@ audience: {players: 5}
 objectives:
   startup_time:         ["p(95)<3s"]
   video_start_failures: ["rate<1%%"]
-  rebuffer_ratio:       ["avg<%s"]
+  rebuffer_ratio:       ["avg<1%%"]
 `
 
 var _ = Describe("A stream that somebody else made", Label("target"), func() {
@@ -61,7 +62,8 @@ var _ = Describe("A stream that somebody else made", Label("target"), func() {
 	} {
 		It("is played and judged by the same objectives: HLS with "+name, func(ctx context.Context) {
 			dir := GinkgoT().TempDir()
-			scenario := write(dir, "theirs.yaml", fmt.Sprintf(theirs, somebodysStream(ctx, options...), "1%"))
+			url, _ := somebodysStream(ctx, options...)
+			scenario := write(dir, "theirs.yaml", fmt.Sprintf(theirs, url))
 			status, rep, folder := rehearse(ctx, dir, scenario)
 			Expect(rep.Verdict).To(Equal(report.Go), "%v", rep.Reasons)
 			Expect(status).To(Equal(exitGo))
@@ -70,11 +72,24 @@ var _ = Describe("A stream that somebody else made", Label("target"), func() {
 		}, SpecTimeout(2*time.Minute))
 	}
 
-	It("that stops in the middle is a NO-GO", func(ctx context.Context) {
+	It("whose encoder hangs in the middle is a NO-GO", func(ctx context.Context) {
 		dir := GinkgoT().TempDir()
-		scenario := write(dir, "theirs.yaml", fmt.Sprintf(theirs, somebodysStream(ctx, "-t", "14"), "1%"))
-		status, rep, _ := rehearse(ctx, dir, scenario)
+		url, encoder := somebodysStream(ctx)
+		c := start(dir, "rehearse", write(dir, "theirs.yaml", fmt.Sprintf(theirs, url)), "--json")
+		Eventually(ctx, c.stderr.String, "30s", "100ms").Should(ContainSubstring("on air"))
+		Expect(encoder.Signal(syscall.SIGSTOP)).To(Succeed())
+		res := c.wait(ctx)
+		rep := decode[report.Report](res.stdout)
 		Expect(rep.Verdict).To(Equal(report.NoGo), "%v", rep.Reasons)
-		Expect(status).To(Equal(exitNoGo))
+		Expect(res.status).To(Equal(exitNoGo))
+	}, SpecTimeout(2*time.Minute))
+
+	It("that is over before the event is inconclusive", func(ctx context.Context) {
+		dir := GinkgoT().TempDir()
+		url, _ := somebodysStream(ctx, "-t", "14")
+		status, rep, _ := rehearse(ctx, dir, write(dir, "theirs.yaml", fmt.Sprintf(theirs, url)))
+		Expect(rep.Verdict).To(Equal(report.Inconclusive), "%v", rep.Reasons)
+		Expect(status).To(Equal(exitUnsure))
+		Expect(rep.Reasons[0]).To(ContainSubstring("the stream was over"))
 	}, SpecTimeout(2*time.Minute))
 })

@@ -220,11 +220,18 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 		}
 	})
 	wg.Wait()
+	if sc.Audience.Players == 0 {
+		_ = sleepUntil(live, end) // play starts alone are over before the event is; why the wait ended is asked below
+	}
 	out.ran = min(time.Since(r.zero), sc.Event.Duration)
-	if cause := context.Cause(live); cause != nil && out.ran < sc.Event.Duration {
-		out.interrupted = cause.Error()
-		if ctx.Err() != nil {
+	if out.ran < sc.Event.Duration {
+		switch cause := context.Cause(live); {
+		case ctx.Err() != nil:
 			out.interrupted = "interrupted by a signal"
+		case cause != nil:
+			out.interrupted = cause.Error()
+		default:
+			out.interrupted = "the stream was over and every player had left"
 		}
 	}
 	return out, nil
