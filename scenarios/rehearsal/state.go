@@ -103,8 +103,8 @@ func (s *state) at(now time.Time) progress.State {
 		Known:         seen.PlayingTime > 0,
 		StartupP95:    seen.StartupP95,
 		RebufferRatio: 100 * seen.RebufferRatio,
-		LatencyP50:    seen.LatencyMean,
-		LatencyP95:    seen.LatencyMean,
+		LatencyP50:    seen.LatencyP50,
+		LatencyP95:    seen.LatencyP95,
 	}
 	return v
 }

@@ -204,7 +204,7 @@ type Snapshot struct {
 	Failed      int // never got a first frame, or gave up
 
 	StartupP50, StartupP95 time.Duration // of those who got a first frame
-	LatencyMean            time.Duration // behind the live edge, of those playing or rebuffering
+	LatencyP50, LatencyP95 time.Duration // behind the live edge, of those playing or rebuffering, as of their last heartbeats
 	BitrateKbps            float64       // mean, of those playing or rebuffering
 	PlayingTime            time.Duration // so far, all sessions, as of their last heartbeats
 	RebufferTime           time.Duration
@@ -220,8 +220,7 @@ func (s Snapshot) OnAir() int { return s.Starting + s.Playing + s.Rebuffering }
 // Snapshot may be called at any time, also before Run and after it.
 func (c *Crowd) Snapshot() Snapshot {
 	var s Snapshot
-	var startups []time.Duration
-	var latency time.Duration
+	var startups, latencies []time.Duration
 	var kbps float64
 	for _, v := range c.viewers {
 		f := v.facts()
@@ -240,7 +239,9 @@ func (c *Crowd) Snapshot() Snapshot {
 			s.Starting++
 		}
 		if f.state == player.Playing || f.state == player.Rebuffering {
-			latency += f.latency
+			if f.latency > 0 { // 0: no heartbeat has told yet
+				latencies = append(latencies, f.latency)
+			}
 			kbps += f.kbps
 		}
 		if f.startup > 0 {
@@ -253,15 +254,21 @@ func (c *Crowd) Snapshot() Snapshot {
 		s.FetchesFailed += f.failed
 	}
 	if n := s.Playing + s.Rebuffering; n > 0 {
-		s.LatencyMean = latency / time.Duration(n)
 		s.BitrateKbps = kbps / float64(n)
 	}
-	if n := len(startups); n > 0 {
-		slices.Sort(startups)
-		s.StartupP50, s.StartupP95 = startups[(n-1)*50/100], startups[(n-1)*95/100]
-	}
+	s.StartupP50, s.StartupP95 = quantiles(startups)
+	s.LatencyP50, s.LatencyP95 = quantiles(latencies)
 	if t := s.PlayingTime + s.RebufferTime; t > 0 {
 		s.RebufferRatio = float64(s.RebufferTime) / float64(t)
 	}
 	return s
+}
+
+// quantiles sorts ds and returns its lower median and 95th percentile; zeros when it is empty.
+func quantiles(ds []time.Duration) (p50, p95 time.Duration) {
+	if len(ds) == 0 {
+		return 0, 0
+	}
+	slices.Sort(ds)
+	return ds[(len(ds)-1)*50/100], ds[(len(ds)-1)*95/100]
 }
