@@ -51,6 +51,8 @@ fuzz: setup-go ## run every fuzz target for FUZZTIME (10s) each
 	done
 
 clips: setup-ffmpeg ## make the encoder's clips anew (they are committed)
+	@scenarios/e2e/apt.sh espeak-ng espeak-ng
+	@scenarios/e2e/apt.sh fonts-dejavu-core /usr/share/fonts/truetype/dejavu/DejaVuSans-Bold.ttf
 	@reference/encoder/clips/make.sh
 
 golden: setup-go ## rewrite the golden files from what the code now says

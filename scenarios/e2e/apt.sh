@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# usage: apt.sh PACKAGE COMMAND…: install a Debian package unless its commands are there. Says what it does; where it
-# cannot, says what to install.
+# usage: apt.sh PACKAGE COMMAND…: install a Debian package unless its commands (or files, by path) are there. Says what it
+# does; where it cannot, says what to install.
 set -euo pipefail
 package=$1
 shift
+there() { case $1 in */*) [ -e "$1" ] ;; *) command -v "$1" >/dev/null ;; esac; }
 missing=
-for c in "$@"; do command -v "$c" >/dev/null || missing="$missing $c"; done
+for c in "$@"; do there "$c" || missing="$missing $c"; done
 [ -n "$missing" ] || exit 0
 fail() {
 	echo "tminus: $package is missing: install it (Debian and Ubuntu: apt-get install $package; or what provides:$missing), then run make again" >&2
@@ -24,4 +25,4 @@ if ! { $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get 
 	tail -n 5 "$log" >&2
 	fail
 fi
-for c in "$@"; do command -v "$c" >/dev/null || fail; done
+for c in "$@"; do there "$c" || fail; done

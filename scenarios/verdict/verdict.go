@@ -60,7 +60,7 @@ func doubts(r *report.Report) []string {
 		}
 	}
 	if t := r.Telemetry; t.Lost > 0 {
-		out = append(out, fmt.Sprintf("telemetry is incomplete: %d events were emitted, %d are stored, %d are lost", t.Emitted, t.Stored, t.Lost))
+		out = append(out, fmt.Sprintf("telemetry is incomplete: %d events are lost (%d were written, %d are stored)", t.Lost, t.Emitted, t.Stored))
 	} else if t.Stored != t.Emitted {
 		out = append(out, fmt.Sprintf("telemetry does not add up: %d events were emitted and %d are stored", t.Emitted, t.Stored))
 	}

@@ -41,7 +41,7 @@ func TestDecide(t *testing.T) {
 		{"a fault without effect", func(r *report.Report) { r.Faults[0].Evidence.Status = "mismatch" }, report.Inconclusive, 98, "did not do what it should"},
 		{"a fault without evidence", func(r *report.Report) { r.Faults[0].Evidence.Status = "inconclusive" }, report.Inconclusive, 98, "nothing proves"},
 		{"a fault left in place", func(r *report.Report) { r.Faults[0].Restored = false }, report.Inconclusive, 98, "was not undone"},
-		{"events lost", func(r *report.Report) { r.Telemetry.Stored, r.Telemetry.Lost = 990, 10 }, report.Inconclusive, 98, "10 are lost"},
+		{"events lost", func(r *report.Report) { r.Telemetry.Stored, r.Telemetry.Lost = 990, 10 }, report.Inconclusive, 98, "10 events are lost"},
 		{"events from nowhere", func(r *report.Report) { r.Telemetry.Stored = 1001 }, report.Inconclusive, 98, "does not add up"},
 		{"a crowd too small", func(r *report.Report) { r.Load.PlayStarts.Dropped = 21 }, report.Inconclusive, 98, "could not send 21 of 20000"},
 		{"a crowd just large enough", func(r *report.Report) { r.Load.PlayStarts.Dropped = 20 }, report.Go, 0, ""},
