@@ -67,10 +67,10 @@ setup-go:
 	@command -v go >/dev/null || { echo "tminus: Go is missing: install Go 1.26 or later (https://go.dev/dl), then run make again" >&2; exit 1; }
 
 setup-clickhouse: ## fetch the embedded ClickHouse engine
-	@telemetry/clickhouse/install.sh
+	@telemetry/clickhouse/install.sh >/dev/null
 
 setup-kafka: ## fetch a real Apache Kafka for the tests
-	@telemetry/kafka/install.sh
+	@telemetry/kafka/install.sh >/dev/null
 
 setup-ffmpeg:
 	@scenarios/e2e/apt.sh ffmpeg ffmpeg ffprobe

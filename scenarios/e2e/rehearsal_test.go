@@ -144,4 +144,23 @@ var _ = Describe("The end of a run", Label("lifecycle"), func() {
 		<-c.done
 		Eventually(living, "3s", "50ms").Should(BeEmpty())
 	}, SpecTimeout(2*time.Minute))
+
+	for part, want := range map[string]int{"region": exitUnsure, "store": exitError} {
+		It("a "+part+" that dies unasked ends the event, and the reason is told", func(ctx context.Context) {
+			dir := GinkgoT().TempDir()
+			c := start(dir, "rehearse", write(dir, "small.yaml", fmt.Sprintf(small, "5m", "")), "--port", strconv.Itoa(freePort()))
+			Eventually(ctx, c.stderr.String, "60s", "100ms").Should(ContainSubstring("on air"))
+			for _, p := range living() {
+				if pid, cmdline, _ := strings.Cut(p, " "); strings.Contains(cmdline, " "+part) {
+					n, err := strconv.Atoi(pid)
+					Expect(err).NotTo(HaveOccurred())
+					Expect(syscall.Kill(n, syscall.SIGKILL)).To(Succeed())
+					break
+				}
+			}
+			res := c.wait(ctx)
+			Expect(res.status).To(Equal(want), res.stdout+res.stderr)
+			Expect(res.stdout + res.stderr).To(MatchRegexp(part + `.*ended unexpectedly: killed by SIGKILL`))
+		}, SpecTimeout(time.Minute))
+	}
 })

@@ -214,6 +214,11 @@ func (t *telemetryPath) drain(ctx context.Context, limit time.Duration) (l ledge
 	if err := t.closeSink(); err != nil {
 		l.notes = append(l.notes, err.Error())
 	}
+	select {
+	case <-t.died():
+		return l, fmt.Errorf("there is nothing to judge by: %w", t.process.Err())
+	default:
+	}
 	if _, err := spool.Recover(ctx, t.events.Spool, t.client); err != nil {
 		l.notes = append(l.notes, err.Error())
 	}
