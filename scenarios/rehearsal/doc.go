@@ -4,5 +4,8 @@
 //	regions.go    one child process a region; what chaos may kill and bring back
 //	crowd.go      the open-loop play starts and the full players
 //	judge.go      the objectives, as SQL over what was stored, and the report
+//	story.go      what happened, in words
 //	state.go      what a terminal shows meanwhile
+//
+// Beside the walk, up.go runs the pipeline alone, and store.go opens the store of a finished run.
 package rehearsal
