@@ -3,10 +3,8 @@
 SHELL := /bin/bash -euo pipefail
 .DEFAULT_GOAL := help
 
-CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tminus
 SCENARIO ?= first-light
 BIN := bin/tminus
-export TMINUS_CACHE := $(CACHE)
 
 .PHONY: help rehearse up build test test-short bench lint fuzz clips golden clean setup \
 	setup-go setup-clickhouse setup-kafka setup-ffmpeg setup-chromium setup-players

@@ -22,7 +22,8 @@ import (
 const queryLimit = 5 * time.Minute
 
 func queryCommand() *cobra.Command {
-	return &cobra.Command{
+	var runs string
+	cmd := &cobra.Command{
 		Use:   "query [RUN] SQL",
 		Short: "Ask a finished run's store a question in SQL",
 		Long: `Ask the embedded store of a finished run (its folder; the newest in runs/ when none is given) a question in ClickHouse's
@@ -40,7 +41,7 @@ operators' actions on one timeline.`,
 			sql, folder := args[len(args)-1], ""
 			if len(args) == 2 {
 				folder = args[0]
-			} else if folder, err = newestRun("runs"); err != nil {
+			} else if folder, err = newestRun(runs); err != nil {
 				return err
 			}
 			if _, err := os.Stat(filepath.Join(folder, rehearsal.StoreFolder)); err != nil {
@@ -60,6 +61,8 @@ operators' actions on one timeline.`,
 			return printRows(ctx, cmd.OutOrStdout(), db, sql)
 		},
 	}
+	cmd.Flags().StringVar(&runs, "runs", defaultRuns, "folder that holds the runs' folders")
+	return cmd
 }
 
 func printRows(ctx context.Context, w io.Writer, db *clickhouse.DB, sql string) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,7 +17,11 @@ import (
 	"github.com/tminus-live/tminus/reference/pipeline"
 	"github.com/tminus-live/tminus/scenarios/library"
 	"github.com/tminus-live/tminus/scenarios/rehearsal"
+	"github.com/tminus-live/tminus/scenarios/spec"
 )
+
+// defaultRuns is the folder of the runs' folders where --runs names none.
+const defaultRuns = "runs"
 
 // pipelineFlags are what rehearse and up have in common.
 type pipelineFlags struct {
@@ -27,18 +32,23 @@ type pipelineFlags struct {
 
 func (f *pipelineFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&f.runs, "runs", "runs", "folder that holds the runs' folders")
+	fl.StringVar(&f.runs, "runs", defaultRuns, "folder that holds the runs' folders")
 	fl.IntVar(&f.port, "port", pipeline.DefaultPort, "port of every HTTP server of the reference pipeline, each on an address of its own")
 	fl.StringVar(&f.kafka, "kafka", os.Getenv("TMINUS_KAFKA"), "address of a Kafka broker, host:port (TMINUS_KAFKA); none: an embedded one")
 	fl.StringVar(&f.clickhouse, "clickhouse", os.Getenv("TMINUS_CLICKHOUSE"), "address of a ClickHouse server, clickhouse://host:port or http://host:port (TMINUS_CLICKHOUSE); none: an embedded one")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what happens inside on standard error")
 }
 
-func (f *pipelineFlags) check() error {
+// scenario reads the scenario that args name, or the library's default, and checks the flags.
+func (f *pipelineFlags) scenario(args []string) (*spec.Scenario, error) {
 	if f.port < 1 || f.port > 65535 {
-		return usage(fmt.Errorf("--port %d is no TCP port: 1 to 65535", f.port))
+		return nil, usage(fmt.Errorf("--port %d is no TCP port: 1 to 65535", f.port))
 	}
-	return nil
+	name := library.Default
+	if len(args) == 1 {
+		name = args[0]
+	}
+	return readScenario(name)
 }
 
 func (f *pipelineFlags) logger(w io.Writer) *slog.Logger {
@@ -47,6 +57,18 @@ func (f *pipelineFlags) logger(w io.Writer) *slog.Logger {
 		level = slog.LevelDebug
 	}
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+// rehearsal is a run of a scenario by the flags; it logs to w.
+func (f *pipelineFlags) rehearsal(sc *spec.Scenario, w io.Writer) (*rehearsal.Rehearsal, error) {
+	return rehearsal.New(rehearsal.Config{
+		Scenario:   sc,
+		Runs:       f.runs,
+		Port:       f.port,
+		Kafka:      f.kafka,
+		ClickHouse: f.clickhouse,
+		Log:        f.logger(w),
+	}, time.Now())
 }
 
 func rehearseCommand() *cobra.Command {
@@ -60,16 +82,9 @@ scenario says, and judge what viewers lived through. SCENARIO is a name of the l
 first-light when none is given. The report goes to runs/<run-id>/.
 
 Exit status: 0 GO, 99 NO-GO, 98 inconclusive, 104 invalid scenario, 2 usage, 1 any other error.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOne("scenario"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := flags.check(); err != nil {
-				return err
-			}
-			name := library.Default
-			if len(args) == 1 {
-				name = args[0]
-			}
-			sc, err := readScenario(name)
+			sc, err := flags.scenario(args)
 			if err != nil {
 				return err
 			}
@@ -77,27 +92,24 @@ Exit status: 0 GO, 99 NO-GO, 98 inconclusive, 104 invalid scenario, 2 usage, 1 a
 			if f, ok := cmd.ErrOrStderr().(*os.File); ok {
 				show = progress.ForFile(f, os.Getenv)
 			}
-			run, err := rehearsal.New(rehearsal.Config{
-				Scenario:   sc,
-				Runs:       flags.runs,
-				Port:       flags.port,
-				Kafka:      flags.kafka,
-				ClickHouse: flags.clickhouse,
-				Log:        flags.logger(show.Log()),
-			}, time.Now())
+			run, err := flags.rehearsal(sc, show.Log())
 			if err != nil {
 				return err
 			}
 			rep, err := conduct(cmd.Context(), run, show)
 			if err != nil {
-				return fmt.Errorf("%w (logs are in %s)", err, run.Folder())
+				err = withLogs(err, run.Folder())
+			}
+			if rep == nil {
+				return err
 			}
 			if asJSON {
-				if err := rep.WriteJSON(cmd.OutOrStdout()); err != nil {
-					return err
-				}
-			} else if err := progress.New(cmd.OutOrStdout(), false, nil).Summary(rep, filepath.Join(run.Folder(), report.HTMLFile)); err != nil {
-				return err
+				err = errors.Join(err, rep.WriteJSON(cmd.OutOrStdout()))
+			} else {
+				err = errors.Join(err, progress.New(cmd.OutOrStdout(), false, nil).Summary(rep, filepath.Join(run.Folder(), report.HTMLFile)))
+			}
+			if err != nil {
+				return fmt.Errorf("the verdict stands, but the end was not in order: %w", err)
 			}
 			return verdictStatus(rep)
 		},
@@ -105,6 +117,14 @@ Exit status: 0 GO, 99 NO-GO, 98 inconclusive, 104 invalid scenario, 2 usage, 1 a
 	flags.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print report.json on standard output and nothing else there")
 	return cmd
+}
+
+// withLogs says where more is to be read, if anything was written.
+func withLogs(err error, folder string) error {
+	if entries, _ := os.ReadDir(folder); len(entries) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w (logs are in %s)", err, folder)
 }
 
 // conduct runs the rehearsal while show draws it.

@@ -14,18 +14,19 @@ import (
 
 func reportCommand() *cobra.Command {
 	var asJSON bool
+	var runs string
 	cmd := &cobra.Command{
 		Use:   "report [RUN]",
 		Short: "Print a finished run's verdict; exits as the run did",
 		Long: `Print the verdict of a finished run: its folder, or its report.json; without an argument, the newest run in runs/.
 Exits as the run did: 0 GO, 99 NO-GO, 98 inconclusive.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOne("run"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := ""
 			if len(args) == 1 {
 				path = args[0]
 			} else {
-				newest, err := newestRun("runs")
+				newest, err := newestRun(runs)
 				if err != nil {
 					return err
 				}
@@ -53,6 +54,7 @@ Exits as the run did: 0 GO, 99 NO-GO, 98 inconclusive.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print report.json on standard output and nothing else there")
+	cmd.Flags().StringVar(&runs, "runs", defaultRuns, "folder that holds the runs' folders")
 	return cmd
 }
 

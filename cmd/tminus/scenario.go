@@ -55,7 +55,12 @@ func scenarioCommand() *cobra.Command {
 		&cobra.Command{
 			Use:   "check SCENARIO…",
 			Short: "Report every mistake in scenario files; exit 104 when there is one",
-			Args:  cobra.MinimumNArgs(1),
+			Args: func(cmd *cobra.Command, args []string) error {
+				if len(args) == 0 {
+					return usage(errors.New("tminus scenario check takes one scenario or more: names of the library or files"))
+				}
+				return nil
+			},
 			RunE: func(cmd *cobra.Command, args []string) error {
 				var bad error
 				for _, arg := range args {

@@ -2,11 +2,9 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/tminus-live/tminus/scenarios/library"
 	"github.com/tminus-live/tminus/scenarios/rehearsal"
 )
 
@@ -18,30 +16,16 @@ func upCommand() *cobra.Command {
 		Short: "Run the reference pipeline until Ctrl-C and print its URLs",
 		Long: `Run the reference pipeline of a scenario (first-light when none is given) until Ctrl-C, without a crowd or faults, and
 print the URLs to play.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOne("scenario"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := flags.check(); err != nil {
-				return err
-			}
-			name := library.Default
-			if len(args) == 1 {
-				name = args[0]
-			}
-			sc, err := readScenario(name)
+			sc, err := flags.scenario(args)
 			if err != nil {
 				return err
 			}
 			if sc.Target != nil {
-				return usage(fmt.Errorf("%s points at %s: there is no pipeline of ours to run", name, sc.Target.Manifest))
+				return usage(fmt.Errorf("%s points at %s: there is no pipeline of ours to run", sc.Name, sc.Target.Manifest))
 			}
-			run, err := rehearsal.New(rehearsal.Config{
-				Scenario:   sc,
-				Runs:       flags.runs,
-				Port:       flags.port,
-				Kafka:      flags.kafka,
-				ClickHouse: flags.clickhouse,
-				Log:        flags.logger(cmd.ErrOrStderr()),
-			}, time.Now())
+			run, err := flags.rehearsal(sc, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -53,7 +37,7 @@ print the URLs to play.`,
 				return err
 			})
 			if err != nil {
-				return fmt.Errorf("%w (logs are in %s)", err, run.Folder())
+				return withLogs(err, run.Folder())
 			}
 			return nil
 		},

@@ -80,7 +80,7 @@ type Check struct {
 	Detail string `json:"detail,omitempty"`
 }
 
-// Load is what the open-loop generator did.
+// Load is what all play starts came to: the open-loop crowd's and the players'.
 type Load struct {
 	PlayStarts PlayStarts `json:"play_starts"`
 	LatencyMS  Quantiles  `json:"latency_ms"`  // intended → done
@@ -126,7 +126,7 @@ type Telemetry struct {
 	Stored     uint64  `json:"stored"`
 	Lost       uint64  `json:"lost"`
 	Duplicated uint64  `json:"duplicated"` // arrived more than once and were stored once
-	LagS       float64 `json:"lag_s"`      // p95 of written → readable in the store
+	LagS       float64 `json:"lag_s"`      // p95 of written → handed to the store
 	Kafka      string  `json:"kafka"`      // "embedded" or the address
 	ClickHouse string  `json:"clickhouse"` // "embedded" or the address
 }

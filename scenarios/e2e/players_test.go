@@ -95,13 +95,9 @@ type stream struct {
 // browse plays streams in headless Chromium until the spec ends; the function returned gives the latest beats by id.
 func browse(streams []stream) func() map[string]beat {
 	GinkgoHelper()
-	cache := os.Getenv("TMINUS_CACHE")
-	if cache == "" {
-		dir, err := os.UserCacheDir()
-		Expect(err).NotTo(HaveOccurred())
-		cache = filepath.Join(dir, "tminus")
-	}
-	found, _ := filepath.Glob(filepath.Join(cache, "players", "*", "node_modules", ".complete"))
+	cache, err := os.UserCacheDir()
+	Expect(err).NotTo(HaveOccurred())
+	found, _ := filepath.Glob(filepath.Join(cache, "tminus", "players", "*", "node_modules", ".complete"))
 	Expect(found).NotTo(BeEmpty(), "the browser players are missing: run make setup-players")
 	modules := filepath.Dir(found[len(found)-1])
 

@@ -62,7 +62,7 @@ type Rehearsal struct {
 	stopped   error     // why a region could not be stopped in order
 }
 
-// New checks what can be checked before anything runs, and makes the run's folder.
+// New names a run; it does nothing yet.
 func New(cfg Config, now time.Time) (*Rehearsal, error) {
 	if cfg.Port == 0 {
 		cfg.Port = pipeline.DefaultPort
@@ -74,29 +74,24 @@ func New(cfg Config, now time.Time) (*Rehearsal, error) {
 	r := &Rehearsal{cfg: cfg, log: cfg.Log}
 	r.id = fmt.Sprintf("%s-%s-%s", now.UTC().Format("20060102-150405"), cfg.Scenario.Name, hex.EncodeToString(salt[:]))
 	r.state.init(cfg.Scenario, r.id)
-	if err := chaos.Preflight(faultsOf(cfg.Scenario)); err != nil {
-		return nil, err
-	}
 	r.folder = filepath.Join(cfg.Runs, r.id)
-	if err := os.MkdirAll(r.folder, 0o755); err != nil {
-		return nil, fmt.Errorf("cannot make the run's folder: %w", err)
-	}
-	if err := room(r.folder); err != nil {
-		return nil, err
-	}
 	return r, nil
 }
 
 // minFree is the free disk space that a run starts with: the store, the spool and the report of some minutes.
 const minFree = 256 << 20
 
-// room says whether the file system that holds folder has space for a run.
-func room(folder string) error {
+// makeFolder makes the run's folder and says whether its file system has space for a run.
+func makeFolder(folder string) error {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return fmt.Errorf("cannot make the run's folder: %w", err)
+	}
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(folder, &fs); err != nil {
 		return fmt.Errorf("cannot tell how much disk space is left for %s: %w", folder, err)
 	}
 	if free := fs.Bavail * uint64(fs.Bsize); free < minFree {
+		_ = os.Remove(folder) // it is empty
 		return fmt.Errorf("no space for a run in %s: %d MB are free and it starts with %d MB; free some space or choose another folder with --runs", folder, free>>20, minFree>>20)
 	}
 	return nil
@@ -109,6 +104,12 @@ func (r *Rehearsal) Folder() string { return r.folder }
 // says why there is no report. When ctx ends during the event, the event ends there, everything is undone in order,
 // and the report says that it was interrupted. When Run returns, nothing that it started is left running.
 func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
+	if err := chaos.Preflight(faultsOf(r.cfg.Scenario)); err != nil {
+		return nil, err
+	}
+	if err := makeFolder(r.folder); err != nil {
+		return nil, err
+	}
 	var undo stack
 	defer func() {
 		if e := undo.run(); e != nil {
@@ -160,6 +161,9 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 	return r.judge(after, out, ledger)
 }
 
+// errOver ends whoever is still at it some time after the end of the event: it is not an interruption.
+var errOver = errors.New("the event is over")
+
 // outcome is what the event left behind beside its telemetry.
 type outcome struct {
 	faults      []chaos.Result
@@ -181,20 +185,15 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	}
 	r.phase("on air", "")
 	end := r.zero.Add(sc.Event.Duration)
-	live, cancel := context.WithDeadlineCause(ctx, end.Add(crowdGrace), errors.New("the event is over"))
+	live, cancel := context.WithDeadlineCause(ctx, end.Add(crowdGrace), errOver)
 	defer cancel()
 
 	// A region or a store that dies unasked, or a crowd that cannot go on, ends the event: there is nothing left to rehearse.
 	live, stop := context.WithCancelCause(live)
 	defer stop(nil)
 	go func() {
-		select {
-		case err, died := <-r.regionFailed(live):
-			if died {
-				stop(err)
-			}
-		case <-r.telemetry.died():
-			stop(r.telemetry.process.Err())
+		if err, died := <-r.partFailed(live); died {
+			stop(err)
 		}
 	}()
 
@@ -220,20 +219,23 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 		}
 	})
 	wg.Wait()
-	if sc.Audience.Players == 0 {
-		_ = sleepUntil(live, end) // play starts alone are over before the event is; why the wait ended is asked below
+	out.ran = min(time.Since(r.zero), sc.Event.Duration)
+	if cause := context.Cause(live); cause != nil && !errors.Is(cause, errOver) {
+		out.interrupted = cause.Error()
+		if ctx.Err() != nil {
+			out.interrupted = "interrupted by a signal"
+		}
+		return out, nil
+	}
+	if out.ran < sc.Event.Duration && crowd.streamOver() {
+		out.interrupted = "the stream was over and every player had left"
+		return out, nil
+	}
+	// Whoever gave up has been counted; the event goes on without them.
+	if err := sleepUntil(live, end); err != nil {
+		out.interrupted = "interrupted by a signal"
 	}
 	out.ran = min(time.Since(r.zero), sc.Event.Duration)
-	if out.ran < sc.Event.Duration {
-		switch cause := context.Cause(live); {
-		case ctx.Err() != nil:
-			out.interrupted = "interrupted by a signal"
-		case cause != nil:
-			out.interrupted = cause.Error()
-		default:
-			out.interrupted = "the stream was over and every player had left"
-		}
-	}
 	return out, nil
 }
 
@@ -267,22 +269,33 @@ func (r *Rehearsal) startPipeline(ctx context.Context) error {
 	return nil
 }
 
-// regionFailed delivers the reason when a region's process ends without being told to; it is closed when ctx ends.
-func (r *Rehearsal) regionFailed(ctx context.Context) <-chan error {
+// partFailed delivers the reason when a process of the run, a region's or the store's, ends without being told to; it is
+// closed when ctx ends.
+func (r *Rehearsal) partFailed(ctx context.Context) <-chan error {
 	first := make(chan error)
 	var wg sync.WaitGroup
+	tell := func(err error) {
+		select {
+		case first <- err:
+		case <-ctx.Done():
+		}
+	}
 	for _, region := range r.regions {
 		wg.Go(func() {
 			select {
 			case err := <-region.Failed():
-				select {
-				case first <- err:
-				case <-ctx.Done():
-				}
+				tell(err)
 			case <-ctx.Done():
 			}
 		})
 	}
+	wg.Go(func() {
+		select {
+		case <-r.telemetry.died():
+			tell(r.telemetry.process.Err())
+		case <-ctx.Done():
+		}
+	})
 	go func() {
 		wg.Wait()
 		close(first)
@@ -290,14 +303,16 @@ func (r *Rehearsal) regionFailed(ctx context.Context) <-chan error {
 	return first
 }
 
-// stopRegions ends every region in reverse order; it may be called again.
+// stopRegions ends every region, all at once: they are peers. It may be called again.
 func (r *Rehearsal) stopRegions() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()
-	var errs []error
-	for i := len(r.regions) - 1; i >= 0; i-- {
-		errs = append(errs, r.regions[i].Stop(ctx))
+	errs := make([]error, len(r.regions))
+	var wg sync.WaitGroup
+	for i, region := range r.regions {
+		wg.Go(func() { errs[i] = region.Stop(ctx) })
 	}
+	wg.Wait()
 	return errors.Join(errs...)
 }
 

@@ -109,6 +109,12 @@ func (c *crowd) run(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// streamOver reports whether every player has left because the stream was over, and not one because it gave up.
+func (c *crowd) streamOver() bool {
+	s := c.sessions.Snapshot()
+	return s.Ended > 0 && s.Failed == 0 && s.OnAir() == 0 && s.Waiting == 0
+}
+
 // startsNow is how the play starts go; all zero without an open-loop crowd.
 func (c *crowd) startsNow() startsNow {
 	if c.starts == nil {

@@ -71,6 +71,9 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 	if err != nil {
 		return nil, err
 	}
+	if delivery.Twice > 0 {
+		l.notes = append(l.notes, fmt.Sprintf("%d events are stored twice", delivery.Twice))
+	}
 	rep.Telemetry = report.Telemetry{
 		Emitted: l.emitted, Stored: l.stored, Duplicated: l.duplicated, LagS: delivery.LagP95S,
 		Kafka: r.telemetry.broker, ClickHouse: r.telemetry.store,

@@ -79,6 +79,7 @@ func (r *Region) Start(ctx context.Context) error {
 		Stdin:        stdin,
 		LogPath:      filepath.Join(r.folder, "region-"+r.Name()+".log"),
 		ReadyTimeout: 30 * time.Second,
+		StopGrace:    stopGrace,
 		Logger:       r.log,
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/tminus-live/tminus/reference/pipeline"
@@ -62,8 +63,15 @@ func (u URLs) String() string {
 // Up runs the reference pipeline without a crowd or faults until ctx ends. It calls ready when every edge serves. When
 // it returns nothing that it started is left running.
 func (r *Rehearsal) Up(ctx context.Context, ready func(URLs) error) (err error) {
+	if err := makeFolder(r.folder); err != nil {
+		return err
+	}
 	var undo stack
-	defer func() { err = errors.Join(err, undo.run()) }()
+	defer func() {
+		if err = errors.Join(err, undo.run()); err == nil {
+			err = os.RemoveAll(r.folder) // nobody asks an event without a crowd for its figures; after an error it holds the logs
+		}
+	}()
 	r.telemetry, err = openTelemetry(ctx, r.cfg, r.id, r.folder, &r.state)
 	if err != nil {
 		return err
@@ -79,7 +87,7 @@ func (r *Rehearsal) Up(ctx context.Context, ready func(URLs) error) (err error) 
 	select {
 	case <-ctx.Done():
 		return nil
-	case err := <-r.regionFailed(ctx):
+	case err := <-r.partFailed(ctx):
 		return err
 	}
 }

@@ -51,12 +51,12 @@ func doubts(r *report.Report) []string {
 	}
 	for _, f := range r.Faults {
 		switch {
-		case f.Evidence.Status == "mismatch":
-			out = append(out, fmt.Sprintf("%s of %s did not do what it should: %s", name(f), f.Where, f.Evidence.Detail))
-		case f.Evidence.Status != "confirmed":
-			out = append(out, fmt.Sprintf("nothing proves that %s of %s happened: %s", name(f), f.Where, f.Evidence.Detail))
+		case f.Evidence.Status == report.Mismatch:
+			out = append(out, fmt.Sprintf("the %s did not do what it should: %s", f.Words(), f.Evidence.Detail))
+		case f.Evidence.Status != report.Confirmed:
+			out = append(out, fmt.Sprintf("nothing proves that the %s happened: %s", f.Words(), f.Evidence.Detail))
 		case !f.Restored:
-			out = append(out, fmt.Sprintf("%s of %s was not undone", name(f), f.Where))
+			out = append(out, fmt.Sprintf("the %s was not undone", f.Words()))
 		}
 	}
 	if t := r.Telemetry; t.Lost > 0 {
@@ -69,7 +69,7 @@ func doubts(r *report.Report) []string {
 	}
 	for _, o := range r.Objectives {
 		if o.Samples == 0 {
-			out = append(out, fmt.Sprintf("nothing was measured for %s %s", metric(o), o.Expression))
+			out = append(out, fmt.Sprintf("nothing was measured for %s %s", o.Name(), o.Expression))
 		}
 	}
 	return out
@@ -81,7 +81,7 @@ func misses(r *report.Report) []string {
 		if o.Pass || o.Samples == 0 {
 			continue
 		}
-		s := fmt.Sprintf("%s was %s, asked for %s", metric(o), figure(o.Measured, o.Unit), o.Expression)
+		s := fmt.Sprintf("%s was %s, asked for %s", o.Name(), o.MeasuredWords(), o.Expression)
 		if o.Note != "" {
 			s += ": " + o.Note
 		}
@@ -97,41 +97,12 @@ func praise(r *report.Report) string {
 	}
 	var survived []string
 	for _, f := range r.Faults {
-		survived = append(survived, fmt.Sprintf("%s of %s", name(f), f.Where))
+		survived = append(survived, "the "+f.Words())
 	}
 	if len(survived) > 0 {
 		s += ", through " + strings.Join(survived, " and ")
 	}
 	return s
-}
-
-// name is a fault in words: "the region crash".
-func name(f report.Fault) string {
-	if f.Model != "" {
-		return fmt.Sprintf("the %s %s", f.Fail, f.Model)
-	}
-	return "the " + f.Fail
-}
-
-func metric(o report.Objective) string {
-	if o.Where == "" {
-		return o.Metric
-	}
-	return o.Metric + "{" + o.Where + "}"
-}
-
-func figure(v float64, unit string) string {
-	s := fmt.Sprintf("%.3g", v)
-	if math.Abs(v) >= 1000 {
-		s = fmt.Sprintf("%.0f", v)
-	}
-	switch unit {
-	case "", "count":
-		return s
-	case "%":
-		return s + " %"
-	}
-	return s + " " + unit
 }
 
 // Compare reports whether measured stands to threshold as op asks; op is one of < <= > >= == !=. A measurement that is
@@ -156,11 +127,11 @@ func Compare(measured float64, op string, threshold float64) bool {
 
 // Blame points each missed objective at the fault during which (or within Aftermath of which) most of the harm was done,
 // and says so in the objective's note. An objective whose harm is spread over the run, or has no series in the
-// timeline, is left without a suspect.
+// timeline, is left without a suspect; so is one about some viewers only, since the timeline is about all of them.
 func Blame(r *report.Report) {
 	for i := range r.Objectives {
 		o := &r.Objectives[i]
-		if o.Pass || o.Samples == 0 {
+		if o.Pass || o.Samples == 0 || o.Where != "" {
 			continue
 		}
 		harm := harmOf(o)
@@ -193,15 +164,15 @@ func Blame(r *report.Report) {
 		}
 		o.Suspect = best.ID
 		from, to := span(r.Timeline, harm, best.AtS, best.AtS+best.ForS+Aftermath)
-		o.Note = fmt.Sprintf("%.0f %% of it fell between T+%d s and T+%d s, during %s of %s and its aftermath",
-			math.Floor(bestShare*100), from, to, name(*best), best.Where)
+		o.Note = fmt.Sprintf("%.0f %% of it fell between T+%d s and T+%d s, during the %s and its aftermath",
+			math.Floor(bestShare*100), from, to, best.Words())
 	}
 }
 
 // harmOf returns what a second of the timeline adds to an objective's miss, or nil when the timeline has no such series.
 func harmOf(o *report.Objective) func(report.Second) float64 {
 	switch o.Metric {
-	case "video_start_failures", "failed_sessions", "startup_time", "play_start_time":
+	case "video_start_failures":
 		return func(s report.Second) float64 { return s.PlayFailures }
 	case "rebuffer_ratio", "rebuffer_duration":
 		return func(s report.Second) float64 { return s.RebufferRatio * s.Sessions }

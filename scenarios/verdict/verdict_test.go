@@ -36,8 +36,8 @@ func TestDecide(t *testing.T) {
 		exit   int
 		reason string
 	}{
-		{"all well", func(*report.Report) {}, report.Go, 0, "the objective was met, through the region crash of us-east"},
-		{"an objective missed", miss, report.NoGo, 99, "rebuffer_ratio{region=us-west} was 12.5 %, asked for avg<0.4%"},
+		{"all well", func(*report.Report) {}, report.Go, 0, "the objective was met, through the crash of us-east"},
+		{"an objective missed", miss, report.NoGo, 99, "rebuffer_ratio{region=us-west} was 12.5\u00a0%, asked for avg<0.4%"},
 		{"a fault without effect", func(r *report.Report) { r.Faults[0].Evidence.Status = "mismatch" }, report.Inconclusive, 98, "did not do what it should"},
 		{"a fault without evidence", func(r *report.Report) { r.Faults[0].Evidence.Status = "inconclusive" }, report.Inconclusive, 98, "nothing proves"},
 		{"a fault left in place", func(r *report.Report) { r.Faults[0].Restored = false }, report.Inconclusive, 98, "was not undone"},
@@ -80,7 +80,7 @@ func TestBlame(t *testing.T) {
 	r := outage(30, 52)
 	Blame(r)
 	for _, o := range r.Objectives[:2] {
-		if o.Suspect != "region-1" || !strings.Contains(o.Note, "100 % of it fell between T+30 s and T+52 s, during the region crash of us-east") {
+		if o.Suspect != "region-1" || !strings.Contains(o.Note, "100 % of it fell between T+30 s and T+52 s, during the crash of us-east") {
 			t.Errorf("%s: suspect %q, note %q", o.Metric, o.Suspect, o.Note)
 		}
 	}

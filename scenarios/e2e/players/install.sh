@@ -2,7 +2,7 @@
 # Fetch the three browser players that the end-to-end tests play the stream in, at the versions it is known to play in.
 set -euo pipefail
 players="hls.js@1.7.4 dashjs@5.2.1 shaka-player@5.2.12"
-cache=${TMINUS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tminus}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/tminus
 dir=$cache/players/$(echo "$players" | tr ' @' '_-')
 [ -e "$dir/node_modules/.complete" ] && exit 0
 if ! command -v npm >/dev/null; then
