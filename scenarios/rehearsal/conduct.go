@@ -104,6 +104,7 @@ func (r *Rehearsal) Folder() string { return r.folder }
 // says why there is no report. When ctx ends during the event, the event ends there, everything is undone in order,
 // and the report says that it was interrupted. When Run returns, nothing that it started is left running.
 func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
+	r.phase("prepare", "opening the event path to the store")
 	if err := chaos.Preflight(faultsOf(r.cfg.Scenario)); err != nil {
 		return nil, err
 	}
@@ -124,7 +125,6 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 		}
 		return r.forget()
 	})
-	r.phase("prepare", "opening the event path to the store")
 	r.telemetry, err = openTelemetry(ctx, r.cfg, r.id, r.folder, &r.state)
 	if err != nil {
 		return nil, err
