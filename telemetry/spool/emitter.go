@@ -53,6 +53,8 @@ const (
 	batchBytes   = 512 << 10 // of events in one request to Kafka
 	retryFirst   = 50 * time.Millisecond
 	retryMost    = time.Second
+	lockEvery    = 20 * time.Millisecond
+	lockWait     = time.Second // how long a lock that another process holds is asked for
 )
 
 // Counts of one source.
@@ -139,8 +141,19 @@ func Open(cfg Config) (*Emitter, error) {
 		os.Remove(e.file.Name())
 		return nil, fmt.Errorf("telemetry spool in %s: %w", cfg.Dir, err)
 	}
-	if ok, err := tryLock(e.file); err != nil || !ok {
-		return undo(fmt.Errorf("cannot lock the state file: %w", err))
+	patience, cancel := context.WithTimeout(context.Background(), lockWait)
+	defer cancel()
+	for {
+		free, err := tryLock(e.file)
+		if err != nil {
+			return undo(fmt.Errorf("cannot lock the state file: %w", err))
+		}
+		if free {
+			break
+		}
+		if !pause(patience, lockEvery) { // who recovers the folder holds a file for a moment
+			return undo(fmt.Errorf("another process has held the state file %s for %s", e.file.Name(), lockWait))
+		}
 	}
 	if err := e.save(); err != nil {
 		return undo(err)
@@ -149,19 +162,6 @@ func Open(cfg Config) (*Emitter, error) {
 		return undo(err)
 	}
 	return e, nil
-}
-
-// OpenNext opens the first incarnation of a process that is free: cfg.Source + "#1", "#2" and so on.
-func OpenNext(cfg Config) (*Emitter, error) {
-	name := cfg.Source
-	for n := 1; n <= 10_000; n++ {
-		cfg.Source = fmt.Sprintf("%s#%d", name, n)
-		e, err := Open(cfg)
-		if !errors.Is(err, ErrExists) {
-			return e, err
-		}
-	}
-	return nil, fmt.Errorf("%w: %s, ten thousand times over, in %s", ErrExists, name, cfg.Dir)
 }
 
 func or[T comparable](v, def T) T {
@@ -487,9 +487,7 @@ func (e *Emitter) ship(ctx context.Context, flushDone <-chan struct{}) {
 			if wait == retryFirst {
 				e.log.Warn("telemetry waits in the spool", "error", err)
 			}
-			select {
-			case <-time.After(wait):
-			case <-ctx.Done():
+			if !pause(ctx, wait) {
 				return
 			}
 			wait = min(2*wait, retryMost)
@@ -500,6 +498,18 @@ func (e *Emitter) ship(ctx context.Context, flushDone <-chan struct{}) {
 			wait = retryFirst
 		}
 		e.advance(from, next)
+	}
+}
+
+// pause waits; false when ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

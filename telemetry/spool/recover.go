@@ -15,15 +15,21 @@ type Account struct {
 	Run    string
 	Source string
 	Counts
-	Live   bool // its process holds the spool
-	Closed bool // it ended in order; a source neither live nor closed was killed, and what was in its memory is unknown
+	Closed bool // it ended in order; otherwise it lives, or was killed, and what was in its memory is unknown
 }
 
-// Backlog is how many emitted events Kafka has not acknowledged.
-func (a Account) Backlog() uint64 { return a.Emitted - a.Acked }
+// Ledger lists the sources that have a spool in dir, by name, and counts what each has appended. It may be called at any
+// time, by any process: it locks nothing.
+func Ledger(dir string) ([]Account, error) { return accounts(dir, true) }
 
-// Ledger lists the sources that have a spool in dir, by name. It may be called at any time, by any process.
-func Ledger(dir string) ([]Account, error) {
+// Peek adds up what the processes of a run have noted of themselves, a few milliseconds ago while they live. It reads one
+// record a source, so that it can be asked often: for pictures, not for judging. A killed process may have appended more.
+func Peek(dir, run string) (Counts, error) {
+	noted, err := accounts(dir, false)
+	return Total(noted, run), err
+}
+
+func accounts(dir string, exact bool) ([]Account, error) {
 	paths, err := stateFiles(dir)
 	if err != nil {
 		return nil, err
@@ -31,40 +37,45 @@ func Ledger(dir string) ([]Account, error) {
 	accounts := make([]Account, 0, len(paths))
 	var bad []error
 	for _, path := range paths {
-		a, err := account(path)
-		if err != nil {
-			bad = append(bad, err)
+		s, err := look(path, exact)
+		if errors.Is(err, errUnborn) {
 			continue
 		}
-		accounts = append(accounts, a)
+		if err != nil {
+			bad = append(bad, fmt.Errorf("telemetry spool: %w", err))
+			continue
+		}
+		accounts = append(accounts, Account{
+			Run: s.Run, Source: s.Source, Closed: s.Closed,
+			Counts: Counts{Emitted: s.Written.Lines, Acked: s.Acked.Lines, Dropped: s.Dropped},
+		})
 	}
 	slices.SortFunc(accounts, func(a, b Account) int { return strings.Compare(a.Source, b.Source) })
 	return accounts, errors.Join(bad...)
 }
 
-func account(path string) (a Account, err error) {
-	f, err := openState(path, os.O_RDWR)
+// look reads a source's record beside whoever may be writing it; exact counts also what was appended after it was noted.
+func look(path string, exact bool) (s state, err error) {
+	f, err := openState(path, os.O_RDONLY)
 	if err != nil {
-		return a, fmt.Errorf("telemetry spool: %w", err)
+		return s, err
 	}
-	defer f.Close() // and with it the lock
-	free, err := tryLock(f)
+	defer f.Close()
+	if s, err = readState(f); err != nil || !exact {
+		return s, err
+	}
+	end, err := scan(strings.TrimSuffix(path, stateSuffix), s.Written)
 	if err != nil {
-		return a, fmt.Errorf("telemetry spool: %w", err)
+		return s, err
 	}
-	s, err := readState(f)
-	if err != nil {
-		return a, fmt.Errorf("telemetry spool: %w", err)
+	// A segment that went away meanwhile was noted before: the record knows of it by now.
+	if s, err = readState(f); err != nil {
+		return s, err
 	}
-	if free { // a killed process may have written more than it noted
-		if s.Written, err = scan(strings.TrimSuffix(path, stateSuffix), s.Written); err != nil {
-			return a, fmt.Errorf("telemetry spool: %w", err)
-		}
+	if end.Lines > s.Written.Lines {
+		s.Written = end
 	}
-	return Account{
-		Run: s.Run, Source: s.Source, Live: !free, Closed: s.Closed,
-		Counts: Counts{Emitted: s.Written.Lines, Acked: s.Acked.Lines, Dropped: s.Dropped},
-	}, nil
+	return s, nil
 }
 
 // Total adds up the accounts of a run.
@@ -79,39 +90,54 @@ func Total(accounts []Account, run string) (c Counts) {
 	return c
 }
 
-// Recover ships what dead processes left unacknowledged in dir, and returns how many events it shipped; spools of
-// living processes are left to them. A torn last event, which a killed process was writing, is not an emitted event.
-// When a source cannot be shipped the others are still tried.
+// Recover ships what dead processes left unacknowledged in dir, and returns how many events it shipped; spools that are
+// held for a second on end are their living processes', and are left to them. A torn last event, which a killed process
+// was writing, is not an emitted event. When a source cannot be shipped the others are still tried.
 func Recover(ctx context.Context, dir string, p Publisher) (shipped uint64, err error) {
 	paths, err := stateFiles(dir)
 	if err != nil {
 		return 0, err
 	}
+	patience, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
 	var bad []error
-	for _, path := range paths {
-		n, err := recoverOne(ctx, path, p)
-		shipped += n
-		if err != nil {
-			bad = append(bad, err)
+	for {
+		var held []string
+		for _, path := range paths {
+			n, err := recoverOne(ctx, path, p)
+			shipped += n
+			switch {
+			case errors.Is(err, errHeld):
+				held = append(held, path)
+			case err != nil:
+				bad = append(bad, err)
+			}
+		}
+		if paths = held; len(paths) == 0 || !pause(patience, lockEvery) {
+			return shipped, errors.Join(bad...)
 		}
 	}
-	return shipped, errors.Join(bad...)
 }
+
+var errHeld = errors.New("another process holds the spool")
 
 func recoverOne(ctx context.Context, path string, p Publisher) (shipped uint64, err error) {
 	f, err := openState(path, os.O_RDWR)
 	if err != nil {
 		return 0, fmt.Errorf("telemetry spool: %w", err)
 	}
-	defer f.Close()
+	defer f.Close() // and with it the lock
 	free, err := tryLock(f)
 	if err != nil {
 		return 0, fmt.Errorf("telemetry spool: %w", err)
 	}
 	if !free {
-		return 0, nil
+		return 0, errHeld
 	}
 	s, err := readState(f)
+	if errors.Is(err, errUnborn) {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, fmt.Errorf("telemetry spool: %w", err)
 	}

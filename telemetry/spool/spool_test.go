@@ -328,15 +328,6 @@ func TestSourceOnce(t *testing.T) {
 	if _, err := Open(cfg); !errors.Is(err, ErrExists) {
 		t.Error(err)
 	}
-	cfg.Source = "conductor"
-	next, err := OpenNext(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer run(next)()
-	if next.Source() != "conductor#2" {
-		t.Error(next.Source())
-	}
 }
 
 func TestRecoverLeavesTheLivingAlone(t *testing.T) {
@@ -352,7 +343,7 @@ func TestRecoverLeavesTheLivingAlone(t *testing.T) {
 	if n, err := Recover(t.Context(), dir, &b); n != 0 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	if l, err := Ledger(dir); err != nil || len(l) != 1 || !l[0].Live || l[0].Emitted != 1 || l[0].Backlog() != 1 {
+	if l, err := Ledger(dir); err != nil || len(l) != 1 || l[0].Emitted != 1 || l[0].Acked != 0 {
 		t.Errorf("%+v, %v", l, err)
 	}
 	if err := stop(); err != nil { // nothing was shipped: no Publisher
@@ -369,6 +360,149 @@ func TestRecoverLeavesTheLivingAlone(t *testing.T) {
 		}
 	}
 	wantSeqs(t, b.got("s"), 1)
+}
+
+// left makes a spool of n events that nobody holds, and returns its folder.
+func left(t *testing.T, n int) string {
+	t.Helper()
+	dir := t.TempDir()
+	e, err := Open(Config{Dir: dir, Run: "r", Source: "s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := run(e)
+	for range n {
+		e.Emit(event.Event{Kind: event.Phase})
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// hold locks a state file as another process would, until the returned function is called.
+func hold(t *testing.T, path string) (release func()) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if free, err := tryLock(f); !free || err != nil {
+		t.Fatal(free, err)
+	}
+	return func() { f.Close() }
+}
+
+// Who looks on must not make a dead source look alive, nor keep one from starting.
+func TestLookingOnDisturbsNobody(t *testing.T) {
+	dir := left(t, 3)
+	ctx, cancel := context.WithCancel(t.Context())
+	var looking sync.WaitGroup
+	for range 2 {
+		looking.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := Ledger(dir); err != nil {
+					t.Error(err)
+				}
+				if _, err := Peek(dir, "r"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	defer looking.Wait()
+	defer cancel()
+	for i := range 200 {
+		e, err := Open(Config{Dir: dir, Run: "r", Source: fmt.Sprint("next#", i)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.file.Close()
+		f, err := os.OpenFile(filepath.Join(dir, "s.state"), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if free, err := tryLock(f); !free || err != nil {
+			t.Fatalf("look %d: free %v, %v", i, free, err)
+		}
+		f.Close()
+	}
+}
+
+func TestPeekAndLedgerReadWhatIsHeld(t *testing.T) {
+	dir := left(t, 3)
+	hold(t, filepath.Join(dir, "s.state"))
+	hold(t, filepath.Join(dir, "made just now.state")) // empty still
+	if c, err := Peek(dir, "r"); c != (Counts{Emitted: 3}) || err != nil {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if c, err := Peek(dir, "another"); c != (Counts{}) || err != nil {
+		t.Errorf("%+v, %v", c, err)
+	}
+	// What a killed process appended after its last note, the ledger counts.
+	f, err := os.OpenFile(segmentPath(base(dir, "s"), 0), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("{}\n{\"torn"); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := Ledger(dir); len(l) != 1 || l[0].Emitted != 4 || err != nil {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
+
+func TestRecoverWaitsForALockHeldAMoment(t *testing.T) {
+	dir := left(t, 3)
+	release := hold(t, filepath.Join(dir, "s.state"))
+	defer time.AfterFunc(lockWait/4, release).Stop()
+	var b broker
+	if n, err := Recover(t.Context(), dir, &b); n != 3 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	wantSeqs(t, b.got("s"), 3)
+}
+
+func TestOpenWaitsForALockHeldAMoment(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		hold time.Duration
+		err  string
+	}{
+		{name: "a moment", hold: lockWait / 4},
+		{name: "for good", hold: time.Hour, err: "another process has held the state file"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "s.state")
+			// The lock is snatched between the making of the file and its locking.
+			defer func(was func(string, int) (*os.File, error)) { openState = was }(openState)
+			made := openState
+			openState = func(path string, flags int) (*os.File, error) {
+				f, err := made(path, flags)
+				if err == nil && flags&os.O_EXCL != 0 {
+					time.AfterFunc(c.hold, hold(t, path))
+				}
+				return f, err
+			}
+			e, err := Open(Config{Dir: dir, Run: "r", Source: "s"})
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) || strings.Contains(err.Error(), "%!") {
+					t.Error(err)
+				}
+				if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+					t.Error("the state file was left behind")
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			run(e)()
+		})
+	}
 }
 
 func TestNoSpools(t *testing.T) {
@@ -460,7 +594,7 @@ func TestKillLosesNothingEmittedOrAcknowledged(t *testing.T) {
 			t.Fatal(ledger, err)
 		}
 		a := ledger[0]
-		if a.Live || a.Closed || a.Emitted < emitted || a.Emitted < a.Acked {
+		if a.Closed || a.Emitted < emitted || a.Emitted < a.Acked {
 			t.Fatalf("%+v, and %d were emitted, %d acked before the kill", a, emitted, acked)
 		}
 		f, err := os.OpenFile(filepath.Join(dir, "broker"), os.O_APPEND|os.O_WRONLY, 0)
@@ -472,7 +606,7 @@ func TestKillLosesNothingEmittedOrAcknowledged(t *testing.T) {
 		}
 		f.Close()
 		after, err := Ledger(spool)
-		if err != nil || after[0].Emitted != a.Emitted || after[0].Backlog() != 0 {
+		if err != nil || after[0].Emitted != a.Emitted || after[0].Acked != a.Emitted {
 			t.Fatalf("%+v, %v", after, err)
 		}
 		delivered, err := os.ReadFile(filepath.Join(dir, "broker"))

@@ -55,7 +55,11 @@ func (s *state) encode() ([]byte, error) {
 	return b, nil
 }
 
-var errState = errors.New("not a spool's state")
+var (
+	errState = errors.New("not a spool's state")
+	// errUnborn: nothing is noted yet, and so nothing was emitted.
+	errUnborn = errors.New("the spool is being made")
+)
 
 func decodeState(b []byte) (s state, err error) {
 	if len(b) != stateSize {
@@ -82,6 +86,9 @@ func readState(f *os.File) (s state, err error) {
 		if rerr != nil && rerr != io.EOF {
 			return s, rerr
 		}
+		if n == 0 {
+			return s, errUnborn
+		}
 		if s, err = decodeState(b[:n]); err == nil {
 			return s, nil
 		}
@@ -94,7 +101,8 @@ func base(dir, source string) string { return filepath.Join(dir, url.PathEscape(
 
 func segmentPath(base string, n int) string { return fmt.Sprintf("%s.%06d.ndjson", base, n) }
 
-func openState(path string, flags int) (*os.File, error) {
+// openState is replaced by a test that takes the lock first.
+var openState = func(path string, flags int) (*os.File, error) {
 	return os.OpenFile(path, flags, 0o644)
 }
 
