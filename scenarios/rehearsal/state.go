@@ -67,12 +67,16 @@ func (s *state) fault(id, status string) {
 // at is the state at one moment.
 func (s *state) at(now time.Time) progress.State {
 	s.mu.Lock()
+	telemetry := s.telemetry
+	s.mu.Unlock()
+	var emitted, stored uint64
+	if telemetry != nil { // it reads files: not while a fault waits for the lock to say how it goes
+		emitted, stored = telemetry()
+	}
+	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := s.shown
-	v.Notices = append([]string(nil), v.Notices...)
-	if s.telemetry != nil {
-		v.Emitted, v.Stored = s.telemetry()
-	}
+	v.Emitted, v.Stored = emitted, stored
 	var elapsed time.Duration
 	if !s.zero.IsZero() {
 		elapsed = now.Sub(s.zero)

@@ -142,11 +142,8 @@ func openTelemetry(ctx context.Context, cfg Config, run, folder string, st *stat
 	}
 	t.undo.push(t.closeSink)
 	st.watchTelemetry(func() (emitted, stored uint64) {
-		accounts, err := spool.Ledger(t.events.Spool)
-		if err != nil { // only the picture suffers: the ledger that counts is read at the end
-			return 0, t.ingest.Stored()
-		}
-		return spool.Total(accounts, run).Emitted, t.ingest.Stored()
+		counts, _ := spool.Peek(t.events.Spool, run) // only the picture would suffer: the ledger that counts is read at the end
+		return counts.Emitted, t.ingest.Stored()
 	})
 	return t, nil
 }
