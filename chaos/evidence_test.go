@@ -20,6 +20,7 @@ var window = Window{Inject: second(10), Injected: second(10.1), Restore: second(
 var (
 	edge1   = netip.MustParseAddrPort("127.0.1.11:8080")
 	edge2   = netip.MustParseAddrPort("127.0.1.12:8080")
+	targets = []netip.AddrPort{edge1, edge2}
 	distant = netip.MustParseAddrPort("127.0.2.11:8080")
 )
 
@@ -57,7 +58,7 @@ func TestJudge(t *testing.T) {
 		{
 			name: "crash", want: Refused, samples: [][]sample{before, refused, after, control},
 			status: Confirmed, measured: 100,
-			detail: []string{"0 of 156 probes connected: 156 refused", "after it 40 of 40 connected within 0.1 s", "us-west answered throughout"},
+			detail: []string{"0 of 156 probes connected: 156 refused", "after it 40 of 40 connected within 101 ms", "us-west answered throughout"},
 		},
 		{
 			name: "cut", want: Timeout, samples: [][]sample{before, silent, after, control},
@@ -65,7 +66,7 @@ func TestJudge(t *testing.T) {
 		},
 		{
 			name: "a probe lost here and there is no mismatch", want: Refused,
-			samples: [][]sample{before, refused, probes(12, 13, Timeout, edge1), after, control}, status: Confirmed, measured: 100 * 156.0 / 160,
+			samples: [][]sample{before, refused, probes(12, 13, Timeout, edge1), after, control}, status: Confirmed, measured: 100 * 78.0 / 82,
 		},
 		{
 			name: "no other region to compare with", want: Refused, samples: [][]sample{before, refused, after}, status: Confirmed, measured: 100,
@@ -73,7 +74,7 @@ func TestJudge(t *testing.T) {
 		{
 			name: "slow to come back", want: Refused,
 			samples: [][]sample{before, refused, probes(32.1, 34, Refused, edge1, edge2), probes(34, 37, Connected, edge1, edge2), control},
-			status:  Confirmed, measured: 100, detail: []string{"24 of 24 connected within 2.0 s"},
+			status:  Confirmed, measured: 100, detail: []string{"24 of 24 connected within 2.00 s"},
 		},
 		{
 			name: "the injector did nothing", want: Refused, samples: [][]sample{probes(5, 37, Connected, edge1, edge2), control},
@@ -90,7 +91,7 @@ func TestJudge(t *testing.T) {
 		{
 			name: "only half of the region", want: Refused,
 			samples: [][]sample{before, probes(10.1, 30, Refused, edge1), probes(10.1, 30, Connected, edge2), after, control},
-			status:  Mismatch, measured: 50,
+			status:  Mismatch, measured: 0, detail: []string{"78 of 78 probes of 127.0.1.12:8080 connected"},
 		},
 		{
 			name: "the other region was hit too", want: Refused, samples: [][]sample{before, refused, after, probes(5, 37, Refused, distant)},
@@ -110,10 +111,25 @@ func TestJudge(t *testing.T) {
 			samples: [][]sample{before, refused, probes(32.1, 33, Connected, edge1, edge2), probes(33, 37, Refused, edge1, edge2), control},
 			status:  Mismatch, measured: 100, detail: []string{"outlived its end", "32 refused"},
 		},
+		{
+			name: "an address that was not seen during it", want: Refused,
+			samples: [][]sample{before, probes(10.1, 30, Refused, edge1), after, control},
+			status:  Inconclusive, detail: []string{"too little was measured", "0 of 0 probes of 127.0.1.12:8080"},
+		},
+		{
+			name: "an address that was not seen before it", want: Refused,
+			samples: [][]sample{probes(5, 10, Connected, edge1), refused, after, control},
+			status:  Inconclusive, measured: 100, detail: []string{"not every address was measured before", "127.0.1.12:8080"},
+		},
+		{
+			name: "an address that was not seen after it", want: Refused,
+			samples: [][]sample{before, refused, probes(32.1, 37, Connected, edge2), control},
+			status:  Inconclusive, measured: 100, detail: []string{"not every address was measured after", "127.0.1.11:8080"},
+		},
 		{name: "no probes", want: Refused, status: Inconclusive, detail: []string{"0 probes during the fault"}},
 		{
 			name: "hardly any probes", want: Refused, samples: [][]sample{before, probes(20, 20.5, Refused, edge1), after},
-			status: Inconclusive, measured: 100, detail: []string{"2 probes during the fault"},
+			status: Inconclusive, measured: 0, detail: []string{"2 probes during the fault"},
 		},
 		{
 			name: "nothing before", want: Refused, samples: [][]sample{refused, after, control},
@@ -137,7 +153,7 @@ func TestJudge(t *testing.T) {
 			if w.Inject.IsZero() {
 				w = window
 			}
-			e := judge(c.want, w, "us-west", slices.Concat(c.samples...))
+			e := judge(c.want, w, "us-west", targets, slices.Concat(c.samples...))
 			if e.Status != c.status || e.Expected != 100 || e.Unit != "% of probes" || abs(e.Measured-c.measured) > 0.01 {
 				t.Errorf("judged %+v, want %s with %.2f", e, c.status, c.measured)
 			}
@@ -147,6 +163,58 @@ func TestJudge(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// One address of many that the fault did not reach is less than a tenth of all probes, and yet the region was not down.
+func TestOneAddressOfManyDecides(t *testing.T) {
+	var many []netip.AddrPort
+	for i := range 11 {
+		many = append(many, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 1, byte(11 + i)}), 8080))
+	}
+	rest, one := many[:10], many[10]
+	before, after := probes(5, 10, Connected, many...), probes(32.1, 37, Connected, many...)
+	for _, c := range []struct {
+		name    string
+		samples []sample
+		status  string
+		detail  string
+	}{
+		{"down", slices.Concat(before, probes(10.1, 30, Refused, many...), after), Confirmed, "within 101 ms"},
+		{"one stays up", slices.Concat(before, probes(10.1, 30, Refused, rest...), probes(10.1, 30, Connected, one), after), Mismatch,
+			"connection refused was expected, but during the fault 78 of 78 probes of 127.0.1.21:8080 connected"},
+		{"one stays down", slices.Concat(before, probes(10.1, 30, Refused, many...), probes(32.1, 37, Connected, rest...), probes(32.1, 37, Refused, one)), Mismatch,
+			"outlived its end: after it 0 of 20 probes of 127.0.1.21:8080 connected (20 refused)"},
+		{"one was down already", slices.Concat(probes(5, 10, Connected, rest...), probes(5, 10, Refused, one), probes(10.1, 30, Refused, many...), after), Inconclusive,
+			"not well before the fault: 0 of 20 probes of 127.0.1.21:8080 connected"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if e := judge(Refused, window, "", many, c.samples); e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
+				t.Errorf("judged %+v, want %s: %s", e, c.status, c.detail)
+			}
+		})
+	}
+}
+
+func TestSkippedProbesAreSaid(t *testing.T) {
+	p := &prober{want: Refused, targets: targets, samples: slices.Concat(
+		probes(5, 10, Connected, targets...), probes(10.1, 30, Refused, targets...), probes(32.1, 37, Connected, targets...))}
+	if e := p.Judge(window); e.Status != Confirmed || strings.Contains(e.Detail, "skipped") {
+		t.Errorf("%+v", e)
+	}
+	p.skipped = 7
+	if e := p.Judge(window); e.Status != Confirmed || !strings.HasSuffix(e.Detail, "; 7 probes were skipped") {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestSpan(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0 ms", 40 * time.Microsecond: "1 ms", 40 * time.Millisecond: "40 ms", time.Second: "1.00 s", 2346 * time.Millisecond: "2.35 s",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
 	}
 }
 
@@ -181,7 +249,7 @@ func TestConfirmedMeansMeasured(t *testing.T) {
 			}
 		}), 0, 60).Draw(t, "samples")
 		want := rapid.SampledFrom([]Outcome{Refused, Timeout}).Draw(t, "want")
-		e := judge(want, window, "us-west", samples)
+		e := judge(want, window, "us-west", targets, samples)
 		if e.Detail == "" || e.Measured < 0 || e.Measured > 100 {
 			t.Fatalf("%+v", e)
 		}

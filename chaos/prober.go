@@ -21,8 +21,8 @@ import (
 const (
 	probeEvery   = 250 * time.Millisecond
 	probeTimeout = time.Second // of the handshake, and again of the answer
-	probeAtOnce  = 4           // target addresses a round; the others have their turn in the next
-	probesOpen   = 64          // attempts in flight, at most
+	probeAtOnce  = 20          // target addresses a round, all of a region's; were there more, they would take turns
+	probesOpen   = 128         // attempts in flight, at most
 	probesKept   = 40_000      // samples a fault's evidence may hold
 )
 
@@ -68,7 +68,7 @@ func newProber(f Fault, r Region, cfg *Config, want Outcome) (*prober, error) {
 // troubled reports whether a region has a fault of its own while f is watched.
 func troubled(name string, f Fault, faults []Fault) bool {
 	for _, g := range faults {
-		if g.Where == name && overlap(f, g) {
+		if g.Where == name && Clash(f, g) {
 			return true
 		}
 	}
@@ -159,7 +159,11 @@ func (p *prober) once(ctx context.Context, addr netip.AddrPort) {
 func (p *prober) Judge(w Window) Evidence {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return judge(p.want, w, p.elsewhere, p.samples)
+	e := judge(p.want, w, p.elsewhere, p.targets, p.samples)
+	if p.skipped > 0 {
+		e.Detail += fmt.Sprintf("; %d probes were skipped", p.skipped)
+	}
+	return e
 }
 
 // connect is the real probe.

@@ -20,6 +20,8 @@ const (
 	// watchBefore and watchAfter are how long a fault is watched before it and after it is undone.
 	watchBefore = 5 * time.Second
 	watchAfter  = 5 * time.Second
+	// MinApart is the least time between two faults of one region: the first is watched for so long after its end.
+	MinApart = watchAfter
 	// restoreWait bounds one attempt to undo a fault.
 	restoreWait = 30 * time.Second
 )
@@ -70,18 +72,18 @@ func check(faults []Fault) error {
 		}
 		seen[f.ID] = true
 		for _, g := range faults[:i] {
-			if g.Where == f.Where && overlap(f, g) {
-				errs = append(errs, fmt.Errorf("faults %s and %s both break %s, less than %s apart: neither could be proven", g.ID, f.ID, f.Where, watchAfter))
+			if g.Where == f.Where && Clash(f, g) {
+				errs = append(errs, fmt.Errorf("faults %s and %s both break %s, less than %s apart: neither could be proven", g.ID, f.ID, f.Where, MinApart))
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// overlap reports whether one fault is in effect while the other is being watched. After one fault of a region another
+// Clash reports whether one fault is in effect while the other is being watched. After one fault of a region another
 // may come only when the first has been seen to be over.
-func overlap(a, b Fault) bool {
-	return a.At < b.At+b.For+watchAfter && b.At < a.At+a.For+watchAfter
+func Clash(a, b Fault) bool {
+	return a.At < b.At+b.For+MinApart && b.At < a.At+a.For+MinApart
 }
 
 // Run executes the faults on schedule and returns a Result for each, in their order, when all have been undone and
