@@ -49,13 +49,14 @@ func Measure(ctx context.Context, db *clickhouse.DB, run string, q Query) (Measu
 	if err := row(m.sql(q), &got.Value, &got.Samples); err != nil {
 		return got, err
 	}
-	if got.Samples == 0 && m.population != "" {
+	none := got.Samples == 0
+	if math.IsNaN(got.Value) || math.IsInf(got.Value, 0) { // of no samples, or of one that is no number: unknown
+		got.Value, got.Samples = 0, 0
+	}
+	if none && m.population != "" {
 		if err := row(m.population, &got.Samples); err != nil {
 			return got, err
 		}
-	}
-	if math.IsNaN(got.Value) || math.IsInf(got.Value, 0) { // of no samples
-		got.Value = 0
 	}
 	return got, nil
 }

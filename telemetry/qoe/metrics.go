@@ -46,7 +46,7 @@ const started = "SELECT session FROM events WHERE run = {run:String} AND kind = 
 var metrics = []Metric{
 	{
 		Name: "startup_time", Unit: "s", Source: "CTA-2066 video start time",
-		Meaning:    "From pressing Play to the first frame, of the players that got one; those that did not are in video_start_failures.",
+		Meaning:    "From pressing Play to the first frame, of the players that got one; those that did not are in player_start_failures.",
 		Aggregates: statistics, Dimensions: dimensions,
 		samples: "SELECT value / 1000 AS v FROM events WHERE run = {run:String} AND kind = 'first_frame' {where}",
 	},
@@ -62,6 +62,13 @@ var metrics = []Metric{
 		Aggregates: []string{Rate, Count}, Dimensions: []string{"device", "edge", "isp", "region"},
 		rate:  `SELECT if(n = 0, 0, 100 * bad / n) AS v, n FROM (` + startFailures + `)`,
 		count: `SELECT toFloat64(bad) AS v, n FROM (` + startFailures + `)`,
+	},
+	{
+		Name: "player_start_failures", Unit: "%", Source: "CTA-2066 video start failure",
+		Meaning:    "Full players that gave up before their first frame, of those that got one or gave up: the open-loop crowd, which fetches no media, is not in it.",
+		Aggregates: []string{Rate, Count}, Dimensions: []string{"device", "edge", "isp", "region"}, // without a picture there is no rendition
+		rate:  `SELECT if(n = 0, 0, 100 * bad / n) AS v, n FROM (` + playerStartFailures + `)`,
+		count: `SELECT toFloat64(bad) AS v, n FROM (` + playerStartFailures + `)`,
 	},
 	{
 		Name: "rebuffer_ratio", Unit: "%", Source: "CTA-2066 rebuffering ratio",
@@ -103,7 +110,7 @@ var metrics = []Metric{
 	},
 	{
 		Name: "playback_failures", Unit: "%", Source: "CTA-2066 video playback failure",
-		Meaning:    "Sessions that had a first frame and then ended in an error, of all that had one.",
+		Meaning:    "Sessions that had a first frame and then ended in an error, of all that had one. Filters look at where a session was last.",
 		Aggregates: []string{Rate, Count}, Dimensions: dimensions,
 		rate:  `SELECT if(n = 0, 0, 100 * bad / n) AS v, n FROM (` + playbackFailures + `)`,
 		count: `SELECT toFloat64(bad) AS v, n FROM (` + playbackFailures + `)`,
@@ -123,10 +130,19 @@ const startFailures = `
 			countIf(kind = 'start_failed') AS gave_up, countIf(kind = 'start_failed' AND session IN (` + started + `)) AS gave_up_later
 		FROM events WHERE run = {run:String} AND kind IN ('play_start', 'first_frame', 'start_failed') {where})`
 
+const playerStartFailures = `
+	SELECT uniqExactIf(session, kind = 'start_failed') AS bad, uniqExact(session) AS n
+	FROM events WHERE run = {run:String} AND kind IN ('first_frame', 'start_failed') {where}`
+
+// A session's first frame and its end may be of different regions, edges and renditions: it is put together before it is
+// filtered, and counts where it was last.
 const playbackFailures = `
 	SELECT countIf(failed AND shown) AS bad, countIf(shown) AS n
-	FROM (SELECT max(kind = 'first_frame') AS shown, max(kind = 'session_end' AND status = 'failed') AS failed FROM events
-		WHERE run = {run:String} AND kind IN ('first_frame', 'session_end') {where} GROUP BY session)`
+	FROM (SELECT shown, failed, last.1 AS device, last.2 AS edge, last.3 AS isp, last.4 AS region, last.5 AS rendition
+		FROM (SELECT max(kind = 'first_frame') AS shown, max(kind = 'session_end' AND status = 'failed') AS failed,
+				argMax((device, edge, isp, region, rendition), (at, kind = 'session_end')) AS last
+			FROM events WHERE run = {run:String} AND kind IN ('first_frame', 'session_end') GROUP BY session))
+	WHERE true {where}`
 
 // Metrics lists all metrics by name. The slices are the caller's.
 func Metrics() []Metric {

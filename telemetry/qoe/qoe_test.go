@@ -47,8 +47,8 @@ func fixture() []event.Event {
 	add(0.2, event.Event{Kind: event.PlayStart, Status: "failed", Component: "player", Region: "us-east", Device: "phone", Value: 3000})
 	add(3, event.Event{Kind: event.StartFailed, Session: "c", Region: "us-east", Device: "phone", Value: 3000})
 	add(3, event.Event{Kind: event.StartFailed, Session: "d", Region: "us-east", Device: "phone", Value: 3000})
-	add(1, event.Event{Kind: event.FirstFrame, Session: "a", Region: "us-east", Device: "phone", Edge: "us-east-1", Value: 800})
-	add(2, event.Event{Kind: event.FirstFrame, Session: "b", Region: "us-west", Device: "phone", Edge: "us-west-1", Value: 1800})
+	add(1, event.Event{Kind: event.FirstFrame, Session: "a", Region: "us-east", Device: "phone", Edge: "us-east-1", Rendition: "720p", Value: 800})
+	add(2, event.Event{Kind: event.FirstFrame, Session: "b", Region: "us-west", Device: "phone", Edge: "us-west-1", Rendition: "360p", Value: 1800})
 	for i := range 4 { // a plays 4 s without a stall
 		add(2+float64(i), event.Event{Kind: event.Heartbeat, Session: "a", Region: "us-east", Device: "phone", Edge: "us-east-1", State: "playing",
 			Rendition: "720p", PlayingMS: 1000, LatencyMS: 5000, BitrateKbps: 3000})
@@ -58,11 +58,11 @@ func fixture() []event.Event {
 		add(3+float64(i), event.Event{Kind: event.Heartbeat, Session: "b", Region: "us-west", Device: "phone", Edge: "us-west-1", State: "playing",
 			Rendition: "360p", PlayingMS: 1000, LatencyMS: 7000, BitrateKbps: 1000})
 	}
-	add(6, event.Event{Kind: event.Heartbeat, Session: "b", Region: "us-west", Device: "phone", Edge: "us-west-1", State: "rebuffering", RebufferMS: 1000, LatencyMS: 8000})
-	add(5, event.Event{Kind: event.Rebuffer, Session: "b", Region: "us-west", Device: "phone", Edge: "us-west-1", Value: 1000})
+	add(6, event.Event{Kind: event.Heartbeat, Session: "b", Region: "us-west", Device: "phone", Edge: "us-west-1", State: "rebuffering", Rendition: "360p", RebufferMS: 1000, LatencyMS: 8000})
+	add(5, event.Event{Kind: event.Rebuffer, Session: "b", Region: "us-west", Device: "phone", Edge: "us-west-1", Rendition: "360p", Value: 1000})
 	add(6, event.Event{Kind: event.EdgeSwitch, Session: "b", Region: "us-east", Device: "phone", Edge: "us-east-1", Detail: "timeout"})
-	add(7, event.Event{Kind: event.SessionEnd, Session: "a", Status: "ok", Region: "us-east", Device: "phone", PlayingMS: 4000})
-	add(7, event.Event{Kind: event.SessionEnd, Session: "b", Status: "failed", Region: "us-west", Device: "phone", PlayingMS: 3000, RebufferMS: 1000})
+	add(7, event.Event{Kind: event.SessionEnd, Session: "a", Status: "ok", Region: "us-east", Device: "phone", Edge: "us-east-1", Rendition: "720p", PlayingMS: 4000})
+	add(7, event.Event{Kind: event.SessionEnd, Session: "b", Status: "failed", Region: "us-east", Device: "phone", Edge: "us-east-1", Rendition: "360p", PlayingMS: 3000, RebufferMS: 1000})
 	add(7, event.Event{Kind: event.SessionEnd, Session: "c", Status: "failed", Region: "us-east", Device: "phone"})
 	add(4, event.Event{Kind: event.Fault, Fault: "region-1", Status: "injected", Region: "us-west", Nums: map[string]float64{"a": 1}})
 	for i := range events {
@@ -127,10 +127,17 @@ func TestMeasures(t *testing.T) {
 		{qoe.Query{Metric: "video_start_failures", Aggregate: "rate"}, 100 * 5. / 14, 14, "%"},
 		{qoe.Query{Metric: "video_start_failures", Aggregate: "count"}, 5, 14, "count"},
 		{qoe.Query{Metric: "video_start_failures", Aggregate: "rate", Where: where("device", "tv")}, 0, 7, "%"},
+		// a and b had a first frame, c and d gave up: the crowd's starts do not dilute it.
+		{qoe.Query{Metric: "player_start_failures", Aggregate: "rate"}, 50, 4, "%"},
+		{qoe.Query{Metric: "player_start_failures", Aggregate: "count"}, 2, 4, "count"},
+		{qoe.Query{Metric: "player_start_failures", Aggregate: "rate", Where: where("region", "us-west")}, 0, 1, "%"},
+		{qoe.Query{Metric: "player_start_failures", Aggregate: "rate", Where: where("device", "tv")}, 0, 0, "%"},
 		{qoe.Query{Metric: "rebuffer_ratio", Aggregate: "avg"}, 12.5, 2, "%"},
 		{qoe.Query{Metric: "rebuffer_ratio", Aggregate: "max"}, 25, 2, "%"},
 		{qoe.Query{Metric: "rebuffer_ratio", Aggregate: "rate"}, 12.5, 2, "%"},
 		{qoe.Query{Metric: "rebuffer_ratio", Aggregate: "rate", Where: where("region", "us-west")}, 25, 1, "%"},
+		{qoe.Query{Metric: "rebuffer_ratio", Aggregate: "rate", Where: where("rendition", "360p")}, 25, 1, "%"},
+		{qoe.Query{Metric: "rebuffer_duration", Aggregate: "max", Where: where("rendition", "360p")}, 1, 1, "s"},
 		{qoe.Query{Metric: "rebuffer_duration", Aggregate: "p", Quantile: 50}, 1, 1, "s"},
 		{qoe.Query{Metric: "rebuffer_duration", Aggregate: "max", Where: where("region", "us-east")}, 0, 1, "s"}, // nobody stalled, one watched
 		{qoe.Query{Metric: "rebuffer_duration", Aggregate: "max", Where: where("region", "mars")}, 0, 0, "s"},
@@ -141,6 +148,10 @@ func TestMeasures(t *testing.T) {
 		{qoe.Query{Metric: "edge_switches", Aggregate: "avg"}, 0.5, 2, "count"},
 		{qoe.Query{Metric: "playback_failures", Aggregate: "rate"}, 50, 2, "%"},
 		{qoe.Query{Metric: "playback_failures", Aggregate: "count"}, 1, 2, "count"},
+		// b began in us-west and failed in us-east, where a went on.
+		{qoe.Query{Metric: "playback_failures", Aggregate: "rate", Where: where("region", "us-east")}, 50, 2, "%"},
+		{qoe.Query{Metric: "playback_failures", Aggregate: "rate", Where: where("region", "us-west")}, 0, 0, "%"},
+		{qoe.Query{Metric: "playback_failures", Aggregate: "count", Where: where("edge", "us-east-1", "rendition", "360p")}, 1, 1, "count"},
 		{qoe.Query{Metric: "telemetry_loss", Aggregate: "rate", Ledger: qoe.Ledger{Emitted: 48, Dropped: 2}}, 100 * 17. / 50, 50, "%"},
 		{qoe.Query{Metric: "telemetry_loss", Aggregate: "count", Ledger: qoe.Ledger{Emitted: 33}}, 0, 33, "count"},
 	} {
@@ -171,6 +182,23 @@ func TestEveryMeasureOfNothing(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A figure that is no number is unknown, whatever it was computed from: never 0 of something, which would pass.
+func TestWhatIsNoNumberIsUnknown(t *testing.T) {
+	db := open(t)
+	events := []event.Event{
+		{Kind: event.Heartbeat, Session: "a", State: "playing", PlayingMS: 1000},
+		{Kind: event.Rebuffer, Session: "a", Value: math.Inf(1)},
+	}
+	for i := range events {
+		events[i].Run, events[i].Source, events[i].Seq, events[i].At, events[i].Written = "r", "s", uint64(i+1), start, start
+	}
+	store(t, db, events)
+	got, err := qoe.Measure(t.Context(), db, "r", qoe.Query{Metric: "rebuffer_duration", Aggregate: "max"})
+	if err != nil || got.Value != 0 || got.Samples != 0 {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 
