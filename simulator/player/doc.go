@@ -10,4 +10,6 @@
 // Practice: Improving Bitrate Adaptation in the DASH Reference Player", MMSys 2018): a throughput rule, guarded by the
 // buffer level, and abandonment of a download that would outlast the buffer. Throughput is the lower of a fast and a
 // slow exponentially weighted average with half-lives of 2 s and 5 s of download time, as Shaka Player and hls.js do.
+//
+// The steering order of edges comes from playback/steering; the choice along it is in path.go.
 package player

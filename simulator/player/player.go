@@ -38,8 +38,7 @@ type Player struct {
 	nextID  uint64
 	flights []*flight // by ID
 
-	play    playRequest
-	session string
+	play playRequest
 
 	manifest manifest
 	pres     *stream.Presentation
@@ -49,6 +48,7 @@ type Player struct {
 
 	tracks        []*track      // the ladder's, then audio's
 	pos           time.Time     // playhead, on the stream's clock
+	shown         chunk         // the segment on the screen, or the last that was: a stalled viewer looks at its last frame
 	targetLatency time.Duration // now − pos when all is well
 	mark          *stream.Mark
 	lag           time.Duration // how much later than announced segments turned out to be there
@@ -220,6 +220,7 @@ func (p *Player) pass(until time.Time) {
 				d = run
 			}
 			p.pos = p.pos.Add(d)
+			p.show()
 			p.beat.playing += d
 			p.totals.playing += d
 			p.now = p.now.Add(d)
@@ -238,6 +239,19 @@ func (p *Player) pass(until time.Time) {
 	}
 	for _, t := range p.tracks {
 		t.buffer.drop(p.pos)
+	}
+}
+
+// show notes what is on the screen at the playhead.
+func (p *Player) show() {
+	for _, c := range p.tracks[0].buffer.chunks {
+		if c.start.After(p.pos.Add(holeTolerance)) {
+			break
+		}
+		p.shown = c
+		if c.end.After(p.pos) {
+			break
+		}
 	}
 }
 
@@ -371,12 +385,15 @@ func (p *Player) begin() bool {
 	if p.state == Starting {
 		p.state = Playing
 		p.startedAt = p.now
+		p.show()
 		e := p.event(event.FirstFrame)
+		e.Rendition = p.shown.rendition
 		e.Value = ms(p.now.Sub(p.pressed))
 		p.do(Emit{e})
 	} else {
 		p.settle()
 		p.state = Playing
+		p.show()
 	}
 	if p.runway() == 0 {
 		p.dry()
@@ -391,6 +408,7 @@ func (p *Player) settle() {
 	}
 	e := p.event(event.Rebuffer)
 	e.At = p.stalled
+	e.Rendition = p.shown.rendition
 	e.Value = ms(p.now.Sub(p.stalled))
 	p.do(Emit{e})
 }
@@ -418,11 +436,17 @@ func (p *Player) resync() bool {
 	return true
 }
 
-// leave ends the session without a failure.
+// leave ends the session: without a failure, unless it has waited for its first frame beyond a viewer's patience. One
+// that leaves before it has a picture and within that patience is neither a success nor a failure of the start: it has
+// no first_frame and no start_failed, and no play_start where its play request had not been answered.
 func (p *Player) leave(why string) {
 	switch p.state {
 	case Requesting, Loading, Starting:
 		why += ", before the first frame"
+		if p.now.Sub(p.pressed) >= p.tune.StartPatience {
+			p.startFailed(why)
+			return
+		}
 	}
 	p.finish(Ended, why)
 }
@@ -439,6 +463,7 @@ func (p *Player) finish(s State, why string) {
 	p.state = s
 	e := p.event(event.SessionEnd)
 	e.State = ""
+	e.Rendition = p.shown.rendition
 	e.Status = "ok"
 	if s == Failed {
 		e.Status = "failed"
@@ -454,9 +479,10 @@ func (p *Player) finish(s State, why string) {
 	p.do(Done{})
 }
 
-// event fills what every event of this viewer carries.
+// event fills what every event of this viewer carries. Session is the viewer from Play to the end, and not what a
+// playback service calls it: that is unknown before the first answer, and one watch would count as two.
 func (p *Player) event(k event.Kind) event.Event {
-	e := event.Event{At: p.now, Kind: k, Component: "player", Session: cmp.Or(p.session, p.cfg.Viewer), Device: p.cfg.Device,
+	e := event.Event{At: p.now, Kind: k, Component: "player", Session: p.cfg.Viewer, Device: p.cfg.Device,
 		ISP: p.cfg.ISP, Region: p.cfg.Region}
 	if p.current != nil {
 		e.Edge, e.Region = p.current.id, p.current.region
@@ -477,13 +503,7 @@ func (p *Player) heartbeat() {
 	if !p.startedAt.IsZero() {
 		// A playlist without dates tells the live edge to a segment only: no picture comes from the future.
 		e.LatencyMS = max(0, ms(p.now.Sub(p.pos)))
-	}
-	if len(p.tracks) > 0 && p.pres != nil {
-		if c, ok := p.tracks[0].buffer.at(p.pos); ok {
-			e.BitrateKbps = c.kbps
-			e.Rendition = c.rendition
-			e.Segment = c.number
-		}
+		e.Rendition, e.BitrateKbps, e.Segment = p.shown.rendition, p.shown.kbps, p.shown.number
 	}
 	p.beat = clocks{}
 	p.do(Emit{e})

@@ -3,6 +3,7 @@ package player
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,11 +16,11 @@ func TestPlaysALiveStream(t *testing.T) {
 	w.step(Press{At: at(-0.05)}) // the driver was 50 ms late
 	w.run(at(30))
 	ps := w.one(event.PlayStart)
-	if ps.Status != "ok" || ps.Session != "s1" || ps.Attempts != 1 || ps.Value != 60 || ps.LagMS != 50 || ps.Region != "east" || ps.Edge != "127.0.1.5" {
+	if ps.Status != "ok" || ps.Session != "v1" || ps.Detail != "s1" || ps.Attempts != 1 || ps.Value != 60 || ps.LagMS != 50 || ps.Region != "east" || ps.Edge != "127.0.1.5" {
 		t.Errorf("play start %+v", ps)
 	}
 	ff := w.one(event.FirstFrame)
-	if ff.Value < 100 || ff.Value > 400 || ff.Session != "s1" || ff.Edge != "east-1" || ff.Region != "east" || ff.Device != "tv" {
+	if ff.Value < 100 || ff.Value > 400 || ff.Session != "v1" || ff.Edge != "east-1" || ff.Region != "east" || ff.Device != "tv" {
 		t.Errorf("first frame %+v", ff)
 	}
 	for _, k := range []event.Kind{event.Rebuffer, event.FetchFailed, event.EdgeSwitch, event.StartFailed, event.SessionEnd} {
@@ -455,6 +456,146 @@ func TestStartGivesUp(t *testing.T) {
 	}
 	if e := w.one(event.SessionEnd); e.Status != "failed" || !w.done {
 		t.Errorf("%+v", e)
+	}
+}
+
+// A viewer without a picture when the event ends is a failed start, unless it has only just pressed Play.
+func TestLeavingWithoutAPicture(t *testing.T) {
+	silent := func(purposes ...Purpose) func(*world) {
+		return func(w *world) {
+			serve := w.serve
+			w.serve = func(now time.Time, f Fetch) (Answer, time.Duration, bool) {
+				if slices.Contains(purposes, f.Purpose) {
+					return Answer{}, 0, false
+				}
+				return serve(now, f)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		hold  func(*world)
+		after float64
+		play  string // play_start's status; empty: there is none
+		fails bool
+	}{
+		"requesting, young": {silent(Play), 3.9, "", false},
+		"requesting":        {silent(Play), 4, "failed", true},
+		"loading, young":    {silent(Manifest), 3.9, "ok", false},
+		"loading":           {silent(Manifest), 4, "ok", true},
+		"starting, young":   {silent(Init, Segment), 3.9, "ok", false},
+		"starting":          {silent(Init, Segment), 9, "ok", true},
+	} {
+		for _, manifest := range []string{"", "http://127.0.0.1/live.mpd"} {
+			if manifest != "" && strings.HasPrefix(name, "requesting") {
+				continue
+			}
+			t.Run(name+" "+manifest, func(t *testing.T) {
+				w := newWorld(t, Config{Manifest: manifest, End: at(c.after)})
+				c.hold(w)
+				w.step(Press{At: t0})
+				w.run(at(30))
+				play, failed := c.play, 0
+				if c.fails {
+					failed = 1
+				}
+				if manifest != "" && strings.HasPrefix(name, "loading") { // the manifest is the play request
+					play = map[bool]string{true: "failed"}[c.fails]
+				}
+				got := ""
+				for _, e := range w.of(event.PlayStart) {
+					got += e.Status
+				}
+				if got != play {
+					t.Errorf("play start %q, want %q", got, play)
+				}
+				sf := w.of(event.StartFailed)
+				if len(sf) != failed || c.fails && (sf[0].Value != c.after*1000 || sf[0].Detail != "the end of the event, before the first frame") {
+					t.Errorf("start failed %+v", sf)
+				}
+				if end := w.one(event.SessionEnd); !w.done || end.Status != map[bool]string{false: "ok", true: "failed"}[c.fails] {
+					t.Errorf("session end %+v", end)
+				}
+				w.none(event.FirstFrame)
+			})
+		}
+	}
+	t.Run("as patient as its tuning", func(t *testing.T) {
+		w := newWorld(t, Config{Tuning: Tuning{StartPatience: 10 * time.Second}})
+		silent(Segment)(w)
+		w.step(Press{At: t0})
+		w.run(at(9))
+		w.step(Leave{})
+		w.none(event.StartFailed)
+	})
+}
+
+// One watch is one session on the timeline, also where events come before a playback service has answered.
+func TestOneViewerIsOneSession(t *testing.T) {
+	w := newWorld(t, Config{End: at(20)})
+	serve := w.serve
+	w.serve = func(now time.Time, f Fetch) (Answer, time.Duration, bool) {
+		if f.Purpose == Play && now.Before(at(2)) {
+			return Answer{Err: "connection refused"}, time.Millisecond, true
+		}
+		return serve(now, f)
+	}
+	w.step(Press{At: t0})
+	w.run(at(30))
+	if beats := w.of(event.Heartbeat); len(beats) < 15 || beats[0].At.After(w.one(event.PlayStart).At) {
+		t.Fatalf("no heartbeat before the play start%s", details(w.events))
+	}
+	for _, e := range w.events {
+		if e.Session != "v1" {
+			t.Errorf("%s of session %q", e.Kind, e.Session)
+		}
+	}
+}
+
+// What a stall takes away is a rendition's time too: {rendition=…} must find it.
+func TestAStallNamesTheLastRenditionShown(t *testing.T) {
+	for name, world := range map[string]func(tb, Config) *world{"dash": newWorld, "hls": hlsWorld} {
+		t.Run(name, func(t *testing.T) {
+			w := world(t, Config{})
+			serve := w.serve
+			w.serve = func(now time.Time, f Fetch) (Answer, time.Duration, bool) {
+				if f.Purpose == Segment && now.After(at(10)) && now.Before(at(25)) {
+					return Answer{Err: "connection refused"}, time.Millisecond, true
+				}
+				return serve(now, f)
+			}
+			w.step(Press{At: t0})
+			w.run(at(21)) // in the middle of the stall
+			if w.p.State() != Rebuffering {
+				t.Fatalf("%s at 21 s", w.p.State())
+			}
+			shown, stalled := "", 0
+			for _, e := range w.of(event.Heartbeat) {
+				switch e.State {
+				case "playing":
+					shown = e.Rendition
+				case "rebuffering":
+					if stalled++; e.Rendition != shown || shown == "" || e.BitrateKbps == 0 {
+						t.Errorf("a stalled heartbeat of %q at %.0f kb/s, last shown %q", e.Rendition, e.BitrateKbps, shown)
+					}
+				default:
+					if e.Rendition != "" {
+						t.Errorf("%q before the first frame", e.Rendition)
+					}
+				}
+			}
+			if stalled < 2 {
+				t.Errorf("%d heartbeats of a stall", stalled)
+			}
+			w.step(Leave{}) // ends the stall
+			for _, k := range []event.Kind{event.Rebuffer, event.SessionEnd} {
+				if e := w.one(k); e.Rendition != shown {
+					t.Errorf("%s of rendition %q, last shown %q", k, e.Rendition, shown)
+				}
+			}
+			if e := w.one(event.FirstFrame); e.Rendition == "" {
+				t.Error("a first frame of no rendition")
+			}
+		})
 	}
 }
 

@@ -98,11 +98,10 @@ func (p *Player) playAnswered(f *flight, a Answer) {
 			p.playMissed(f, "the play answer names no session or no manifest")
 			return
 		}
-		p.session = answer.Session
 		p.steering = answer.Steering[:min(len(answer.Steering), 64)]
 		p.manifest = manifest{urls: p.alternates(u, f.service), due: p.now}
 		p.stats.fetched++
-		p.reportPlay("ok", "", p.cfg.Services[f.service])
+		p.reportPlay("ok", answer.Session, p.cfg.Services[f.service])
 		p.state = Loading
 	case a.Status == 503 || a.Status == 429:
 		p.failed(f, "shed: "+status(a.Status))
@@ -151,18 +150,17 @@ func (p *Player) playFailed(outcome, why string) {
 	p.startFailed("play request " + outcome + ": " + why)
 }
 
-// reportPlay writes the play start, once.
-func (p *Player) reportPlay(outcome, why string, s Service) {
+// reportPlay writes the play start, once; detail is why it failed, or the playback service's name of the session.
+func (p *Player) reportPlay(outcome, detail string, s Service) {
 	if p.play.reported {
 		return
 	}
 	p.play.reported = true
 	e := p.event(event.PlayStart)
-	e.Session = ""
-	if outcome == "ok" {
-		e.Session = cmp.Or(p.session, p.cfg.Viewer)
+	if outcome != "ok" {
+		e.Session = ""
 	}
-	e.Status, e.Detail = outcome, why
+	e.Status, e.Detail = outcome, detail
 	e.Region, e.Edge = cmp.Or(s.Region, p.cfg.Region), host(s.URL)
 	e.Value = ms(p.now.Sub(p.pressed))
 	if !p.play.sent.IsZero() {

@@ -8,16 +8,20 @@ type Kind string
 const (
 	// PlayStart: one intended play start of the open-loop crowd or of a full player, after its last attempt.
 	// Status ok|shed|failed|dropped; Value = intended→done ms; LagMS = intended→sent ms; Attempts; Edge = playback
-	// service that answered; Region = that service's region; Session when ok; Detail = why it failed.
+	// service that answered; Region = that service's region; Session when ok; Detail = why it failed, or,
+	// of a full player's that is ok, the playback service's name of the session.
 	PlayStart Kind = "play_start"
-	// FirstFrame: a player's first frame. Value = startup time ms, from pressing Play.
+	// FirstFrame: a player's first frame. Value = startup time ms, from pressing Play; Rendition.
 	FirstFrame Kind = "first_frame"
-	// StartFailed: a player gave up before its first frame. Value = ms waited; Detail = why.
+	// StartFailed: a player gave up before its first frame, or left without one after a wait that viewers do not take
+	// (player.Tuning.StartPatience). Value = ms waited; Detail = why. Each full player has at most one of first_frame and
+	// start_failed; one that left sooner than that has neither.
 	StartFailed Kind = "start_failed"
 	// Heartbeat: once a second for each session on the air. BufferMS, LatencyMS (behind the encoder's wall clock),
-	// BitrateKbps (video rendition playing), PlayingMS and RebufferMS since the last heartbeat; State.
+	// Rendition, BitrateKbps and Segment (on the screen, or the last that were while it stalls), PlayingMS and RebufferMS since the last heartbeat; State.
 	Heartbeat Kind = "heartbeat"
-	// Rebuffer: a stall after the first frame, written when it ends. Value = ms; At = when it began.
+	// Rebuffer: a stall after the first frame, written when it ends. Value = ms; At = when it began; Rendition = the last
+	// shown before it.
 	Rebuffer Kind = "rebuffer"
 	// RenditionSwitch: adaptation changed rendition. Detail = "from→to".
 	RenditionSwitch Kind = "rendition_switch"
@@ -25,7 +29,7 @@ const (
 	EdgeSwitch Kind = "edge_switch"
 	// FetchFailed: a manifest, playlist or segment request failed. Detail = why; Value = ms until it failed.
 	FetchFailed Kind = "fetch_failed"
-	// SessionEnd: a full player left. PlayingMS and RebufferMS are the session's totals; Status ok|failed; Detail = why;
+	// SessionEnd: a full player left. PlayingMS and RebufferMS are the session's totals; Status ok|failed; Detail = why; Rendition = the last shown;
 	// Nums = its counters: fetches, fetched, failures, early, cancelled, wrong, gaps, skipped_ms, resyncs, stalls,
 	// edge_switches, rendition_switches. The heartbeats of a session, the last of which may be short, add up to its totals.
 	SessionEnd Kind = "session_end"
@@ -68,7 +72,7 @@ type Event struct {
 	Status    string
 	Region    string // the region that served, or that the component lives in
 	Component string // "edge/us-east/1", "player", "packager/us-west" …
-	Session   string
+	Session   string // of a full player: the viewer, the same in all its events; of the open-loop crowd: the service's name of it
 	Device    string // audience mix: "tv", "phone", "browser" …
 	ISP       string
 	Edge      string // edge or playback service concerned

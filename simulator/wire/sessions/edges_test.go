@@ -177,7 +177,7 @@ func TestARegionFallsSilent(t *testing.T) {
 		t.Errorf("%s stalled for %.0f ms", e.Session, e.Value)
 	}
 	for _, e := range sink.of(event.SessionEnd) {
-		if e.Status != "ok" || e.PlayingMS < 12_000 || e.Nums["wrong"] > 0 || e.Nums["gaps"] > 0 || !strings.HasPrefix(e.Session, "s-viewer-") {
+		if e.Status != "ok" || e.PlayingMS < 12_000 || e.Nums["wrong"] > 0 || e.Nums["gaps"] > 0 || !strings.HasPrefix(e.Session, "viewer-") {
 			t.Errorf("%s: %s %+v", e.Session, e.Status, e.Nums)
 		}
 	}
