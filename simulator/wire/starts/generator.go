@@ -135,7 +135,6 @@ func New(c Config) (*Generator, error) {
 	g.body.title = append([]byte(`{"title":`), quoted(c.Title)...)
 	g.body.token = append(append([]byte(`,"token":`), quoted(c.Token)...), '}')
 	g.queue = make(chan start, maxQueue)
-	g.stats.init()
 	return g, nil
 }
 
@@ -179,14 +178,14 @@ func (g *Generator) pace(ctx context.Context, wg *sync.WaitGroup) error {
 	for {
 		if ctx.Err() != nil {
 			for _, s := range g.takeWaiting(1<<63 - 1) {
-				g.finish(s, end{status: Shed, detail: whyCancelled})
+				g.finish(s, end{status: Shed, detail: whyCancelled, service: s.service})
 			}
 			return ctx.Err()
 		}
 		now := g.now()
 		for _, s := range g.takeWaiting(now) {
 			if !g.submit(ctx, s, wg) {
-				g.finish(s, end{status: Shed, detail: whyQueueFull})
+				g.finish(s, end{status: Shed, detail: whyQueueFull, service: s.service})
 			}
 		}
 		p.release(now, func(k uint64, intended time.Duration) {
@@ -342,7 +341,7 @@ func (g *Generator) finish(s start, e end) {
 			ev.Region = p.region
 		}
 	}
-	g.stats.end(now, s, e)
+	g.stats.end(now, e.status)
 	g.c.Sink.Emit(ev)
 }
 

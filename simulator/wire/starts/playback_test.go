@@ -42,7 +42,7 @@ func TestReferencePlaybackService(t *testing.T) {
 		t.Cleanup(func() { srv.Close() })
 		return l.Addr().String()
 	}
-	send := func(addr, title string) Snapshot {
+	send := func(addr, title string) (Snapshot, map[string]uint64) {
 		c := config(t, nil, nil, schedule(t, s/2, audience.Leg{Rate: 400}), "us-east")
 		c.Dial, c.Title = nil, title
 		c.Services[0].Addr = netip.MustParseAddrPort(addr)
@@ -51,16 +51,16 @@ func TestReferencePlaybackService(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return g.Snapshot()
+		return g.Snapshot(), g.failures()
 	}
 	open := listen(0)
-	if n := send(open, "title-fight"); n.OK != 200 {
+	if n, _ := send(open, "title-fight"); n.OK != 200 {
 		t.Errorf("%+v, want 200 sessions", n)
 	}
-	if n := send(open, "another event"); n.Failed != 200 || n.Failures["HTTP 404"] != 200 {
+	if n, why := send(open, "another event"); n.Failed != 200 || why["HTTP 404"] != 200 {
 		t.Errorf("%+v, want an unknown event", n)
 	}
-	if n := send(listen(10), "title-fight"); n.OK == 0 || n.Shed == 0 || n.OK+n.Shed != 200 {
+	if n, _ := send(listen(10), "title-fight"); n.OK == 0 || n.Shed == 0 || n.OK+n.Shed != 200 {
 		t.Errorf("%+v, want some sessions and the rest shed", n)
 	}
 }

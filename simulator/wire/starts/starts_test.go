@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -147,8 +149,14 @@ func config(t testing.TB, sink event.Sink, n network, sch *audience.Schedule, re
 	return c
 }
 
+// ran is a generator that has run, and what it emitted.
+type ran struct {
+	*Generator
+	events []event.Event
+}
+
 // run runs a generator to its end and checks what must hold of every run: the sums, and one event for each start.
-func run(t testing.TB, ctx context.Context, c Config) (*Generator, error) {
+func run(t testing.TB, ctx context.Context, c Config) (ran, error) {
 	t.Helper()
 	rec := &recorder{}
 	c.Sink = rec
@@ -158,7 +166,42 @@ func run(t testing.TB, ctx context.Context, c Config) (*Generator, error) {
 	}
 	runErr := g.Run(ctx)
 	check(t, g, rec.events)
-	return g, runErr
+	return ran{g, rec.events}, runErr
+}
+
+// failures counts why starts were shed, failed or dropped.
+func (r ran) failures() map[string]uint64 {
+	n := map[string]uint64{}
+	for _, e := range r.events {
+		if e.Status != OK {
+			n[e.Detail]++
+		}
+	}
+	return n
+}
+
+// quantiles of a latency, in milliseconds.
+type quantiles struct{ p50, p95, p99, most float64 }
+
+// latencies are over every start that was sent, however it ended, as the timeline tells them: from the intended moment,
+// from the first attempt, and the generator's own part.
+func (r ran) latencies() (fromIntended, fromSent, sendLag quantiles) {
+	var all [3][]float64
+	for _, e := range r.events {
+		if e.Status != Dropped {
+			for i, v := range []float64{e.Value, e.Value - e.LagMS, e.LagMS} {
+				all[i] = append(all[i], v)
+			}
+		}
+	}
+	of := func(v []float64) (q quantiles) {
+		if slices.Sort(v); len(v) > 0 { // the closest rank at or above
+			at := func(q float64) float64 { return v[max(0, int(math.Ceil(q*float64(len(v))))-1)] }
+			q = quantiles{at(0.5), at(0.95), at(0.99), at(1)}
+		}
+		return q
+	}
+	return of(all[0]), of(all[1]), of(all[2])
 }
 
 func check(t testing.TB, g *Generator, events []event.Event) {
@@ -194,8 +237,8 @@ func TestSteadyCrowd(t *testing.T) {
 		if got := g.Snapshot(); got.OK != 2000 || got.SentPerSecond != 400 {
 			t.Errorf("%+v, want 2000 ok at 400/s", got)
 		}
-		if lag := g.Latencies().SendLag; lag.Max > 1 {
-			t.Errorf("sent up to %v ms late with nothing in the way", lag.Max)
+		if _, _, lag := g.latencies(); lag.most > 1 {
+			t.Errorf("sent up to %v ms late with nothing in the way", lag.most)
 		}
 		if took := time.Since(began); took < 4990*ms || took > 5*s {
 			t.Errorf("took %v", took)
@@ -221,15 +264,15 @@ func TestStallIsSeenFromTheIntendedMoment(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := g.Latencies()
+		intended, sent, lag := g.latencies()
 		if n := g.Snapshot(); n.OK != 1000 {
 			t.Fatalf("%+v", n)
 		}
-		if l.FromIntended.P95 < 740 || l.FromIntended.P95 > 760 || l.FromIntended.Max < 990 {
-			t.Errorf("from intended %+v, want p95 about 750 ms", l.FromIntended)
+		if intended.p95 < 740 || intended.p95 > 760 || intended.most < 990 {
+			t.Errorf("from intended %+v, want p95 about 750 ms", intended)
 		}
-		if l.FromSent.P95 > 760 || l.SendLag.P95 < 500 {
-			t.Errorf("sent→done %+v, lag %+v: the wait for a slot is the generator's and must be in the lag", l.FromSent, l.SendLag)
+		if sent.p95 > 760 || lag.p95 < 500 {
+			t.Errorf("sent→done %+v, lag %+v: the wait for a slot is the generator's and must be in the lag", sent, lag)
 		}
 	})
 }
@@ -244,11 +287,11 @@ func TestWhatCannotBeSentInTimeIsDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := g.Snapshot()
-		if n.Intended != 500 || n.Dropped < 400 || n.OK != n.Sent || n.Failures[whyLate] != n.Dropped {
+		if n.Intended != 500 || n.Dropped < 400 || n.OK != n.Sent || g.failures()[whyLate] != n.Dropped {
 			t.Errorf("%+v, want 500 intended and most dropped as late", n)
 		}
-		if lag := g.Latencies().SendLag.Max; lag > 501 {
-			t.Errorf("a start was sent %v ms late", lag)
+		if _, _, lag := g.latencies(); lag.most > 501 {
+			t.Errorf("a start was sent %v ms late", lag.most)
 		}
 	})
 }
@@ -312,7 +355,7 @@ func TestNobodyThere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := g.Snapshot(); n.Failed != 100 || n.Failures[whyRefused] != 100 || n.FailedPerSecond != 50 {
+		if n := g.Snapshot(); n.Failed != 100 || g.failures()[whyRefused] != 100 || n.FailedPerSecond != 50 {
 			t.Errorf("%+v, want all refused", n)
 		}
 	})
@@ -356,7 +399,7 @@ func TestShedding(t *testing.T) {
 		if n := g.Snapshot(); n.OK != 100 {
 			t.Errorf("%+v, want all served on their retry", n)
 		}
-		if l := g.Latencies().FromIntended; l.P50 < 1499 || l.P50 > 1502 {
+		if l, _, _ := g.latencies(); l.p50 < 1499 || l.p50 > 1502 {
 			t.Errorf("%+v, want the wait in what the viewer felt", l)
 		}
 	})
@@ -436,8 +479,8 @@ func TestHostileServers(t *testing.T) {
 					t.Fatal(err)
 				}
 				n := g.Snapshot()
-				if n.Failed+n.Shed != 5 || n.Failures[tc.why] != 5 {
-					t.Errorf("%+v, want 5 × %q", n, tc.why)
+				if n.Failed+n.Shed != 5 || g.failures()[tc.why] != 5 {
+					t.Errorf("%+v %v, want 5 × %q", n, g.failures(), tc.why)
 				}
 				if took := time.Since(began); took > 20*s {
 					t.Errorf("took %v", took)
@@ -469,8 +512,36 @@ func TestCancelled(t *testing.T) {
 		if took := time.Since(began); took > 2100*ms {
 			t.Errorf("ended after %v", took)
 		}
-		if n := g.Snapshot(); n.Intended != 21 || n.Failed != 5 || n.Dropped != 16 || n.Failures[whyCancelled] != 21 {
+		if n := g.Snapshot(); n.Intended != 21 || n.Failed != 5 || n.Dropped != 16 || g.failures()[whyCancelled] != 21 {
 			t.Errorf("%+v", n)
+		}
+	})
+}
+
+// A start that waits to come back when the run is cancelled was last asked of the service that shed it, its home's.
+func TestCancelledWhileParked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shed := always(response(503, `{"retryPolicy":{"maxRetries":3,"retryAfterSeconds":5}}`))
+		c := config(t, nil, network{east: shed, west: shed}, schedule(t, s, audience.Leg{Rate: 40}), "us-east", "us-west")
+		ctx, cancel := context.WithTimeout(t.Context(), 2*s)
+		defer cancel()
+		g, _ := run(t, ctx, c)
+		if n := g.Snapshot(); n.Shed != 40 || g.failures()[whyCancelled] != 40 {
+			t.Fatalf("%+v %v", n, g.failures())
+		}
+		home := map[string]int{}
+		for k := range uint64(40) {
+			home[c.Crowd.Viewer(k).Home]++
+		}
+		got := map[string]int{}
+		for _, e := range g.events {
+			if e.Edge != map[string]string{"us-east": east, "us-west": west}[e.Region] {
+				t.Errorf("%s answers for %s", e.Edge, e.Region)
+			}
+			got[e.Region]++
+		}
+		if !maps.Equal(got, home) || home["us-west"] == 0 {
+			t.Errorf("shed by %v, want %v", got, home)
 		}
 	})
 }
@@ -539,7 +610,8 @@ func TestRealSockets(t *testing.T) {
 	}
 	check(t, g, rec.events)
 	n := g.Snapshot()
-	t.Logf("%+v %+v", n, g.Latencies())
+	intended, sent, lag := ran{g, rec.events}.latencies()
+	t.Logf("%+v; from intended %+v, from sent %+v, lag %+v", n, intended, sent, lag)
 	if n.Intended != 3000 || n.OK < 2990 {
 		t.Errorf("%+v, want about all ok", n)
 	}
@@ -573,7 +645,8 @@ func BenchmarkPlayStarts(b *testing.B) {
 		}
 	}()
 	const perSecond = 20_000
-	c := config(b, event.Discard, nil, schedule(b, time.Duration(b.N)*s/perSecond, audience.Leg{Rate: perSecond}), "us-east")
+	rec := &recorder{events: make([]event.Event, 0, b.N)}
+	c := config(b, rec, nil, schedule(b, time.Duration(b.N)*s/perSecond, audience.Leg{Rate: perSecond}), "us-east")
 	c.Dial = nil
 	c.Services[0].Addr = netip.MustParseAddrPort(l.Addr().String())
 	c.Start = time.Now()
@@ -587,7 +660,8 @@ func BenchmarkPlayStarts(b *testing.B) {
 	}
 	n := g.Snapshot()
 	b.ReportMetric(float64((processorTime(b)-before).Microseconds())/float64(n.Sent), "cpu-µs/start")
-	b.ReportMetric(g.Latencies().SendLag.P99, "lag-p99-ms")
+	_, _, lag := ran{g, rec.events}.latencies()
+	b.ReportMetric(lag.p99, "lag-p99-ms")
 	b.ReportMetric(float64(n.Dropped), "dropped")
 }
 

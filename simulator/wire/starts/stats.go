@@ -1,11 +1,8 @@
 package starts
 
 import (
-	"maps"
 	"sync"
 	"time"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 // How a start ended: the Status of its event.
@@ -30,26 +27,12 @@ type Snapshot struct {
 	SentPerSecond   uint64 // in the last whole second of the event
 	OKPerSecond     uint64
 	FailedPerSecond uint64 // shed, failed or dropped
-
-	Failures map[string]uint64 // why starts were shed, failed or dropped
-}
-
-// Quantiles of a latency, in milliseconds.
-type Quantiles struct{ P50, P95, P99, P999, Max float64 }
-
-// Latencies are over every start that was sent, however it ended: a time-out counts with the time it took.
-type Latencies struct {
-	FromIntended Quantiles // intended → done: what the viewer felt
-	FromSent     Quantiles // first attempt → done: what a closed-loop tool would have seen
-	SendLag      Quantiles // intended → first attempt: the generator's own part
 }
 
 type stats struct {
 	mu                           sync.Mutex
 	s                            Snapshot
-	intended, sent, lag          *hdrhistogram.Histogram
 	sentRate, okRate, failedRate rate
-	failures                     map[string]uint64
 }
 
 // rate counts by second.
@@ -69,36 +52,24 @@ func (r *rate) move(now time.Duration) {
 	}
 }
 
-func (st *stats) init() {
-	// Microseconds up to ten minutes at three digits: constant memory, whatever the number of starts.
-	histogram := func() *hdrhistogram.Histogram { return hdrhistogram.New(1, (10 * time.Minute).Microseconds(), 3) }
-	st.intended, st.sent, st.lag = histogram(), histogram(), histogram()
-	st.failures = map[string]uint64{}
-}
-
-func record(h *hdrhistogram.Histogram, d time.Duration) {
-	h.RecordValue(min(max(d.Microseconds(), 0), h.HighestTrackableValue())) //nolint:errcheck // it is in range
-}
-
 func (st *stats) intend() {
 	st.mu.Lock()
 	st.s.Intended++
 	st.mu.Unlock()
 }
 
-func (st *stats) send(now, lag time.Duration) {
+func (st *stats) send(now time.Duration) {
 	st.mu.Lock()
 	st.s.Sent++
 	st.sentRate.move(now)
 	st.sentRate.this++
-	record(st.lag, lag)
 	st.mu.Unlock()
 }
 
-func (st *stats) end(now time.Duration, s start, e end) {
+func (st *stats) end(now time.Duration, status string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	switch e.status {
+	switch status {
 	case OK:
 		st.s.OK++
 		st.okRate.move(now)
@@ -110,14 +81,9 @@ func (st *stats) end(now time.Duration, s start, e end) {
 	case Dropped:
 		st.s.Dropped++
 	}
-	if e.status != OK {
+	if status != OK {
 		st.failedRate.move(now)
 		st.failedRate.this++
-		st.failures[e.detail]++ // a closed set of words and at most 400 HTTP statuses
-	}
-	if e.status != Dropped {
-		record(st.intended, now-s.intended)
-		record(st.sent, now-s.sent)
 	}
 }
 
@@ -135,19 +101,5 @@ func (g *Generator) Snapshot() Snapshot {
 	}
 	out.InFlight = out.Intended - out.OK - out.Shed - out.Failed - out.Dropped
 	out.SentPerSecond, out.OKPerSecond, out.FailedPerSecond = st.sentRate.last, st.okRate.last, st.failedRate.last
-	out.Failures = maps.Clone(st.failures)
 	return out
-}
-
-// Latencies returns the quantiles as they stand; safe at any time. Three significant digits, 10 minutes at most.
-func (g *Generator) Latencies() Latencies {
-	st := &g.stats
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return Latencies{quantiles(st.intended), quantiles(st.sent), quantiles(st.lag)}
-}
-
-func quantiles(h *hdrhistogram.Histogram) Quantiles {
-	at := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1e3 }
-	return Quantiles{at(50), at(95), at(99), at(99.9), float64(h.Max()) / 1e3}
 }

@@ -72,7 +72,7 @@ func (w *worker) serve(ctx context.Context, s start) {
 			return
 		}
 		s.sent = now
-		g.stats.send(now, now-s.intended)
+		g.stats.send(now)
 	}
 	v := g.c.Crowd.Viewer(s.k)
 	if s.service < 0 {
