@@ -3,11 +3,8 @@ package spec
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"io"
 	"net/netip"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -21,7 +18,11 @@ import (
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 
+	"github.com/tminus-live/tminus/chaos"
+	"github.com/tminus-live/tminus/reference/encoder"
+	"github.com/tminus-live/tminus/reference/manifest"
 	"github.com/tminus-live/tminus/simulator/audience"
+	"github.com/tminus-live/tminus/simulator/wire/sessions"
 	"github.com/tminus-live/tminus/telemetry/qoe"
 )
 
@@ -35,37 +36,55 @@ const (
 	MinDuration   = 2 * time.Second // one segment
 	MaxRegions    = 8
 	MaxEdges      = 16 // in a region
-	MaxPlayers    = 10_000
+	MaxPlayers    = sessions.MaxPlayers
 	MaxStarts     = 1000 // legs
 	MaxFaults     = 100
 	MaxThresholds = 20 // on one metric
+
+	defaultLadder = "sports"
 
 	maxTokens = 20_000 // YAML tokens: the parser's work grows with their square
 	maxNested = 16
 )
 
-// Words of the format.
+// ladders, fails and models are the words of the format, as those who give them their meaning list them.
 var (
-	ladders = []string{"sports"}
-	fails   = []string{"region"}
-	models  = []string{"crash", "cut"}
+	ladders = encoder.Names()
+	kinds   = chaos.Catalogue()
+	fails   = kindNames()
+	models  = modelNames(kinds...)
 )
 
-var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
-// ReadFile reads the scenario file at path. See Read.
-func ReadFile(path string) (*Scenario, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read scenario: %w", err)
+func kindNames() (names []string) {
+	for _, k := range kinds {
+		names = append(names, k.Fail)
 	}
-	defer f.Close()
-	src, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("read scenario: %w", err)
-	}
-	return Read(path, src)
+	return names
 }
+
+// modelNames lists the models of some kinds of fault, each once.
+func modelNames(kinds ...chaos.Kind) (names []string) {
+	for _, k := range kinds {
+		for _, m := range k.Models {
+			if !slices.Contains(names, m.Name) {
+				names = append(names, m.Name)
+			}
+		}
+	}
+	return names
+}
+
+// modelsOf lists the models of one kind of fault, the default first; of an unknown kind any may be meant.
+func modelsOf(fail string) []string {
+	for _, k := range kinds {
+		if k.Fail == fail {
+			return modelNames(k)
+		}
+	}
+	return models
+}
+
+var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // Read reads a scenario; file is its name in errors. It is strict: what it does not know it refuses. The error is
 // an *Errors with every mistake of the file. Keys that may be left out are filled: seed 1, ladder "sports", 2 edges a
@@ -215,7 +234,7 @@ type noted[T any] struct {
 func (r *reader) scenario(root ast.Node) *Scenario {
 	s := &Scenario{
 		Seed:     1,
-		Event:    Event{Ladder: ladders[0]},
+		Event:    Event{Ladder: defaultLadder},
 		Audience: Audience{Mix: audience.DefaultMix},
 	}
 	var duration noted[time.Duration]
@@ -442,23 +461,24 @@ func (r *reader) starts(n ast.Node, path string, end time.Duration) []Start {
 
 func (r *reader) faults(n ast.Node, path string, s *Scenario, end time.Duration) []Fault {
 	var out []Fault
-	kinds := map[string]int{}
+	count := map[string]int{}
 	type placed struct {
 		Fault
 		line int
 	}
 	var before []placed
 	r.list(n, path, MaxFaults, " such as [{at: 30s, for: 20s, fail: region, where: us-east}]", func(n ast.Node, path string, _ int) {
-		f := Fault{Model: models[0]}
+		var f Fault
 		var at, length noted[time.Duration]
 		var where noted[string]
+		var model noted[struct{}]
 		r.mapping(n, path, []field{
 			{"at", "when it begins, such as 30s", func(n ast.Node, path string) {
 				d, ok := r.duration(n, path, 0, MaxDuration)
 				at, f.At = noted[time.Duration]{d, n, path, ok}, d
 			}},
 			{"for", "how long it lasts, such as 20s", func(n ast.Node, path string) {
-				d, ok := r.duration(n, path, time.Millisecond, MaxDuration)
+				d, ok := r.duration(n, path, chaos.MinFor, MaxDuration)
 				length, f.For = noted[time.Duration]{d, n, path, ok}, d
 			}},
 			{"fail", "what fails: " + strings.Join(fails, ", "), func(n ast.Node, path string) {
@@ -471,8 +491,12 @@ func (r *reader) faults(n ast.Node, path string, s *Scenario, end time.Duration)
 				v, ok := r.text(n, path, "the name of a region")
 				where, f.Where = noted[string]{v, n, path, ok}, v
 			}},
-			{"model", "", func(n ast.Node, path string) { f.Model = r.word(n, path, "model", models) }},
+			{"model", "", func(n ast.Node, path string) { model = noted[struct{}]{node: n, path: path, ok: true} }},
 		})
+		f.Model = modelsOf(f.Fail)[0]
+		if model.ok {
+			f.Model = r.word(model.node, model.path, "model", modelsOf(f.Fail))
+		}
 		if where.ok && s.Target == nil && len(s.Topology.Regions) > 0 && !slices.Contains(s.Topology.Regions, f.Where) {
 			r.bad(where.node, where.path, "unknown region %q%s", clip(f.Where), oneOf(f.Where, s.Topology.Regions))
 			where.ok = false
@@ -488,17 +512,27 @@ func (r *reader) faults(n ast.Node, path string, s *Scenario, end time.Duration)
 		if at.ok && length.ok && where.ok {
 			line, _ := position(n)
 			for _, b := range before {
-				if b.Where == f.Where && f.At < b.At+b.For && b.At < f.At+f.For {
+				switch {
+				case b.Where != f.Where || !chaos.Clash(b.asChaos(), f.asChaos()):
+				case f.At < b.At+b.For && b.At < f.At+f.For:
 					r.bad(at.node, path, "overlaps the fault of %q on line %d, which lasts from %s to %s", f.Where, b.line, short(b.At), short(b.At+b.For))
+				default:
+					r.bad(at.node, path, "too close to the fault of %q on line %d, which lasts from %s to %s: neither can be proven with less than %s between them",
+						f.Where, b.line, short(b.At), short(b.At+b.For), short(chaos.MinApart))
 				}
 			}
 			before = append(before, placed{f, line})
 		}
-		kinds[f.Fail]++
-		f.ID = f.Fail + "-" + strconv.Itoa(kinds[f.Fail])
+		count[f.Fail]++
+		f.ID = f.Fail + "-" + strconv.Itoa(count[f.Fail])
 		out = append(out, f)
 	})
 	return out
+}
+
+// asChaos is the fault as its injector is given it.
+func (f Fault) asChaos() chaos.Fault {
+	return chaos.Fault{ID: f.ID, At: f.At, For: f.For, Fail: f.Fail, Where: f.Where, Model: f.Model}
 }
 
 func (r *reader) objectives(n ast.Node, path string, s *Scenario) []Objective {
@@ -592,6 +626,10 @@ func (r *reader) where(n ast.Node, path, text string, m qoe.Metric, s *Scenario)
 			values = audience.Devices(s.Audience.Mix)
 		case "isp":
 			values = audience.ISPs(s.Audience.Mix)
+		case "rendition":
+			if s.Target == nil { // somebody else's stream names its renditions as it likes
+				values = videoRenditions(s.Event.Ladder)
+			}
 		case "edge":
 			if fromPlayers(m.Name) { // of a play start it is the playback service's address
 				for _, region := range s.Topology.Regions {
@@ -606,4 +644,18 @@ func (r *reader) where(n ast.Node, path, text string, m qoe.Metric, s *Scenario)
 		}
 	}
 	return out
+}
+
+// videoRenditions lists the rungs of a ladder, which is what players report as theirs; none of an unknown ladder.
+func videoRenditions(name string) (ids []string) {
+	ladder, err := encoder.Load(name)
+	if err != nil {
+		return nil
+	}
+	for _, r := range ladder.Renditions() {
+		if r.Kind == manifest.Video {
+			ids = append(ids, r.ID)
+		}
+	}
+	return ids
 }

@@ -11,8 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/scenarios/library"
 	"github.com/tminus-live/tminus/scenarios/spec"
+	"github.com/tminus-live/tminus/simulator/wire/sessions"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -34,7 +36,7 @@ audience:
   players: 100
 faults:
   - {at: 30s, for: 20s, fail: region, where: us-east}
-  - {at: 50s, for: 20s, fail: region, where: us-east, model: cut}
+  - {at: 55s, for: 20s, fail: region, where: us-east, model: cut}
 objectives:
   startup_time:               ["p(95)<2s", "p(99.9) <= 2500ms"]
   video_start_failures:       ["rate<0.1%"]
@@ -58,7 +60,7 @@ func TestRead(t *testing.T) {
 		}},
 		Faults: []spec.Fault{
 			{ID: "region-1", At: 30 * s, For: 20 * s, Fail: "region", Where: "us-east", Model: "crash"},
-			{ID: "region-2", At: 50 * s, For: 20 * s, Fail: "region", Where: "us-east", Model: "cut"},
+			{ID: "region-2", At: 55 * s, For: 20 * s, Fail: "region", Where: "us-east", Model: "cut"},
 		},
 		Objectives: []spec.Objective{
 			{Metric: "startup_time", Expression: "p(95)<2s", Aggregate: "p", Quantile: 95, Op: "<", Threshold: 2},
@@ -94,7 +96,11 @@ func TestWhatIsLeftOutIsFilled(t *testing.T) {
 }
 
 func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
-	_, err := spec.ReadFile(filepath.Join("testdata", "mistakes.yaml"))
+	mistakes, err := os.ReadFile(filepath.Join("testdata", "mistakes.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = spec.Read("testdata/mistakes.yaml", mistakes)
 	var all *spec.Errors
 	if !errors.As(err, &all) {
 		t.Fatalf("error %v, want *spec.Errors", err)
@@ -140,7 +146,7 @@ func TestOneMistake(t *testing.T) {
 		{"flow over lines", with("{players: 1}", "{\n  # how many?\n  players: many, # too many\n  mix: 'mobile-heavy'\n}"), `f:7:12: audience.players: want a whole number, got the text "many"`},
 		{"after quotes over lines", with("name: least", "name: \"lea\\\n  st\"") + "x: 1\n", `f:8:1: x: unknown key; want one of apiVersion, name, seed, event, topology, audience, target, faults, objectives`},
 		{"wide characters", with("{players: 1}", "{'größe': 1, players: 1}"), `f:5:12: audience.größe: unknown key; want one of mix, starts, players`},
-		{"after wide characters", with("{players: 1}", "{mix: '日本', players: -1}"), "f:5:17: audience.mix: unknown mix \"日本\"; want one of broadband-tv-heavy, mobile-heavy, browser-heavy, even\nf:5:32: audience.players: want a whole number from 0 to 10000, got -1"},
+		{"after wide characters", with("{players: 1}", "{mix: '日本', players: -1}"), "f:5:17: audience.mix: unknown mix \"日本\"; want one of broadband-tv-heavy, mobile-heavy, browser-heavy, even\nf:5:32: audience.players: want a whole number from 0 to 5000, got -1"},
 		{"empty", "", `f:1:1: the file holds no scenario; it must start with apiVersion: tminus/v1`},
 		{"only a comment", "# hello\n", `f:1:1: the file holds no scenario; it must start with apiVersion: tminus/v1`},
 		{"a list", "- a\n", `f:1:1: want a mapping, got a list`},
@@ -174,13 +180,19 @@ func TestOneMistake(t *testing.T) {
 		{"a password", fmt.Sprintf(target, "http://u:p@127.0.0.1/a"), `f:4:20: target.manifest: leave the user and the password out of the URL`},
 		{"target and topology", least + "target: {manifest: http://localhost/a.m3u8}\n", `f:4:11: topology: a target brings its own pipeline: leave out the topology`},
 		{"target and starts", strings.Replace(fmt.Sprintf(target, "http://localhost/a.m3u8"), "players: 1", "starts: [{at: 0s, rate: 1}], players: 1", 1), `f:5:20: audience.starts: play starts need the reference pipeline's playback service: with a target, only players come`},
-		{"target and fault", fmt.Sprintf(target, "http://localhost/a.m3u8") + "faults: [{at: 1s, for: 1s, fail: region, where: here}]\n", `f:7:34: faults[0].fail: a region fault needs the reference pipeline: leave it out, or leave out the target`},
+		{"target and fault", fmt.Sprintf(target, "http://localhost/a.m3u8") + "faults: [{at: 1s, for: 2s, fail: region, where: here}]\n", `f:7:34: faults[0].fail: a region fault needs the reference pipeline: leave it out, or leave out the target`},
 		{"nothing measures it", with("players: 1", "starts: [{at: 0s, rate: 1}]"), `f:6:14: objectives.startup_time: nothing would measure startup_time: it comes from full players, and the audience has none`},
 		{"target by region", strings.Replace(fmt.Sprintf(target, "http://localhost/a.m3u8"), "startup_time", "'startup_time{region=a}'", 1), `f:6:14: objectives.startup_time{region=a}: a target has no regions to filter by`},
 		{"legs overlap", with("{players: 1}", "{starts: [{at: 0s, rate: 1, for: 3s}, {at: 2s, rate: 1}], players: 1}"), `f:5:54: audience.starts[1].at: the leg before this one lasts until 3s`},
 		{"a leg past the end", with("{players: 1}", "{starts: [{at: 8s, rate: 1, for: 3s}], players: 1}"), `f:5:44: audience.starts[0].for: the leg ends at 11s, but the event lasts 10s`},
 		{"a fault past the end", least + "faults: [{at: 8s, for: 3s, fail: region, where: here}]\n", `f:7:24: faults[0].for: the fault ends at 11s, but the event lasts 10s`},
 		{"a fault after the end", least + "faults: [{at: 10s, for: 3s, fail: region, where: here}]\n", `f:7:15: faults[0].at: the fault begins at 10s, but the event lasts 10s`},
+		{"a fault too short to measure", least + "faults: [{at: 1s, for: 1s, fail: region, where: here}]\n", `f:7:24: faults[0].for: want a duration from 2s to 24h, got 1s`},
+		{"faults too close", strings.Replace(least, "10s", "60s", 1) + "faults:\n- {at: 5s, for: 5s, fail: region, where: here}\n- {at: 14s, for: 5s, fail: region, where: here}\n",
+			`f:9:8: faults[1]: too close to the fault of "here" on line 8, which lasts from 5s to 10s: neither can be proven with less than 5s between them`},
+		{"too many players", with("players: 1", "players: 5001"), `f:5:21: audience.players: want a whole number from 0 to 5000, got 5001`},
+		{"no such rendition", with("startup_time", "'live_latency{rendition=v70}'"), `f:6:14: objectives.live_latency{rendition=v70}: unknown rendition "v70"; did you mean "v720"?`},
+		{"nothing like a rendition", with("startup_time", "'live_latency{rendition=nope}'"), `f:6:14: objectives.live_latency{rendition=nope}: unknown rendition "nope"; want one of v360, v540, v720`},
 		{"a fault of the future", least + "faults: [{at: 1s, for: 3s, fail: packet-loss, where: here}]\n", `f:7:34: faults[0].fail: unknown kind of fault "packet-loss"; the only one is "region"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -217,10 +229,46 @@ func manyKeys(n int) string {
 	return b.String()
 }
 
-func TestReadFileNamesWhatIsMissing(t *testing.T) {
-	_, err := spec.ReadFile(filepath.Join(t.TempDir(), "none.yaml"))
-	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "none.yaml") {
-		t.Error(err)
+// What a fault may be is what chaos can inject: neither list is written down twice.
+func TestEveryFaultOfTheCatalogueCanBeAskedFor(t *testing.T) {
+	for _, k := range chaos.Catalogue() {
+		for i, m := range k.Models {
+			text := fmt.Sprintf("faults: [{at: 1s, for: %s, fail: %s, where: here, model: %s}]\n", chaos.MinFor, k.Fail, m.Name)
+			got, err := spec.Read("f", []byte(least+text))
+			if err != nil || got.Faults[0].Model != m.Name {
+				t.Errorf("%s: %+v, %v", text, got, err)
+			}
+			if got, err = spec.Read("f", []byte(least+strings.Replace(text, ", model: "+m.Name, "", 1))); i == 0 && (err != nil || got.Faults[0].Model != m.Name) {
+				t.Errorf("the default of %s: %+v, %v", k.Fail, got, err)
+			}
+		}
+	}
+}
+
+// What the reader accepts, the injector and the crowd accept too.
+func TestLimitsAreThoseOfWhoRunsIt(t *testing.T) {
+	long := strings.Replace(least, "10s", "60s", 1)
+	pair := func(gap time.Duration) string {
+		return long + fmt.Sprintf("faults: [{at: 5s, for: 5s, fail: region, where: here}, {at: %s, for: 5s, fail: region, where: here}]\n", 10*s+gap)
+	}
+	for _, src := range []string{pair(chaos.MinApart), with("players: 1", fmt.Sprint("players: ", sessions.MaxPlayers))} {
+		got, err := spec.Read("f", []byte(src))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		var faults []chaos.Fault
+		for _, f := range got.Faults {
+			faults = append(faults, chaos.Fault{ID: f.ID, At: f.At, For: f.For, Fail: f.Fail, Where: f.Where, Model: f.Model})
+		}
+		if err := chaos.Preflight(faults); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, src := range []string{pair(chaos.MinApart - time.Millisecond), with("players: 1", fmt.Sprint("players: ", sessions.MaxPlayers+1))} {
+		if _, err := spec.Read("f", []byte(src)); err == nil {
+			t.Errorf("accepted:\n%s", src)
+		}
 	}
 }
 
