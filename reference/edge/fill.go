@@ -12,6 +12,7 @@ import (
 
 	"github.com/tminus-live/tminus/reference/origin"
 	"github.com/tminus-live/tminus/reference/origin/availability"
+	"github.com/tminus-live/tminus/reference/spread"
 )
 
 // maxBody bounds an object, in bytes.
@@ -126,7 +127,7 @@ func rank(status int) int {
 // refused is the answer when no origin gave the object. When some origin could not be asked its lifetime is short: that
 // origin may have had it.
 func (e *Edge) refused(refusal *object, err error) *object {
-	brief := jitter(e.cfg.ErrorTTL, e.cfg.Seed^uint64(e.stats.errors.Load())^uint64(e.lastFill.Load()))
+	brief := spread.Jitter(e.cfg.ErrorTTL, e.cfg.Seed^uint64(e.stats.errors.Load())^uint64(e.lastFill.Load()))
 	if refusal != nil {
 		if err != nil {
 			short := *refusal

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tminus-live/tminus/reference/origin"
 	"github.com/tminus-live/tminus/reference/origin/availability"
+	"github.com/tminus-live/tminus/reference/spread"
 )
 
 // Handler speaks HTTP to viewers: GET, HEAD and OPTIONS, with CORS for any web page, refusals included.
@@ -68,7 +69,7 @@ func (e *Edge) serve(w http.ResponseWriter, r *http.Request) {
 		e.stats.shed.Add(1)
 		h.Set("X-Cache", how)
 		// When to come back, different for each viewer.
-		setLifetime(h, jitter(e.cfg.ErrorTTL, e.cfg.Seed^uint64(e.stats.requests.Load())^uint64(now.UnixNano())))
+		setLifetime(h, spread.Jitter(e.cfg.ErrorTTL, e.cfg.Seed^uint64(e.stats.requests.Load())^uint64(now.UnixNano())))
 		http.Error(w, "the edge has too much to do", http.StatusServiceUnavailable)
 		return
 	}

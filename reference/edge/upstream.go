@@ -3,6 +3,8 @@ package edge
 import (
 	"sync"
 	"time"
+
+	"github.com/tminus-live/tminus/reference/spread"
 )
 
 // Origin is one place to fill from.
@@ -63,15 +65,6 @@ func (u *upstreams) failed(i int, now time.Time) (first bool) {
 	first = !s.failing
 	s.fails++
 	s.failing = true
-	s.until = now.Add(jitter(u.failFor, u.seed^uint64(i)<<32^s.fails))
+	s.until = now.Add(spread.Jitter(u.failFor, u.seed^uint64(i)<<32^s.fails))
 	return first
-}
-
-// jitter is d give or take half of it, decided by x alone (the finaliser of splitmix64).
-func jitter(d time.Duration, x uint64) time.Duration {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	x ^= x >> 31
-	return d/2 + time.Duration(float64(d)*float64(x>>11)/(1<<53))
 }

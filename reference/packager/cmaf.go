@@ -11,7 +11,7 @@ import (
 	"github.com/tminus-live/tminus/reference/timeline"
 )
 
-// Defects of a media segment, as they stand in HeaderDefects.
+// Defects of a media segment, as they stand in origin.HeaderDefects.
 const (
 	DefectEmpty         = "empty"          // no sample at all
 	DefectMissingFrames = "missing-frames" // fewer samples than the segment's time has room for

@@ -12,17 +12,18 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/tminus-live/tminus/reference/encoder"
 	"github.com/tminus-live/tminus/reference/manifest"
+	"github.com/tminus-live/tminus/reference/origin"
 	"github.com/tminus-live/tminus/reference/timeline"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
 
-// Headers of a PUT.
-const (
-	HeaderPipeline = "Tminus-Pipeline" // which encoder and packager made the segment: "us-east"
-	HeaderDefects  = "Tminus-Defects"  // comma list of defects, empty when the segment is good
-)
+// maxConns is how many connections the listener has at once; later ones wait in the kernel's backlog. Nobody but a person
+// who compares packagers connects to it.
+const maxConns = 256
 
 // DefaultKeep is how much media a packager keeps when the configuration does not say.
 const DefaultKeep = 60 * time.Second
@@ -127,10 +128,11 @@ func New(cfg Config) (*Packager, error) {
 	for _, o := range cfg.Origins {
 		p.publishers = append(p.publishers, newPublisher(o, cfg, p.store, client))
 	}
-	var err error
-	if p.listener, err = net.Listen("tcp", cfg.Addr); err != nil {
+	ln, err := net.Listen("tcp", cfg.Addr)
+	if err != nil {
 		return nil, fmt.Errorf("packager %s: listen on %s: %w", cfg.Pipeline, cfg.Addr, err)
 	}
+	p.listener = netutil.LimitListener(ln, maxConns)
 	return p, nil
 }
 
@@ -213,8 +215,8 @@ func (p *Packager) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.Set("Content-Type", o.mime)
 	h.Set("Content-Length", strconv.Itoa(len(o.body)))
-	h.Set(HeaderPipeline, p.cfg.Pipeline)
-	h.Set(HeaderDefects, o.defects)
+	h.Set(origin.HeaderPipeline, p.cfg.Pipeline)
+	h.Set(origin.HeaderDefects, o.defects)
 	if r.Method == http.MethodGet {
 		_, _ = w.Write(o.body)
 	}

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tminus-live/tminus/reference/origin"
 	"github.com/tminus-live/tminus/reference/timeline"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
@@ -328,8 +329,8 @@ func (p *publisher) put(ctx context.Context, o *object) error {
 		return fmt.Errorf("put %s: %w: %w", o.path, errRejected, err)
 	}
 	req.Header.Set("Content-Type", o.mime)
-	req.Header.Set(HeaderPipeline, p.pipeline)
-	req.Header.Set(HeaderDefects, o.defects)
+	req.Header.Set(origin.HeaderPipeline, p.pipeline)
+	req.Header.Set(origin.HeaderDefects, o.defects)
 	resp, err := p.client.Do(req)
 	if err != nil {
 		if errors.Is(err, syscall.ECONNREFUSED) {

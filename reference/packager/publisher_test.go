@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/tminus-live/tminus/reference/encoder"
+	"github.com/tminus-live/tminus/reference/origin"
 	"github.com/tminus-live/tminus/reference/timeline"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
@@ -344,7 +346,7 @@ func TestPutClassifiesAnswers(t *testing.T) {
 	} {
 		f := &fakeOrigins{stored: map[string][]string{}, at: map[string]time.Time{}, answer: map[string]func(*http.Request) (int, error){
 			"east": func(r *http.Request) (int, error) {
-				if r.Method != http.MethodPut || r.Header.Get(HeaderPipeline) != "us-east" || r.Header.Get(HeaderDefects) != DefectShort {
+				if r.Method != http.MethodPut || r.Header.Get(origin.HeaderPipeline) != "us-east" || r.Header.Get(origin.HeaderDefects) != DefectShort {
 					t.Errorf("request %s %v", r.Method, r.Header)
 				}
 				return code, nil
@@ -438,6 +440,52 @@ func TestListenerBounds(t *testing.T) {
 	}
 }
 
+func TestListenerHasALimit(t *testing.T) {
+	p, err := New(Config{Event: "ev", Pipeline: "us-east", Timeline: timeline.Default, Ladder: sports(t), Addr: "127.0.0.1:0", Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	get := func(c net.Conn, wait time.Duration) error {
+		c.SetReadDeadline(time.Now().Add(wait))
+		_, err := c.Read(make([]byte, 1))
+		return err
+	}
+	var held []net.Conn
+	for range maxConns + 1 {
+		c, err := net.Dial("tcp", p.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if len(held) < maxConns {
+			if err := get(c, 5*time.Second); err != nil {
+				t.Fatalf("connection %d: %v", len(held), err)
+			}
+		}
+		held = append(held, c)
+	}
+	late := held[maxConns]
+	if err := get(late, 200*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("connection %d of %d is answered: %v", len(held), maxConns, err)
+	}
+	held[0].Close()
+	if err := get(late, 5*time.Second); err != nil {
+		t.Errorf("after one closed: %v", err)
+	}
+}
+
 func TestConfigReportsEverything(t *testing.T) {
 	err := Config{Origins: []Origin{{Name: "x", URL: "http://x/"}}}.Validate()
 	for _, want := range []string{"event", "pipeline", "duration", "ladder", "clock", "trailing slash"} {
@@ -460,7 +508,7 @@ func TestPublishesOverSocketsFromTheRegionsAddress(t *testing.T) {
 			t.Errorf("%s: %d bytes of %d, %v", r.URL.Path, len(body), r.ContentLength, err)
 		}
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		got <- put{r.URL.Path, host, r.Header.Get("Content-Type"), r.Header.Get(HeaderPipeline), body}
+		got <- put{r.URL.Path, host, r.Header.Get("Content-Type"), r.Header.Get(origin.HeaderPipeline), body}
 		w.WriteHeader(http.StatusCreated)
 	}))
 	defer origin.Close()

@@ -57,6 +57,7 @@ type Region struct {
 
 // part is one long-running piece of a region. run returns when ctx ends; nil before that means that its work is done.
 type part struct {
+	kind string // "edge server"; neighbours of one kind do not need each other, and stop together
 	name string
 	run  func(ctx context.Context) error
 }
@@ -94,8 +95,8 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 	if err != nil {
 		return nil, err
 	}
-	r.add("origin "+here.Name, org.Run)
-	if err := r.serve("origin "+here.Name, here.OriginAddr(), org.Handler(), originLimits); err != nil {
+	r.add("origin", here.Name, org.Run)
+	if err := r.serve("origin", here.Name, here.OriginAddr(), org.Handler(), originLimits); err != nil {
 		return nil, err
 	}
 
@@ -107,15 +108,16 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 	}); err != nil {
 		return nil, bindError("packager "+here.Name, here.PackagerAddr().String(), err)
 	}
-	r.add("packager "+here.Name, r.packager.Run)
+	r.add("packager", here.Name, r.packager.Run)
 	enc, err := encoder.New(encoder.Config{
 		Ladder: ladder, Timeline: cfg.Timeline(), First: cfg.First, Last: cfg.Last, LeadIn: cfg.LeadIn, Now: now, Publish: r.packager.Publish, Log: r.log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	r.add("encoder "+here.Name, enc.Run)
+	r.add("encoder", here.Name, enc.Run)
 
+	nodes := make([]http.Handler, 0, here.Edges)
 	for k := 1; k <= here.Edges; k++ {
 		id := here.EdgeID(k)
 		node, err := edge.New(edge.Config{
@@ -125,8 +127,11 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 		if err != nil {
 			return nil, err
 		}
-		r.add("edge "+id, node.Run)
-		if err := r.serve("edge "+id, here.EdgeAddr(k), node.Handler(), edgeLimits); err != nil {
+		r.add("edge", id, node.Run)
+		nodes = append(nodes, node.Handler())
+	}
+	for i, h := range nodes {
+		if err := r.serve("edge", here.EdgeID(i+1), here.EdgeAddr(i+1), h, edgeLimits); err != nil {
 			return nil, err
 		}
 	}
@@ -140,24 +145,25 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 	if err != nil {
 		return nil, err
 	}
-	r.add("playback "+here.Name, play.Run)
-	if err := r.serve("playback "+here.Name, here.PlaybackAddr(), play.Handler(), playbackLimits); err != nil {
+	r.add("playback", here.Name, play.Run)
+	if err := r.serve("playback", here.Name, here.PlaybackAddr(), play.Handler(), playbackLimits); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *Region) add(name string, run func(context.Context) error) {
-	r.parts = append(r.parts, part{name, run})
+func (r *Region) add(kind, id string, run func(context.Context) error) {
+	r.parts = append(r.parts, part{kind, kind + " " + id, run})
 }
 
-func (r *Region) serve(what string, addr netip.AddrPort, h http.Handler, l limits) error {
+func (r *Region) serve(kind, id string, addr netip.AddrPort, h http.Handler, l limits) error {
+	what := kind + " " + id
 	s, err := bind(what, addr, h, l, r.log)
 	if err != nil {
 		return err
 	}
 	r.bound = append(r.bound, s)
-	r.add(what+" server", s.run)
+	r.parts = append(r.parts, part{kind + " server", what + " server", s.run})
 	return nil
 }
 
@@ -196,7 +202,7 @@ type ended struct {
 // Run runs the region until ctx ends or a part fails, and returns when everything it started has ended: nil after ctx's
 // end, else the first failure. It may be called once, and not after Close.
 func (r *Region) Run(ctx context.Context) error {
-	// Parts outlive ctx until their turn comes: they stop one by one, the last started first.
+	// Parts outlive ctx until their turn comes: they stop kind by kind, the last started first.
 	base := context.WithoutCancel(ctx)
 	ends := make(chan ended, len(r.parts))
 	done := make([]chan struct{}, len(r.parts))
@@ -230,10 +236,19 @@ func (r *Region) Run(ctx context.Context) error {
 	}
 	stopWatching()
 	watching.Wait()
-	for i := len(r.parts) - 1; i >= 0; i-- {
-		cancels[i]()
-		<-done[i]
-		r.log.Debug("stopped", "component", r.parts[i].name)
+	for end := len(r.parts); end > 0; {
+		begin := end - 1
+		for begin > 0 && r.parts[begin-1].kind == r.parts[begin].kind {
+			begin--
+		}
+		for i := begin; i < end; i++ {
+			cancels[i]()
+		}
+		for i := begin; i < end; i++ {
+			<-done[i]
+			r.log.Debug("stopped", "component", r.parts[i].name)
+		}
+		end = begin
 	}
 	// What failed only while it was being stopped is told as well.
 	for range len(ends) {

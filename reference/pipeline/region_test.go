@@ -306,6 +306,34 @@ func TestATakenAddressIsNamedAndNothingIsLeftBound(t *testing.T) {
 	region.Close()
 }
 
+// Servers that wait for answers under way wait side by side, however many edges there are.
+func TestARegionOfManyEdgesEndsSoon(t *testing.T) {
+	c := liveConfig(t)
+	c.Regions = pipeline.Regions(c.Regions[0].Port, []string{"us-east"}, map[string]int{"us-east": 16})
+	here := c.Regions[0]
+	region, stop := start(t, c, 0, event.Discard)
+	ready(t, region)
+	addrs := []string{here.OriginAddr().String(), here.PlaybackAddr().String()}
+	for k := range here.Edges {
+		addrs = append(addrs, here.EdgeAddr(k+1).String())
+	}
+	for _, addr := range addrs { // a body that does not come keeps an answer under way
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "PUT /x HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin := time.Now()
+	stop()
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("the region took %s to end", took)
+	}
+}
+
 // A client that sends its header, or its body, a byte now and then must not keep a connection for ever.
 func TestSlowClientsAreCutOff(t *testing.T) {
 	if testing.Short() {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tminus-live/tminus/reference/manifest"
 	"github.com/tminus-live/tminus/reference/playback/steering"
+	"github.com/tminus-live/tminus/reference/spread"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
 
@@ -139,7 +140,7 @@ func New(cfg Config) (*Service, error) {
 	health := make([]steering.Health, len(edges))
 	s.health.Store(&health)
 	// Sessions of a service that was restarted within a second must not repeat.
-	s.nonce.Store(uint32(draw(cfg.Seed ^ uint64(cfg.Now().UnixNano()))))
+	s.nonce.Store(uint32(spread.Mix(cfg.Seed ^ uint64(cfg.Now().UnixNano()))))
 	s.bucket = newBucket(cfg.MaxStarts)
 	return s, nil
 }
@@ -183,9 +184,9 @@ func (s *Service) Play(dst []byte, now time.Time, body []byte) ([]byte, int) {
 		}
 	}
 	if len(r.viewer) > 0 {
-		v.Viewer = uint32(draw(steering.Hash(r.viewer)))
+		v.Viewer = uint32(spread.Mix(steering.Hash(r.viewer)))
 	} else {
-		v.Viewer = uint32(draw(uint64(v.Nonce)))
+		v.Viewer = uint32(spread.Mix(uint64(v.Nonce)))
 	}
 
 	var id [sessionChars]byte
@@ -221,8 +222,8 @@ func (s *Service) Shed(dst []byte) ([]byte, int) {
 // appendRetry appends a retry policy, its while in seconds with three decimals.
 func (s *Service) appendRetry(dst []byte, r Retry, nonce uint32) []byte {
 	after := r.After.Milliseconds()
-	if spread := r.AfterMax.Milliseconds() - after; spread > 0 {
-		after += int64(draw(s.cfg.Seed^uint64(nonce)<<17) % uint64(spread+1))
+	if window := r.AfterMax.Milliseconds() - after; window > 0 {
+		after += int64(spread.Mix(s.cfg.Seed^uint64(nonce)<<17) % uint64(window+1))
 	}
 	dst = append(dst, `"retryPolicy":{"maxRetries":`...)
 	dst = strconv.AppendInt(dst, int64(r.Max), 10)
@@ -268,7 +269,7 @@ func (s *Service) Steering(now time.Time, session string) ([]byte, error) {
 		return nil, err
 	}
 	// The lifetime is spread over the sessions so that they do not ask all at once.
-	ttl := s.cfg.SteeringTTL - s.cfg.SteeringTTL/5 + time.Duration(draw(uint64(v.Nonce))%uint64(2*s.cfg.SteeringTTL/5+1))
+	ttl := s.cfg.SteeringTTL - s.cfg.SteeringTTL/5 + time.Duration(spread.Mix(uint64(v.Nonce))%uint64(2*s.cfg.SteeringTTL/5+1))
 	return steering.Render(s.edgeIDs(v, now), ttl, s.cfg.URL+steeringPath+session), nil
 }
 
@@ -308,12 +309,4 @@ func (b bucket) take(now time.Time) bool {
 			return true
 		}
 	}
-}
-
-// draw is a number that x alone decides (splitmix64).
-func draw(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tminus-live/tminus/reference/manifest"
+	"github.com/tminus-live/tminus/reference/spread"
 )
 
 // Policy holds the numbers of the decision. Lifetimes are spread by up to a tenth so that they do not end together.
@@ -231,8 +232,5 @@ func (p Policy) dice(r Resource) float64 {
 	add(r.Event)
 	add(r.Rendition)
 	h ^= r.Number<<8 | uint64(r.Kind)
-	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
-	h = (h ^ h>>27) * 0x94d049bb133111eb
-	h ^= h >> 31
-	return float64(h>>11) / (1 << 53)
+	return spread.Share(spread.Finish(h))
 }

@@ -1,6 +1,10 @@
 package steering
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/tminus-live/tminus/reference/spread"
+)
 
 // Edge is what steering knows of an edge.
 type Edge struct {
@@ -57,11 +61,11 @@ func (m *Map) Order(dst []int, viewer uint64, home int, healthy func(edge int) b
 	if n == 0 {
 		return dst
 	}
-	others := mix(viewer ^ 0x7265_6769_6f6e)
+	others := spread.Mix(viewer ^ 0x7265_6769_6f6e)
 	if home < 0 || home >= n {
 		home = int(others % uint64(n))
 	}
-	within := mix(viewer)
+	within := spread.Mix(viewer)
 	for _, want := range [2]bool{true, false} {
 		dst = m.rotate(dst, home, within, want, healthy)
 		for i := range n - 1 {
@@ -112,12 +116,4 @@ func Hash[T string | []byte](viewer T) uint64 {
 		h = (h ^ uint64(viewer[i])) * 0x100000001b3
 	}
 	return h
-}
-
-// mix is the finaliser of splitmix64: neighbouring inputs give unrelated outputs.
-func mix(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }
