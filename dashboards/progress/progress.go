@@ -36,7 +36,6 @@ type Progress struct {
 	said     bool
 	phase    string
 	faults   map[string]string // state by fault id
-	notices  map[string]bool
 }
 
 // Option changes how a Progress draws.
@@ -59,7 +58,7 @@ func Every(d time.Duration) Option { return func(p *Progress) { p.every = d } }
 func New(w io.Writer, isTTY bool, width func() int, opts ...Option) *Progress {
 	p := &Progress{
 		w: w, isTTY: isTTY, width: width, color: isTTY, every: 5 * time.Second,
-		faults: map[string]string{}, notices: map[string]bool{},
+		faults: map[string]string{},
 	}
 	for _, o := range opts {
 		o(p)
@@ -225,9 +224,6 @@ func visible(s string) (n int) {
 	}
 }
 
-// maxNoticesSaid bounds what is remembered of notices; past it they are not repeated, and not said.
-const maxNoticesSaid = 1000
-
 // lines says a State where there is no terminal: at once what changed, and where things stand every few seconds.
 func (p *Progress) lines(s State, now time.Time) error {
 	var b bytes.Buffer
@@ -252,12 +248,6 @@ func (p *Progress) lines(s State, now time.Time) error {
 		p.faults[f.ID] = state
 		if state != before && (known || state != "waiting") {
 			say(at + "fault " + f.name() + ": " + safe(state))
-		}
-	}
-	for _, n := range s.Notices {
-		if !p.notices[n] && len(p.notices) < maxNoticesSaid {
-			p.notices[n] = true
-			say(at + "notice: " + safe(n))
 		}
 	}
 	if changed || now.Sub(p.lastLine) >= p.every {

@@ -41,7 +41,6 @@ func onAir(sec float64) State {
 		s.Faults[0].State, s.Faults[0].Left = "injected", time.Duration((50-sec)*float64(time.Second))
 		s.PlayStarts.OK -= 17
 		s.PlayStarts.Failed, s.PlayStarts.Shed = 11, 6
-		s.Notices = []string{"us-east does not answer: its players move to us-west"}
 	}
 	if sec >= 30 && sec < 33 {
 		s.FailuresPerSecond, s.Rebuffering = 6, 9
@@ -186,7 +185,6 @@ func TestPanelKeepsItsBounds(t *testing.T) {
 			Sessions:   rapid.Int().Draw(t, "sessions"), Rebuffering: rapid.Int().Draw(t, "rebuffering"), Players: 3,
 			QoE:     QoE{Known: rapid.Bool().Draw(t, "known"), RebufferRatio: rapid.Float64().Draw(t, "ratio"), LatencyP95: d.Draw(t, "p95")},
 			Emitted: n.Draw(t, "emitted"), Stored: n.Draw(t, "stored"),
-			Notices: rapid.SliceOfN(words, 0, 9).Draw(t, "notices"),
 		}
 		for range rapid.IntRange(0, 12).Draw(t, "faults") {
 			s.Faults = append(s.Faults, Fault{ID: words.Draw(t, "id"), Name: words.Draw(t, "name"), State: words.Draw(t, "state"), Left: d.Draw(t, "left")})
@@ -323,7 +321,7 @@ func (failing) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 func TestHostileTextStaysText(t *testing.T) {
 	s := onAir(31)
-	s.Scenario, s.Notices = "a\x1b[2Jb\nc\u202e", []string{"x\r\x1b]0;title\x07y"}
+	s.Scenario = "a\x1b[2Jb\nc\u202e\r\x1b]0;title\x07y"
 	got := Render(s, history(31), View{Width: 80})
 	if strings.ContainsAny(got, "\x1b\r\x07\u202e") || !strings.Contains(got, "a[2Jb c") {
 		t.Errorf("drawn: %q", got)

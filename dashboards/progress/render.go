@@ -20,14 +20,13 @@ type View struct {
 
 // Bounds of what the panel lists; the report has the rest.
 const (
-	minWidth   = 20
-	maxPanel   = 18
-	maxFaults  = 4
-	maxNotices = 3
-	labelCols  = 13
-	sparkCol   = 42 // where every sparkline starts, so that a second stands under the same second
-	maxSpark   = 60
-	minSpark   = 8
+	minWidth  = 20
+	maxPanel  = 18
+	maxFaults = 4
+	labelCols = 13
+	sparkCol  = 42 // where every sparkline starts, so that a second stands under the same second
+	maxSpark  = 60
+	minSpark  = 8
 )
 
 // History keeps the last seconds of what the panel draws as sparklines. The zero value is ready.
@@ -168,7 +167,6 @@ func panelLines(s State, h *History, width int) []ranked {
 	if s.Emitted > 0 {
 		add(8, telemetryLine(s))
 	}
-	add(4, noticeLines(s)...)
 	if out[len(out)-1].line == nil {
 		out = out[:len(out)-1]
 	}
@@ -385,13 +383,6 @@ func telemetryLine(s State) line {
 		l.add(dim, "  "+words.Count(s.Emitted-s.Stored)+" on the way")
 	}
 	return l
-}
-
-func noticeLines(s State) (out []line) {
-	for _, n := range s.Notices[max(0, len(s.Notices)-maxNotices):] {
-		out = append(out, line{{yellow, "! "}, {plain, safe(n)}})
-	}
-	return out
 }
 
 func orDash(s string) string {

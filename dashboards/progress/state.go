@@ -32,7 +32,6 @@ type State struct {
 	Emitted uint64 // telemetry events written so far
 	Stored  uint64 // telemetry events readable in the store so far
 
-	Notices []string // sentences a person should see, newest last
 }
 
 // QoE is what viewers feel now. Known is false until somebody has reported.
