@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -40,9 +41,11 @@ func checkPrefix(p netip.Prefix) error {
 	return nil
 }
 
-// cut drops what crosses the border of a prefix.
+// cut drops what crosses the border of a prefix and has one of ports at either end: two rehearsals on one machine may share
+// addresses, never ports.
 type cut struct {
 	prefix netip.Prefix
+	ports  []uint16
 
 	mu      sync.Mutex
 	barrier *barrier // nil: not in effect
@@ -63,6 +66,11 @@ func planCut(f Fault, cfg *Config) (plan, error) {
 		return plan{}, err
 	}
 	c := &cut{prefix: r.Prefix().Masked()}
+	for _, e := range r.Endpoints() {
+		if !slices.Contains(c.ports, e.Port()) {
+			c.ports = append(c.ports, e.Port())
+		}
+	}
 	return plan{injector: c, observer: o, links: c.linkIDs, note: c.note}, nil
 }
 
@@ -81,7 +89,7 @@ func (c *cut) Inject(context.Context) error {
 	if c.barrier != nil {
 		return nil
 	}
-	b, err := raiseBarrier(c.prefix)
+	b, err := raiseBarrier(c.prefix, c.ports...)
 	if err != nil {
 		return err
 	}
@@ -141,9 +149,9 @@ type barrier struct {
 	counters *ebpf.Map
 }
 
-// raiseBarrier cuts a prefix off. The program sits at lo's ingress: there a sender has already been told that its
+// raiseBarrier cuts a prefix off: TCP and UDP with one of ports at either end; without ports, all IPv4. The program sits at lo's ingress: there a sender has already been told that its
 // packet is on its way, so that a drop is silence to it; at egress the kernel tells the sender's TCP of the drop.
-func raiseBarrier(prefix netip.Prefix) (*barrier, error) {
+func raiseBarrier(prefix netip.Prefix, ports ...uint16) (*barrier, error) {
 	if err := checkPrefix(prefix); err != nil {
 		return nil, err
 	}
@@ -152,14 +160,14 @@ func raiseBarrier(prefix netip.Prefix) (*barrier, error) {
 		return nil, fmt.Errorf("find the loopback interface: %w", err)
 	}
 	b := &barrier{}
-	if err := b.raise(prefix, lo.Index); err != nil {
+	if err := b.raise(prefix, ports, lo.Index); err != nil {
 		b.release()
 		return nil, explain(err)
 	}
 	return b, nil
 }
 
-func (b *barrier) raise(prefix netip.Prefix, ifindex int) (err error) {
+func (b *barrier) raise(prefix netip.Prefix, ports []uint16, ifindex int) (err error) {
 	b.counters, err = ebpf.NewMap(&ebpf.MapSpec{
 		Name: cutProgram, Type: ebpf.Array, KeySize: 4, ValueSize: 16, MaxEntries: 2,
 	})
@@ -168,7 +176,7 @@ func (b *barrier) raise(prefix netip.Prefix, ifindex int) (err error) {
 	}
 	b.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: cutProgram, Type: ebpf.SchedCLS, License: "Apache-2.0",
-		Instructions: barrierProgram(prefix, b.counters.FD()),
+		Instructions: barrierProgram(prefix, ports, b.counters.FD()),
 	})
 	if err != nil {
 		return fmt.Errorf("load the program: %w", err)
@@ -241,8 +249,9 @@ const (
 	dropOutOf uint32 = 1
 )
 
-// barrierProgram drops an IPv4 packet of which exactly one end is inside prefix, and counts it.
-func barrierProgram(prefix netip.Prefix, counters int) asm.Instructions {
+// barrierProgram drops an IPv4 packet of which exactly one end is inside prefix and, where ports are given, which is TCP
+// or UDP with one of them at either end; and counts it.
+func barrierProgram(prefix netip.Prefix, ports []uint16, counters int) asm.Instructions {
 	const (
 		next = -1 // TCX_NEXT: let others decide, and pass in the end (linux/bpf.h, enum tcx_action_base)
 		drop = 2  // TCX_DROP
@@ -250,8 +259,11 @@ func barrierProgram(prefix netip.Prefix, counters int) asm.Instructions {
 		skbLen      = 0  // offsets in struct __sk_buff (linux/bpf.h)
 		skbProtocol = 16 // network byte order
 
-		ethernet = 14 // lo has an Ethernet header too
-		source   = ethernet + 12
+		ethernet  = 14 // lo has an Ethernet header too
+		protocol  = ethernet + 9
+		source    = ethernet + 12
+		tcp, udp  = 6, 17
+		wordBytes = 4
 	)
 	native := func(b []byte) int32 { return int32(binary.NativeEndian.Uint32(b)) }
 	addr4 := prefix.Masked().Addr().As4()
@@ -270,28 +282,62 @@ func barrierProgram(prefix netip.Prefix, counters int) asm.Instructions {
 			asm.Mov.Imm(flag, 1),
 		}
 	}
+	// load reads size bytes of the packet at the offset in R2 onto the stack; the helper reads them wherever in the packet's
+	// memory they are.
+	load := func(stack int32, size int32) asm.Instructions {
+		return asm.Instructions{
+			asm.Mov.Reg(asm.R1, asm.R6),
+			asm.Mov.Reg(asm.R3, asm.RFP),
+			asm.Add.Imm(asm.R3, stack),
+			asm.Mov.Imm(asm.R4, size),
+			asm.FnSkbLoadBytes.Call(),
+			asm.JNE.Imm(asm.R0, 0, "next"),
+		}
+	}
 	var prog asm.Instructions
 	prog = append(prog,
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMem(asm.R2, asm.R6, skbProtocol, asm.Word),
 		asm.JNE.Imm32(asm.R2, ipv4, "next"),
-		// Source and destination lie side by side; the helper reads them wherever in the packet's memory they are.
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Imm(asm.R2, source),
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, -8),
-		asm.Mov.Imm(asm.R4, 8),
-		asm.FnSkbLoadBytes.Call(),
-		asm.JNE.Imm(asm.R0, 0, "next"),
+		asm.Mov.Imm(asm.R2, source), // source and destination lie side by side
 	)
+	prog = append(prog, load(-8, 8)...)
 	prog = append(prog, inside(asm.R7, -8, "destination")...)
 	destination := inside(asm.R8, -4, "border")
 	destination[0] = destination[0].WithSymbol("destination")
 	prog = append(prog, destination...)
+	prog = append(prog, asm.JEq.Reg(asm.R7, asm.R8, "next").WithSymbol("border"))
+	if len(ports) > 0 {
+		prog = append(prog, asm.Mov.Imm(asm.R2, protocol))
+		prog = append(prog, load(-16, 1)...)
+		prog = append(prog,
+			asm.LoadMem(asm.R2, asm.RFP, -16, asm.Byte),
+			asm.JEq.Imm(asm.R2, tcp, "ports"),
+			asm.JNE.Imm(asm.R2, udp, "next"),
+			// The ports begin where the IP header ends; its length stands in its first byte, in words.
+			asm.Mov.Imm(asm.R2, ethernet).WithSymbol("ports"),
+		)
+		prog = append(prog, load(-16, 1)...)
+		prog = append(prog,
+			asm.LoadMem(asm.R2, asm.RFP, -16, asm.Byte),
+			asm.And.Imm(asm.R2, 0x0f),
+			asm.Mul.Imm(asm.R2, wordBytes),
+			asm.Add.Imm(asm.R2, ethernet),
+		)
+		prog = append(prog, load(-16, 4)...) // source port, destination port
+		prog = append(prog,
+			asm.LoadMem(asm.R2, asm.RFP, -16, asm.Half),
+			asm.LoadMem(asm.R3, asm.RFP, -14, asm.Half),
+		)
+		for _, p := range ports {
+			port := int32(binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, p)))
+			prog = append(prog, asm.JEq.Imm(asm.R2, port, "count"), asm.JEq.Imm(asm.R3, port, "count"))
+		}
+		prog = append(prog, asm.Ja.Label("next"))
+	}
 	return append(prog,
-		asm.JEq.Reg(asm.R7, asm.R8, "next").WithSymbol("border"),
 		// The source is inside exactly when the packet leaves, and 0 and 1 are the keys of in and out.
-		asm.StoreMem(asm.RFP, -12, asm.R7, asm.Word),
+		asm.StoreMem(asm.RFP, -12, asm.R7, asm.Word).WithSymbol("count"),
 		asm.LoadMapPtr(asm.R1, counters),
 		asm.Mov.Reg(asm.R2, asm.RFP),
 		asm.Add.Imm(asm.R2, -12),

@@ -245,6 +245,39 @@ func TestBarrierBorders(t *testing.T) {
 	}
 }
 
+// Two rehearsals on one machine share addresses, never ports: what one cuts must not touch the other.
+func TestBarrierLeavesOtherPortsAlone(t *testing.T) {
+	kernel(t)
+	region, neighbour := block(5), block(6)
+	mine, theirs, out := echo(t, region+".11"), echo(t, region+".11"), echo(t, neighbour+".11")
+	held, leaving := mustDial(t, "127.0.0.1", theirs), mustDial(t, region+".3", out)
+	b, err := raiseBarrier(prefix(region+".0/24"), 1, netip.MustParseAddrPort(mine).Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.release()
+	if _, err := dial("127.0.0.1", mine); !silent(err) {
+		t.Errorf("the port asked for is not cut: %v", err)
+	}
+	for name, l := range map[string]line{"into, held": held, "into, new": mustDial(t, "127.0.0.1", theirs), "out of": leaving} {
+		if err := l.ask("during", patience); err != nil {
+			t.Errorf("another port is cut too, %s: %v", name, err)
+		}
+	}
+	if n, err := b.count(); err != nil || n.into.packets == 0 || n.outOf.packets != 0 {
+		t.Errorf("counted %+v, %v", n, err)
+	}
+
+	other, err := raiseBarrier(prefix(region+".0/24"), netip.MustParseAddrPort(out).Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.release()
+	if err := leaving.ask("during", soon); !silent(err) {
+		t.Errorf("a connection out of the region to the port asked for is not cut: %v", err)
+	}
+}
+
 // datagram reports whether one sent from 127.0.0.1 arrives. Loopback delivers while it sends.
 func datagram(t *testing.T, to string) bool {
 	t.Helper()
