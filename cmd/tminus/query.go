@@ -40,7 +40,7 @@ operators' actions on one timeline.`,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			sql, folder := args[len(args)-1], ""
 			if len(args) == 2 {
-				folder = args[0]
+				folder = runFolder(runs, args[0])
 			} else if folder, err = newestRun(runs); err != nil {
 				return err
 			}
@@ -66,7 +66,7 @@ operators' actions on one timeline.`,
 }
 
 func printRows(ctx context.Context, w io.Writer, db *clickhouse.DB, sql string) error {
-	rows, err := db.Query(ctx, sql)
+	rows, err := db.Query(clickhouse.ReadOnly(ctx), sql)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ Exits as the run did: 0 GO, 99 NO-GO, 98 inconclusive.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := ""
 			if len(args) == 1 {
-				path = args[0]
+				path = runFolder(runs, args[0])
 			} else {
 				newest, err := newestRun(runs)
 				if err != nil {
@@ -64,6 +64,14 @@ func verdictStatus(rep *report.Report) error {
 		return exit{status: status}
 	}
 	return nil
+}
+
+// runFolder is a run's folder by its path, or by its id in runs.
+func runFolder(runs, run string) string {
+	if _, err := os.Stat(run); err != nil && filepath.Base(run) == run {
+		return filepath.Join(runs, run)
+	}
+	return run
 }
 
 // newestRun is the folder in runs whose name, which begins with the time, sorts last and that holds a report.

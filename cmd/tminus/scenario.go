@@ -88,14 +88,18 @@ func scenarioCommand() *cobra.Command {
 	return cmd
 }
 
-// headline is the first comment line of a scenario file.
+// headline is the first sentence of the comment that a scenario file begins with.
 func headline(src []byte) string {
+	var words []string
 	for line := range strings.Lines(string(src)) {
-		if text, ok := strings.CutPrefix(line, "#"); ok {
-			return strings.TrimSpace(text)
+		text, ok := strings.CutPrefix(line, "#")
+		if !ok {
+			break
 		}
+		words = append(words, strings.TrimSpace(text))
 	}
-	return ""
+	first, _, _ := strings.Cut(strings.Join(words, " "), ". ")
+	return strings.TrimSuffix(first, ".")
 }
 
 // scenarioSource finds a scenario: a file where arg looks like one or is one, otherwise a name of the library.

@@ -89,6 +89,12 @@ var _ = Describe("A missing part", Label("input"), func() {
 		expectSentence(res, exitError, "ClickHouse", "127.0.0.1:1")
 	}, SpecTimeout(time.Minute))
 
+	It("a target that nobody serves", func(ctx context.Context) {
+		dir := GinkgoT().TempDir()
+		path := write(dir, "dead.yaml", "apiVersion: tminus/v1\nname: dead\nevent: {duration: 10s}\ntarget: {manifest: \"http://127.0.0.1:1/live.mpd\"}\naudience: {players: 1}\nobjectives:\n  startup_time: [\"p(95)<2s\"]\n")
+		expectSentence(run(ctx, dir, "rehearse", path, "--json"), exitError, "http://127.0.0.1:1/live.mpd", "connection refused")
+	}, SpecTimeout(20*time.Second))
+
 	It("a missing library", func(ctx context.Context) {
 		GinkgoT().Setenv("TMINUS_CHDB_LIB", "/nowhere/libchdb.so")
 		res := run(ctx, GinkgoT().TempDir(), "rehearse", "--json")

@@ -18,6 +18,7 @@ import (
 	"github.com/tminus-live/tminus/reference/pipeline"
 	"github.com/tminus-live/tminus/reference/timeline"
 	"github.com/tminus-live/tminus/scenarios/spec"
+	"github.com/tminus-live/tminus/simulator/wire/sessions"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
 
@@ -107,6 +108,11 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 	r.phase("prepare", "opening the event path to the store")
 	if err := chaos.Preflight(faultsOf(r.cfg.Scenario)); err != nil {
 		return nil, err
+	}
+	if target := r.cfg.Scenario.Target; target != nil {
+		if err := sessions.Probe(ctx, target.Manifest, time.Now()); err != nil {
+			return nil, err
+		}
 	}
 	if err := makeFolder(r.folder); err != nil {
 		return nil, err

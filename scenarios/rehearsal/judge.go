@@ -38,7 +38,7 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 		rep.Topology = append(rep.Topology, report.Region{Name: region.Name, Edges: region.Edges})
 	}
 	for _, f := range out.faults {
-		rep.Faults = append(rep.Faults, faultReport(f))
+		rep.Faults = append(rep.Faults, faultReport(f, out))
 	}
 
 	load, err := qoe.LoadOf(ctx, db, r.id)
@@ -58,7 +58,7 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 		Sessions: players.Sessions, StartFailures: players.StartFailures,
 		StartupP50S: players.StartupP50S, StartupP95S: players.StartupP95S,
 		PlayingS: players.PlayingS, RebufferS: players.RebufferS, Rebuffers: players.Rebuffers, LongestStallS: players.LongestStallS,
-		EdgeSwitches: players.EdgeSwitches, LiveLatencyP95: players.LiveLatencyP95,
+		EdgeSwitches: players.EdgeSwitches, SkippedS: players.SkippedS, LiveLatencyP95: players.LiveLatencyP95,
 	}
 	seconds, err := qoe.Timeline(ctx, db, r.id, r.zero, int(math.Ceil(out.ran.Seconds())))
 	if err != nil {
@@ -114,11 +114,15 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 	return rep, nil
 }
 
-func faultReport(f chaos.Result) report.Fault {
-	return report.Fault{
+func faultReport(f chaos.Result, out outcome) report.Fault {
+	r := report.Fault{
 		ID: f.Fault.ID, Fail: f.Fault.Fail, Model: f.Fault.Model, Where: f.Fault.Where,
 		AtS: f.AtS, ForS: f.ForS, Evidence: report.Evidence(f.Evidence), Restored: f.Restored,
 	}
+	if f.ForS == 0 && out.ran < f.Fault.At {
+		r.Evidence.Detail = "the event ended before it was due"
+	}
+	return r
 }
 
 // safety is what the rehearsal owes beside its figures: it ran whole, put everything back and left nothing running.

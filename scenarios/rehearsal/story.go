@@ -66,7 +66,13 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 			say(at, "viewers", "Pictures stand still: %d stalls begin within %.0f s, the longest lasts %.1f s.", w.stalls, math.Ceil(w.to.Sub(w.from).Seconds()+1), w.longestS)
 		}
 	}
-	if len(stalls) == 0 && rep.Players.Sessions > 0 {
+	if s := rep.Players.StartFailures; s > 0 {
+		say(out.ran.Seconds(), "viewers", "%d of %d players never saw a picture.", s, rep.Players.Sessions)
+	}
+	if s := rep.Players.SkippedS; s >= 1 {
+		say(out.ran.Seconds(), "viewers", "To catch up with the live edge, players jumped over %.0f s of the event, all of them together.", s)
+	}
+	if len(stalls) == 0 && rep.Players.PlayingS > 0 {
 		say(out.ran.Seconds(), "viewers", "Nobody's picture stood still: %.0f s were watched, %d times a player changed edge.", rep.Players.PlayingS, rep.Players.EdgeSwitches)
 	}
 	if out.interrupted != "" {

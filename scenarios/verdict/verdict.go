@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/tminus-live/tminus/dashboards/report"
@@ -19,11 +20,15 @@ const Aftermath = 10.0 // seconds
 
 // Decide returns the verdict of a report whose figures are filled in, and the reasons for it, the most telling first.
 func Decide(r *report.Report) (verdict string, reasons []string) {
+	missed, unmeasured := misses(r), gaps(r)
 	if unsure := doubts(r); len(unsure) > 0 {
-		return report.Inconclusive, append(unsure, misses(r)...)
+		return report.Inconclusive, slices.Concat(unsure, missed, unmeasured)
 	}
-	if missed := misses(r); len(missed) > 0 {
-		return report.NoGo, missed
+	if len(missed) > 0 { // what was not measured cannot make good what was missed
+		return report.NoGo, append(missed, unmeasured...)
+	}
+	if len(unmeasured) > 0 {
+		return report.Inconclusive, unmeasured
 	}
 	return report.Go, []string{praise(r)}
 }
@@ -67,6 +72,12 @@ func doubts(r *report.Report) []string {
 	if p := r.Load.PlayStarts; p.Intended > 0 && float64(p.Dropped) > MaxDroppedShare*float64(p.Intended) {
 		out = append(out, fmt.Sprintf("the generator could not send %d of %d play starts in time: the crowd was smaller than asked for", p.Dropped, p.Intended))
 	}
+	return out
+}
+
+// gaps are the objectives that nothing was measured for.
+func gaps(r *report.Report) []string {
+	var out []string
 	for _, o := range r.Objectives {
 		if o.Samples == 0 {
 			out = append(out, fmt.Sprintf("nothing was measured for %s %s", o.Name(), o.Expression))

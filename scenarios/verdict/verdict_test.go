@@ -46,6 +46,7 @@ func TestDecide(t *testing.T) {
 		{"a crowd too small", func(r *report.Report) { r.Load.PlayStarts.Dropped = 21 }, report.Inconclusive, 98, "could not send 21 of 20000"},
 		{"a crowd just large enough", func(r *report.Report) { r.Load.PlayStarts.Dropped = 20 }, report.Go, 0, ""},
 		{"nothing measured", func(r *report.Report) { r.Objectives[0].Samples = 0 }, report.Inconclusive, 98, "nothing was measured for startup_time"},
+		{"nothing measured beside a miss", func(r *report.Report) { miss(r); r.Objectives[0].Samples = 0 }, report.NoGo, 99, "rebuffer_ratio{region=us-west} was"},
 		{"a process left", func(r *report.Report) { r.Safety[0].Pass = false }, report.Inconclusive, 98, "it does not hold that no process is left"},
 		{"no event", func(r *report.Report) { r.DurationS = 0 }, report.Inconclusive, 98, "nothing to judge"},
 		{"doubt outranks a miss", func(r *report.Report) { miss(r); r.Telemetry.Lost = 1 }, report.Inconclusive, 98, "telemetry is incomplete"},

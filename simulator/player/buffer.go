@@ -80,16 +80,6 @@ func (b *buffer) after(pos time.Time) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// at is the chunk that is playing at pos, or the next one.
-func (b *buffer) at(pos time.Time) (chunk, bool) {
-	for _, c := range b.chunks {
-		if c.end.After(pos) {
-			return c, true
-		}
-	}
-	return chunk{}, false
-}
-
 // continuity checks that a track's media times move as its manifest says.
 type continuity struct {
 	known  bool

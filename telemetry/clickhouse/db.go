@@ -148,6 +148,12 @@ func (db *DB) Query(ctx context.Context, sql string, args ...any) (driver.Rows, 
 	return db.conn.Query(ctx, sql, args...)
 }
 
+// ReadOnly makes queries with the context it returns unable to change anything: for questions that a person types.
+func ReadOnly(ctx context.Context) context.Context {
+	// 2: settings of the query itself are still allowed, which the driver needs for its own.
+	return ch.Context(ctx, ch.WithSettings(ch.Settings{"readonly": 2}))
+}
+
 // QueryRow runs a SELECT of one row.
 func (db *DB) QueryRow(ctx context.Context, sql string, args ...any) driver.Row {
 	return db.conn.QueryRow(ctx, sql, args...)

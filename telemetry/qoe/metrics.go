@@ -89,9 +89,9 @@ var metrics = []Metric{
 	},
 	{
 		Name: "live_latency", Unit: "s", Source: "DASH-IF low-latency modes: presentation latency",
-		Meaning:    "How far behind the encoder's wall clock the viewer watches: one sample a session and second while it plays.",
+		Meaning:    "How far behind the encoder's wall clock the picture is: one sample a session and second, stalls included.",
 		Aggregates: []string{P, Avg, Min, Max, Med}, Dimensions: dimensions,
-		samples: "SELECT latency_ms / 1000 AS v FROM events WHERE run = {run:String} AND kind = 'heartbeat' AND state = 'playing' AND latency_ms > 0 {where}",
+		samples: "SELECT latency_ms / 1000 AS v FROM events WHERE run = {run:String} AND kind = 'heartbeat' AND state IN ('playing', 'rebuffering') AND latency_ms > 0 {where}",
 	},
 	{
 		Name: "bitrate", Unit: "kb/s", Source: "CTA-2066 average media bitrate",

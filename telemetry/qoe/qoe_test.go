@@ -62,7 +62,7 @@ func fixture() []event.Event {
 	add(5, event.Event{Kind: event.Rebuffer, Session: "b", Region: "us-west", Device: "phone", Edge: "us-west-1", Rendition: "360p", Value: 1000})
 	add(6, event.Event{Kind: event.EdgeSwitch, Session: "b", Region: "us-east", Device: "phone", Edge: "us-east-1", Detail: "timeout"})
 	add(7, event.Event{Kind: event.SessionEnd, Session: "a", Status: "ok", Region: "us-east", Device: "phone", Edge: "us-east-1", Rendition: "720p", PlayingMS: 4000})
-	add(7, event.Event{Kind: event.SessionEnd, Session: "b", Status: "failed", Region: "us-east", Device: "phone", Edge: "us-east-1", Rendition: "360p", PlayingMS: 3000, RebufferMS: 1000})
+	add(7, event.Event{Kind: event.SessionEnd, Session: "b", Status: "failed", Region: "us-east", Device: "phone", Edge: "us-east-1", Rendition: "360p", PlayingMS: 3000, RebufferMS: 1000, Nums: map[string]float64{"skipped_ms": 2500}})
 	add(7, event.Event{Kind: event.SessionEnd, Session: "c", Status: "failed", Region: "us-east", Device: "phone"})
 	add(4, event.Event{Kind: event.Fault, Fault: "region-1", Status: "injected", Region: "us-west", Nums: map[string]float64{"a": 1}})
 	for i := range events {
@@ -141,7 +141,7 @@ func TestMeasures(t *testing.T) {
 		{qoe.Query{Metric: "rebuffer_duration", Aggregate: "p", Quantile: 50}, 1, 1, "s"},
 		{qoe.Query{Metric: "rebuffer_duration", Aggregate: "max", Where: where("region", "us-east")}, 0, 1, "s"}, // nobody stalled, one watched
 		{qoe.Query{Metric: "rebuffer_duration", Aggregate: "max", Where: where("region", "mars")}, 0, 0, "s"},
-		{qoe.Query{Metric: "live_latency", Aggregate: "p", Quantile: 95}, 7, 7, "s"},
+		{qoe.Query{Metric: "live_latency", Aggregate: "p", Quantile: 95}, 7.65, 8, "s"}, // 5 5 5 5 7 7 7, and 8 in a stall
 		{qoe.Query{Metric: "live_latency", Aggregate: "avg", Where: where("rendition", "720p")}, 5, 4, "s"},
 		{qoe.Query{Metric: "bitrate", Aggregate: "avg"}, 15000. / 7, 7, "kb/s"},
 		{qoe.Query{Metric: "edge_switches", Aggregate: "count"}, 1, 2, "count"},
@@ -236,7 +236,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := qoe.Players{Sessions: 4, StartFailures: 2, StartupP50S: 1.3, StartupP95S: 1.75, PlayingS: 7, RebufferS: 1, Rebuffers: 1,
-		LongestStallS: 1, EdgeSwitches: 1, LiveLatencyP50: 5, LiveLatencyP95: 7, BitrateKbps: 15000. / 7}
+		LongestStallS: 1, EdgeSwitches: 1, SkippedS: 2.5, LiveLatencyP50: 6, LiveLatencyP95: 7.65, BitrateKbps: 15000. / 7}
 	if fmt.Sprintf("%.6v", players) != fmt.Sprintf("%.6v", want) {
 		t.Errorf("%+v\n%+v", players, want)
 	}
@@ -256,7 +256,7 @@ func TestReport(t *testing.T) {
 		"{3 0 0 2 0 6 6.9 2000}",
 		"{4 0 0 2 0 6 6.9 2000}",
 		"{5 0 0 2 0 6 6.9 2000}",
-		"{6 0 0 1 100 -1 -1 -1}",
+		"{6 0 0 1 100 8 8 -1}",
 		"{7 0 0 0 0 -1 -1 -1}",
 	}
 	if !slices.Equal(got, wantSeconds) {

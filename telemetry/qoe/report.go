@@ -66,6 +66,7 @@ type Players struct {
 	Rebuffers      uint64
 	LongestStallS  float64
 	EdgeSwitches   uint64
+	SkippedS       float64 // media jumped over to catch up with the live edge, all sessions
 	LiveLatencyP50 float64 // seconds
 	LiveLatencyP95 float64 // seconds
 	BitrateKbps    float64 // mean
@@ -78,11 +79,12 @@ func PlayersOf(ctx context.Context, db *clickhouse.DB, run string) (p Players, e
 			quantilesExactInclusiveIf(0.5, 0.95)(value / 1000, kind = 'first_frame'),
 			sumIf(playing_ms, kind = 'heartbeat') / 1000, sumIf(rebuffer_ms, kind = 'heartbeat') / 1000,
 			countIf(kind = 'rebuffer'), maxIf(value, kind = 'rebuffer') / 1000, countIf(kind = 'edge_switch'),
-			quantilesExactInclusiveIf(0.5, 0.95)(latency_ms / 1000, kind = 'heartbeat' AND state = 'playing' AND latency_ms > 0),
+			sumIf(nums['skipped_ms'], kind = 'session_end') / 1000,
+			quantilesExactInclusiveIf(0.5, 0.95)(latency_ms / 1000, kind = 'heartbeat' AND state IN ('playing', 'rebuffering') AND latency_ms > 0),
 			avgIf(bitrate_kbps, kind = 'heartbeat' AND state = 'playing' AND bitrate_kbps > 0)
-		FROM events WHERE run = {run:String} AND kind IN ('first_frame', 'start_failed', 'heartbeat', 'rebuffer', 'edge_switch')`,
+		FROM events WHERE run = {run:String} AND kind IN ('first_frame', 'start_failed', 'heartbeat', 'rebuffer', 'edge_switch', 'session_end')`,
 		clickhouse.Named("run", run)).
-		Scan(&p.Sessions, &p.StartFailures, &startup, &p.PlayingS, &p.RebufferS, &p.Rebuffers, &p.LongestStallS, &p.EdgeSwitches, &latency, &p.BitrateKbps)
+		Scan(&p.Sessions, &p.StartFailures, &startup, &p.PlayingS, &p.RebufferS, &p.Rebuffers, &p.LongestStallS, &p.EdgeSwitches, &p.SkippedS, &latency, &p.BitrateKbps)
 	if err != nil {
 		return p, fmt.Errorf("the players of run %s: %w", run, err)
 	}
@@ -124,8 +126,8 @@ func Timeline(ctx context.Context, db *clickhouse.DB, run string, start time.Tim
 			toFloat64(countIf(kind = 'play_start' AND status = 'ok')), toFloat64(countIf(kind = 'play_start' AND status != 'ok')),
 			toFloat64(uniqExactIf(session, kind = 'heartbeat' AND state IN ('playing', 'rebuffering'))),
 			sumIf(rebuffer_ms, kind = 'heartbeat'), sumIf(playing_ms + rebuffer_ms, kind = 'heartbeat'),
-			quantilesExactInclusiveIf(0.5, 0.95)(latency_ms / 1000, kind = 'heartbeat' AND state = 'playing' AND latency_ms > 0),
-			countIf(kind = 'heartbeat' AND state = 'playing' AND latency_ms > 0),
+			quantilesExactInclusiveIf(0.5, 0.95)(latency_ms / 1000, kind = 'heartbeat' AND state IN ('playing', 'rebuffering') AND latency_ms > 0),
+			countIf(kind = 'heartbeat' AND state IN ('playing', 'rebuffering') AND latency_ms > 0),
 			avgIf(bitrate_kbps, kind = 'heartbeat' AND state = 'playing' AND bitrate_kbps > 0) AS bitrate
 		FROM events WHERE run = {run:String} AND kind IN ('play_start', 'heartbeat') GROUP BY t HAVING t >= 0 AND t < {n:Int64} ORDER BY t`,
 		clickhouse.Named("run", run), clickhouse.Named("start", fmt.Sprint(start.UnixMicro())), clickhouse.Named("n", fmt.Sprint(n)))

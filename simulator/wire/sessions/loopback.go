@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"syscall"
 	"time"
+
+	"github.com/tminus-live/tminus/simulator/stream"
 )
 
 // ErrNotLoopback says that something led to an address that is not on this machine. Its text is one sentence for a
@@ -33,6 +36,41 @@ func CheckTarget(ctx context.Context, target string) error {
 		if !a.Unmap().IsLoopback() {
 			return fmt.Errorf("target %q leads to %s: %w", target, a, ErrNotLoopback)
 		}
+	}
+	return nil
+}
+
+// probeTimeout bounds Probe.
+const probeTimeout = 5 * time.Second
+
+// Probe fetches a manifest once and reads it, so that a target that is not there, or is no manifest, is told before
+// anybody presses Play.
+func Probe(ctx context.Context, target string, now time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	if err := CheckTarget(ctx, target); err != nil {
+		return err
+	}
+	client, done := newClient(Config{ConnectTimeout: probeTimeout}, func(error) {})
+	defer done()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return fmt.Errorf("target %q: %w", target, err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("cannot fetch the target's manifest: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("cannot fetch the target's manifest: %s answers %s", target, resp.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, stream.MaxManifest+1))
+	if err != nil {
+		return fmt.Errorf("cannot fetch the target's manifest: %w", err)
+	}
+	if _, err := stream.Parse(body, resp.Request.URL.String(), now, nil); err != nil {
+		return fmt.Errorf("the target %s is no manifest that can be played: %w", target, err)
 	}
 	return nil
 }
