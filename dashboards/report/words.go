@@ -59,14 +59,18 @@ func (o Objective) MeasuredWords() string {
 	if o.Samples == 0 {
 		return NoData
 	}
-	if o.Unit == "s" && o.Measured > 0 && o.Measured < 0.1 && o.Threshold >= 0.1 {
-		return words.Millis(o.Measured * 1000)
+	m, limit, unit := o.Measured, o.Threshold, o.Unit
+	if unit == "s" && m > 0 && m < 0.1 {
+		if m < 0.001 {
+			return words.Millis(m * 1000)
+		}
+		m, limit, unit = m*1000, limit*1000, "ms"
 	}
 	want := o.Measured != o.Threshold
 	for digits := 3; ; digits++ {
-		s := words.Significant(o.Measured, digits)
-		if !want || digits >= 9 || s != words.Significant(o.Threshold, digits) {
-			return words.WithUnit(s, o.Unit)
+		s := words.Significant(m, digits)
+		if !want || digits >= 9 || s != words.Significant(limit, digits) {
+			return words.WithUnit(s, unit)
 		}
 	}
 }
@@ -74,6 +78,9 @@ func (o Objective) MeasuredWords() string {
 // LimitWords is the threshold in words: "under 2 s".
 func (o Objective) LimitWords() string {
 	t := words.WithUnit(words.Significant(o.Threshold, 6), o.Unit)
+	if o.Unit == "s" && o.Threshold > 0 && o.Threshold < 0.1 {
+		t = words.WithUnit(words.Significant(o.Threshold*1000, 6), "ms")
+	}
 	switch o.op() {
 	case "<":
 		return "under " + t
@@ -188,6 +195,23 @@ func (f Fault) Words() string {
 // Words says what was expected and what was measured: "expected 100 %, measured 98.7 %".
 func (e Evidence) Words() string {
 	return "expected " + words.WithUnit(words.Significant(e.Expected, 4), e.Unit) + ", measured " + words.WithUnit(words.Significant(e.Measured, 4), e.Unit)
+}
+
+// Injected says whether the fault was in effect at all. A run that ends early, or an injection that fails, leaves a
+// fault without a moment of its own and its evidence without a figure.
+func (f Fault) Injected() bool {
+	return f.ForS > 0 || f.Evidence.Status == Confirmed || f.Evidence.Status == Mismatch
+}
+
+// EvidenceWords is what was expected and measured of the fault or, where it was never injected, why.
+func (f Fault) EvidenceWords() string {
+	switch {
+	case f.Injected():
+		return f.Evidence.Words()
+	case f.Evidence.Detail != "":
+		return f.Evidence.Detail
+	}
+	return "not reached"
 }
 
 func title(metric string) string {

@@ -53,3 +53,35 @@ func plain(s string) string {
 	}
 	return string(out)
 }
+
+func TestSmallTimesAreMilliseconds(t *testing.T) {
+	for _, c := range []struct {
+		o               Objective
+		measured, limit string
+	}{
+		{Objective{Expression: "p(95)<2s", Measured: 0.00734, Threshold: 2, Unit: "s", Samples: 1}, "7.34 ms", "under 2 s"},
+		{Objective{Expression: "p(95)<50ms", Measured: 0.00734, Threshold: 0.05, Unit: "s", Samples: 1}, "7.34 ms", "under 50 ms"},
+		{Objective{Expression: "p(95)<50ms", Measured: 0.05, Threshold: 0.05, Unit: "s", Samples: 1}, "50 ms", "under 50 ms"},
+		{Objective{Expression: "p(95)<100ms", Measured: 0.09999, Threshold: 0.1, Unit: "s", Samples: 1}, "99.99 ms", "under 0.1 s"},
+		{Objective{Expression: "p(95)<2s", Measured: 0.00021, Threshold: 2, Unit: "s", Samples: 1}, "210 µs", "under 2 s"},
+	} {
+		if m, l := plain(c.o.MeasuredWords()), plain(c.o.LimitWords()); m != c.measured || l != c.limit {
+			t.Errorf("%v s against %v s: %q, %q; want %q, %q", c.o.Measured, c.o.Threshold, m, l, c.measured, c.limit)
+		}
+	}
+}
+
+func TestEvidenceOfAFaultThatNeverCame(t *testing.T) {
+	f := Fault{Evidence: Evidence{Status: Inconclusive, Unit: "% of probes"}}
+	if got := f.EvidenceWords(); f.Injected() || got != "not reached" {
+		t.Errorf("without a detail: %q", got)
+	}
+	f.Evidence.Detail = "the run ended before the fault was due"
+	if got := f.EvidenceWords(); got != f.Evidence.Detail {
+		t.Errorf("with a detail: %q", got)
+	}
+	f.ForS = 20
+	if got := plain(f.EvidenceWords()); !f.Injected() || got != "expected 0 % of probes, measured 0 % of probes" {
+		t.Errorf("injected: %q", got)
+	}
+}

@@ -107,10 +107,21 @@ func Millis(ms float64) string {
 	return Significant(ms, 3) + NBSP + "ms"
 }
 
-// Lasting writes a duration in seconds: "20 s", "1 min 30 s", "3 h 0 min".
+// Seconds writes a time given in seconds, three digits of it: "1.42 s", and below 0.1 s "7.34 ms".
+func Seconds(s float64) string {
+	if s > 0 && s < 0.1 {
+		return Millis(s * 1000)
+	}
+	return WithUnit(Significant(s, 3), "s")
+}
+
+// Lasting writes a duration in seconds: "7.34 ms", "20 s", "1 min 30 s", "3 h 0 min".
 func Lasting(s float64) string {
 	if !isFinite(s) {
 		return "–"
+	}
+	if s > 0 && s < 0.1 {
+		return Millis(s * 1000)
 	}
 	if s < 120 {
 		return Significant(math.Round(s*10)/10, 3) + NBSP + "s"
