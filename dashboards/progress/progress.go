@@ -27,9 +27,10 @@ type Progress struct {
 	mu    sync.Mutex
 	w     io.Writer
 	hist  History
-	panel []string // what is on the terminal now, without a cursor position of its own: the cursor stands below it
-	cols  []int    // the width of each of those lines
-	shown bool     // the cursor is hidden
+	kept  struct{ emitted, stored uint64 } // the ledger as last known
+	panel []string                         // what is on the terminal now, without a cursor position of its own: the cursor stands below it
+	cols  []int                            // the width of each of those lines
+	shown bool                             // the cursor is hidden
 
 	// What plain lines have said.
 	lastLine time.Time
@@ -54,7 +55,8 @@ func ASCII(on bool) Option { return func(p *Progress) { p.ascii = on } }
 func Every(d time.Duration) Option { return func(p *Progress) { p.every = d } }
 
 // New makes a Progress that writes to w: a panel redrawn in place when isTTY, plain lines otherwise. width gives the
-// terminal's width in columns and is asked at every redraw; nil means 80.
+// terminal's width in columns and is asked at every redraw; nil means 80. Summary wraps at that width too; without one,
+// at that of the terminal that w is, or at 100 columns.
 func New(w io.Writer, isTTY bool, width func() int, opts ...Option) *Progress {
 	p := &Progress{
 		w: w, isTTY: isTTY, width: width, color: isTTY, every: 5 * time.Second,
@@ -123,6 +125,11 @@ func (p *Progress) Run(ctx context.Context, state func() State, ticks <-chan tim
 func (p *Progress) draw(s State, now time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// A run that has ended takes its spool away, and with it what State counts there: the last figures stay.
+	if s.Emitted == 0 {
+		s.Emitted, s.Stored = p.kept.emitted, max(s.Stored, p.kept.stored)
+	}
+	p.kept.emitted, p.kept.stored = s.Emitted, s.Stored
 	if !p.isTTY {
 		return p.lines(s, now)
 	}

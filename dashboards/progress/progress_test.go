@@ -327,3 +327,96 @@ func TestHostileTextStaysText(t *testing.T) {
 		t.Errorf("drawn: %q", got)
 	}
 }
+
+// When a run has ended its spool is gone and State counts nothing: the last panel keeps its last row all the same.
+func TestLastPanelIsWhole(t *testing.T) {
+	term := newScreen(100, 24)
+	p := New(term, true, func() int { return term.width }, Height(func() int { return term.height }), Color(false))
+	last := onAir(75)
+	gone := last
+	gone.Emitted = 0
+	run(t, p, []State{onAir(60), last, gone}, time.Unix(0, 0))
+	if err := New(term, false, nil).Summary(sample(t, "go"), "runs/x/report.html"); err != nil {
+		t.Fatal(err)
+	}
+	got := term.text()
+	if !strings.Contains(got, "\nfaults       ✓ crash of us-east  restored\ntelemetry    60,975 emitted  60,375 stored  600 on the way\n\nGO  first-light\n") {
+		t.Errorf("the panel's end and the summary:\n%s", got)
+	}
+}
+
+// Words stay whole: on a terminal at its width, anywhere else at 100 columns, and tables are cut by a panel's terminal alone.
+func TestSummaryWraps(t *testing.T) {
+	r := sample(t, "inconclusive")
+	r.Reasons[0] = strings.Repeat("a reason of many words ", 12)
+	r.Objectives[0].Metric = strings.Repeat("long_", 20)
+	for _, c := range []struct {
+		name string
+		cols int
+		make func(io.Writer) *Progress
+	}{
+		{"plain", 100, func(w io.Writer) *Progress { return New(w, false, nil) }},
+		{"width given", 60, func(w io.Writer) *Progress { return New(w, false, func() int { return 60 }) }},
+		{"terminal", 72, func(w io.Writer) *Progress { return New(w, true, func() int { return 72 }, Color(false)) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var b bytes.Buffer
+			if err := c.make(&b).Summary(r, "runs/x/report.html"); err != nil {
+				t.Fatal(err)
+			}
+			table := false
+			for l := range strings.Lines(b.String()) {
+				l = strings.TrimSuffix(l, "\n")
+				isRow := strings.Contains(l, "long_")
+				table = table || isRow && strings.Contains(l, "under 2 s")
+				if cols(l) > c.cols && !(isRow && c.name != "terminal") {
+					t.Errorf("%d columns: %q", cols(l), l)
+				}
+			}
+			if table != (c.name != "terminal") {
+				t.Errorf("the table's row is whole: %v\n%s", table, b.String())
+			}
+			if !strings.Contains(strings.Join(strings.Fields(b.String()), " "), strings.TrimSpace(r.Reasons[0])) {
+				t.Error("words were lost")
+			}
+		})
+	}
+}
+
+func TestFaultThatNeverCame(t *testing.T) {
+	s := onAir(20)
+	s.Faults[0].State, s.Faults[0].Left = "inconclusive", 0
+	if got := Render(s, history(20), View{Width: 80}); !strings.Contains(got, "○ crash of us-east  inconclusive") {
+		t.Errorf("never injected:\n%s", got)
+	}
+	if got := Render(s, history(40), View{Width: 80}); !strings.Contains(got, "● crash of us-east  inconclusive") {
+		t.Errorf("injected and not measured:\n%s", got)
+	}
+	r := sample(t, "inconclusive")
+	r.Faults = []report.Fault{{ID: "region-1", Fail: "region", Model: "crash", Where: "us-east", AtS: 30, Restored: true,
+		Evidence: report.Evidence{Status: report.Inconclusive, Unit: "% of probes", Detail: "the run ended before the fault was due"}}}
+	got := Summary(r, "x", View{})
+	if !strings.Contains(got, "? fault      crash of us-east: inconclusive, the run ended before the fault was due\n") {
+		t.Errorf("summary:\n%s", got)
+	}
+}
+
+func TestSmallTimesAreMilliseconds(t *testing.T) {
+	s := onAir(20)
+	s.QoE.StartupP95 = 7340 * time.Microsecond
+	if got := Render(s, history(20), View{Width: 80}); !strings.Contains(got, "startup p95 7.34 ms") {
+		t.Errorf("panel:\n%s", got)
+	}
+	if got := Line(s); !strings.Contains(got, "startup p95 7.34 ms") {
+		t.Errorf("line: %s", got)
+	}
+}
+
+func sample(t *testing.T, name string) *report.Report {
+	t.Helper()
+	r, err := report.Read(filepath.Join("..", "report", "testdata", name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}

@@ -29,9 +29,11 @@ const (
 	minSpark  = 8
 )
 
-// History keeps the last seconds of what the panel draws as sparklines. The zero value is ready.
+// History keeps the last seconds of what the panel draws as sparklines, and what a later State no longer says. The zero
+// value is ready.
 type History struct {
-	seconds []second
+	seconds  []second
+	injected map[string]bool // the faults seen in effect, by id
 }
 
 type second struct {
@@ -45,6 +47,14 @@ const maxHistory = 2 * maxSpark
 
 // Add takes what s says of its second of the event; of several States in a second the last one counts.
 func (h *History) Add(s State) {
+	for _, f := range s.Faults {
+		if f.State == "injected" && !h.injected[f.ID] {
+			if h.injected == nil {
+				h.injected = map[string]bool{}
+			}
+			h.injected[f.ID] = true
+		}
+	}
 	if !s.OnAir || s.EventElapsed < 0 {
 		return
 	}
@@ -163,7 +173,7 @@ func panelLines(s State, h *History, width int) []ranked {
 		add(4, qoeLine(s))
 		add(5, latencyLine(s, h, width))
 	}
-	add(1, faultLines(s)...)
+	add(1, faultLines(s, h)...)
 	if s.Emitted > 0 {
 		add(8, telemetryLine(s))
 	}
@@ -300,7 +310,7 @@ func seconds(d time.Duration) string {
 	if d <= 0 {
 		return "–"
 	}
-	return words.Significant(d.Seconds(), 3) + " s"
+	return words.Seconds(d.Seconds())
 }
 
 // live says whether a fault is doing something now: those are shown before those to come and those gone by.
@@ -312,7 +322,7 @@ func (f Fault) live() bool {
 	return false
 }
 
-func faultLines(s State) (out []line) {
+func faultLines(s State, h *History) (out []line) {
 	var order []Fault
 	for _, want := range []func(Fault) bool{
 		Fault.live,
@@ -340,6 +350,7 @@ func faultLines(s State) (out []line) {
 			mark, st = "✓ ", green
 		case f.State == "mismatch" || f.State == "failed":
 			mark, st = "✗ ", red
+		case f.State == "inconclusive" && !h.injected[f.ID]: // nothing was ever broken
 		case f.live():
 			mark, st = "● ", yellow
 		}

@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 
+	"golang.org/x/term"
+
 	"github.com/tminus-live/tminus/dashboards/internal/words"
 	"github.com/tminus-live/tminus/dashboards/report"
 )
@@ -14,16 +16,45 @@ import (
 func (p *Progress) Summary(r *report.Report, reportPath string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	width := 0 // nothing is cut or wrapped where a program may read it
-	if p.isTTY {
-		width = p.view().Width
+	v := View{Color: p.color, ASCII: p.ascii}
+	wrapAt := plainCols
+	if n := p.summaryCols(); n > 0 {
+		wrapAt = n
 	}
-	_, err := io.WriteString(p.w, Summary(r, reportPath, View{Width: width, Color: p.color, ASCII: p.ascii}))
+	if p.isTTY {
+		v.Width = wrapAt
+	}
+	_, err := io.WriteString(p.w, summary(r, reportPath, v, wrapAt))
 	return err
+}
+
+// plainCols is where sentences wrap when no terminal says how wide it is.
+const plainCols = 100
+
+// summaryCols is the width of the terminal that the summary goes to, 0 where it goes to none.
+func (p *Progress) summaryCols() int {
+	switch {
+	case p.isTTY:
+		return p.view().Width
+	case p.width != nil:
+		return p.width()
+	}
+	if f, ok := p.w.(interface{ Fd() uintptr }); ok {
+		if n, _, err := term.GetSize(int(f.Fd())); err == nil {
+			return n
+		}
+	}
+	return 0
 }
 
 // Summary is the block printed at the end of a run. A width of 0 neither wraps nor cuts.
 func Summary(r *report.Report, reportPath string, v View) string {
+	return summary(r, reportPath, v, v.Width)
+}
+
+// summary wraps sentences at wrapAt columns and cuts tables at the view's width, 0 for neither: a program that reads a
+// table wants all of it.
+func summary(r *report.Report, reportPath string, v View, wrapAt int) string {
 	var b strings.Builder
 	say := func(l line) {
 		if v.Width > 0 {
@@ -52,8 +83,8 @@ func Summary(r *report.Report, reportPath string, v View) string {
 			st = bold
 		}
 		text := []string{safe(reason)}
-		if v.Width > 0 {
-			text = wrap(text[0], v.Width-1)
+		if wrapAt > 0 {
+			text = wrap(text[0], wrapAt-1)
 		}
 		for _, t := range text {
 			say(line{{st, t}})
@@ -64,8 +95,8 @@ func Summary(r *report.Report, reportPath string, v View) string {
 	// fold says a fact under its mark and its kind, and goes on under itself.
 	fold := func(mark string, st style, kind, text string) {
 		parts := []string{text}
-		if v.Width > 0 {
-			parts = wrap(text, v.Width-labelCols-1)
+		if wrapAt > 0 {
+			parts = wrap(text, wrapAt-labelCols-1)
 		}
 		for i, t := range parts {
 			if i > 0 {
@@ -82,7 +113,7 @@ func Summary(r *report.Report, reportPath string, v View) string {
 		case f.Evidence.Status == report.Mismatch, !f.Restored:
 			mark, st = "✗", red
 		}
-		text := safe(fmt.Sprintf("%s: %s, %s", f.Words(), f.Evidence.Status, f.Evidence.Words()))
+		text := safe(fmt.Sprintf("%s: %s, %s", f.Words(), f.Evidence.Status, f.EvidenceWords()))
 		if !f.Restored {
 			text += ", not undone"
 		}

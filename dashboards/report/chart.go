@@ -35,8 +35,9 @@ type panel struct {
 	Keys         []key
 	Grid         []tick // Y positions
 	Areas        []shape
-	Limit        *tick // an objective's threshold, at Y
-	Empty        string
+	Limit        *tick  // an objective's threshold, at Y
+	Empty        string // said in place of what is not there to draw
+	EmptyY       float64
 	LabelX       float64
 	PeakX, PeakY float64
 }
@@ -158,7 +159,7 @@ func (r *Report) drawChart(l layout) *chart {
 	c.T0 = math.Min(0, float64(bs[0].t))
 	c.T1 = float64(bs[len(bs)-1].end)
 	for _, f := range r.Faults {
-		if finite(f.AtS) && finite(f.ForS) {
+		if f.Injected() && finite(f.AtS) && finite(f.ForS) {
 			c.T0 = math.Min(c.T0, math.Max(f.AtS, c.T0-60))
 			c.T1 = math.Max(c.T1, math.Min(f.AtS+f.ForS, c.T1+60))
 		}
@@ -192,6 +193,7 @@ func (r *Report) drawChart(l layout) *chart {
 			p.Keys[k].X = round1(kx)
 			kx += 18 + float64(utf8.RuneCountInString(p.Keys[k].Label))*l.charW + 14
 		}
+		p.EmptyY = round1(p.Y + p.H/4 + 4) // between two lines of the grid
 		p.draw(bs, x)
 		c.Panels = append(c.Panels, p.panel)
 		y = p.Y + p.H + 6
@@ -240,7 +242,7 @@ func (c *chart) placeBands(r *Report, l layout, x func(float64) float64) (lanes 
 	})
 	clk := words.Clock{Span: r.span()}
 	for _, f := range faults {
-		if !finite(f.AtS) || !finite(f.ForS) {
+		if !f.Injected() || !finite(f.AtS) || !finite(f.ForS) {
 			continue
 		}
 		b := band{X: x(f.AtS), Status: f.Evidence.Status, Tone: evidenceTone(f.Evidence.Status)}
@@ -294,7 +296,9 @@ func (r *Report) panels(bs []bin, width int, clk words.Clock) []*series {
 		return v
 	}
 	// A peak names its second, however coarse the drawing.
-	peak := func(f func(Second) float64, unit string) string {
+	percent := func(v float64) string { return words.WithUnit(words.Significant(v, 3), "%") }
+	figure := func(v float64) string { return words.Significant(v, 3) }
+	peak := func(f func(Second) float64, say func(float64) string) string {
 		v, at := 0.0, 0
 		for _, s := range r.Timeline {
 			if f(s) > v {
@@ -304,7 +308,7 @@ func (r *Report) panels(bs []bin, width int, clk words.Clock) []*series {
 		if v == 0 {
 			return ""
 		}
-		return "peak " + words.Significant(v, 3) + unit + " at " + clk.At(float64(at))
+		return "peak " + say(v) + " at " + clk.At(float64(at))
 	}
 	var out []*series
 
@@ -314,7 +318,7 @@ func (r *Report) panels(bs []bin, width int, clk words.Clock) []*series {
 		s := &series{top: nice(max(starts, fails, 1))}
 		s.Kind, s.Title = "starts", "Play starts a second"
 		s.Keys = []key{{Class: "s-ok", Label: "started"}, {Class: "s-fail", Label: "failed, shed or dropped"}}
-		s.Peak = peak(func(s Second) float64 { return s.PlayStarts }, "/s")
+		s.Peak = peak(func(s Second) float64 { return s.PlayStarts }, func(v float64) string { return figure(v) + "/s" })
 		s.draws = append(s.draws,
 			steps("tint s-ok", func(b bin) float64 { return b.starts }, true),
 			steps("line s-ok", func(b bin) float64 { return b.starts }, false),
@@ -325,7 +329,7 @@ func (r *Report) panels(bs []bin, width int, clk words.Clock) []*series {
 	sessions := highest(func(b bin) float64 { return b.sessions })
 	s := &series{top: nice(max(sessions, 1))}
 	s.Kind, s.Title = "sessions", "Sessions on the air"
-	s.Peak = peak(func(s Second) float64 { return s.Sessions }, "")
+	s.Peak = peak(func(s Second) float64 { return s.Sessions }, figure)
 	if width > 1 {
 		s.Keys = []key{{Class: "s-sess", Label: "highest"}, {Class: "s-sess thin", Label: "lowest"}}
 		s.draws = append(s.draws, steps("line s-sess thin", func(b bin) float64 { return b.sessionsMin }, false))
@@ -338,9 +342,9 @@ func (r *Report) panels(bs []bin, width int, clk words.Clock) []*series {
 	rebuffer := highest(func(b bin) float64 { return b.rebuffer })
 	s = &series{top: nice(max(rebuffer, 1))}
 	s.Kind, s.Title = "rebuffer", "Rebuffering, % of viewing time"
-	s.Peak = peak(func(s Second) float64 { return s.RebufferRatio }, words.NBSP+"%")
+	s.Peak = peak(func(s Second) float64 { return s.RebufferRatio }, percent)
 	if s.Peak == "" {
-		s.Peak = "none"
+		s.Empty, s.top = "none", 100
 	}
 	s.draws = append(s.draws, steps("solid s-rebuf", func(b bin) float64 { return b.rebuffer }, true))
 	out = append(out, s)
@@ -349,7 +353,7 @@ func (r *Report) panels(bs []bin, width int, clk words.Clock) []*series {
 	s = &series{top: nice(max(p95, 1))}
 	s.Kind, s.Title = "latency", "Behind live, s"
 	s.Keys = []key{{Class: "s-p50", Label: "median"}, {Class: "s-p95", Label: "95th percentile"}}
-	s.Peak = peak(func(s Second) float64 { return s.LiveLatencyP95S }, words.NBSP+"s")
+	s.Peak = peak(func(s Second) float64 { return s.LiveLatencyP95S }, words.Seconds)
 	if p95 < 0 {
 		s.Empty, s.Keys = "no viewer reported a latency", nil
 	}
@@ -477,6 +481,10 @@ func (r *Report) chartWords(ps []panel) string {
 	}
 	clk := words.Clock{Span: r.span()}
 	for _, f := range r.Faults {
+		if !f.Injected() {
+			parts = append(parts, fmt.Sprintf("Fault: %s, %s", f.Words(), f.EvidenceWords()))
+			continue
+		}
 		parts = append(parts, fmt.Sprintf("Fault: %s from %s to %s, evidence %s", f.Words(), clk.At(f.AtS), clk.At(f.AtS+f.ForS), f.Evidence.Status))
 	}
 	return strings.Join(parts, ". ") + "."

@@ -130,3 +130,20 @@ func TestFaultLabelsStandApart(t *testing.T) {
 		}
 	})
 }
+
+func TestNoRebufferingIsSaid(t *testing.T) {
+	r := sampleTarget()
+	for _, l := range []layout{wide, narrow} {
+		for _, p := range r.drawChart(l).Panels {
+			if p.Kind != "rebuffer" {
+				continue
+			}
+			if top := p.Grid[len(p.Grid)-1].Label; p.Empty != "none" || p.Peak != "" || top != "100" {
+				t.Errorf("%s: says %q and %q, the axis ends at %s", l.class, p.Empty, p.Peak, top)
+			}
+			if p.EmptyY <= p.Y || p.EmptyY >= p.Y+p.H/2 {
+				t.Errorf("%s: the word at %v is not within the upper half of %v to %v", l.class, p.EmptyY, p.Y, p.Y+p.H)
+			}
+		}
+	}
+}

@@ -343,6 +343,9 @@ func figureWords(r *Report, b bin) []string {
 		if v < 0 {
 			return "–"
 		}
+		if unit == "s" {
+			return words.Seconds(v)
+		}
 		return words.Significant(v, 3) + words.NBSP + unit
 	}
 	row := []string{words.Significant(b.sessions, 4), orDash(b.rebuffer, "%"), orDash(b.p50, "s"), orDash(b.p95, "s"), bitrate(b.bitrate)}
@@ -397,6 +400,9 @@ func (r *Report) crosshair(c *chart, l layout, clk words.Clock) crosshair {
 		x.Bins = append(x.Bins, crosshairBin{b.t, b.end, at, figureWords(r, b)})
 	}
 	for _, f := range r.Faults {
+		if !f.Injected() {
+			continue
+		}
 		x.Faults = append(x.Faults, crosshairFault{f.AtS, f.AtS + f.ForS, f.Words()})
 	}
 	return x
@@ -423,7 +429,11 @@ func (p *page) faults(r *Report) {
 		row := faultRow{
 			ID: f.ID, Words: f.Words(), Status: f.Evidence.Status, Tone: evidenceTone(f.Evidence.Status),
 			When:     clk.At(f.AtS) + " to " + clk.At(f.AtS+f.ForS) + ", " + words.Lasting(f.ForS),
-			Evidence: f.Evidence.Words(), Detail: f.Evidence.Detail, Undone: "yes", UndoneTone: "ok",
+			Evidence: f.EvidenceWords(), Detail: f.Evidence.Detail, Undone: "yes", UndoneTone: "ok",
+		}
+		if !f.Injected() {
+			row.When, row.Detail = "not injected", ""
+			row.Undone, row.UndoneTone = "nothing to undo", "none"
 		}
 		if !f.Restored {
 			row.Undone, row.UndoneTone = "no", "bad"
@@ -507,17 +517,18 @@ func (p *page) people(r *Report) {
 		fact{"Rebuffering", ratio},
 		fact{"Stalls", words.Plural(v.Rebuffers, "stall") + ", " + lasting2(v.RebufferS) + " in all"},
 		fact{"Longest stall", lasting2(v.LongestStallS)},
+		fact{"Skipped to catch up", lasting2(v.SkippedS)},
 		fact{"Edge switches", words.Count(v.EdgeSwitches)},
 		fact{"Behind live, 95th percentile", lasting2(v.LiveLatencyP95)},
 	)
 }
 
-// lasting2 writes short times with three digits: "1.42 s".
+// lasting2 writes short times with three digits: "1.42 s", "7.34 ms".
 func lasting2(s float64) string {
 	if s >= 120 {
 		return words.Lasting(s)
 	}
-	return words.Significant(s, 3) + words.NBSP + "s"
+	return words.Seconds(s)
 }
 
 func (p *page) ledger(r *Report) {

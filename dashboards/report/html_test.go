@@ -331,3 +331,52 @@ func linear(v float64) float64 {
 	}
 	return math.Pow((v+0.055)/1.055, 2.4)
 }
+
+// neverDue is a report of a run that was interrupted before its fault.
+func neverDue() *Report {
+	r := sampleInconclusive()
+	r.Timeline = r.Timeline[:10]
+	r.Faults = []Fault{{ID: "region-1", Fail: "region", Model: "crash", Where: "us-east", AtS: 30, Restored: true,
+		Evidence: Evidence{Status: Inconclusive, Unit: "% of probes", Detail: "the run ended before the fault was due"}}}
+	return r
+}
+
+func TestPageOfAFaultThatNeverCame(t *testing.T) {
+	r := neverDue()
+	all := text(parsePage(t, r))
+	for _, want := range []string{"not injected", "the run ended before the fault was due", "nothing to undo"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+	if strings.Contains(all, "of probes") || strings.Contains(all, "T+30\u00a0s to") {
+		t.Error("the page gives figures of a fault that never came")
+	}
+	c := r.drawChart(wide)
+	if len(c.Bands) != 0 || c.T1 != 10 {
+		t.Errorf("drawn to T+%v s with bands %+v", c.T1, c.Bands)
+	}
+	var junit bytes.Buffer
+	if err := r.WriteJUnit(&junit); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(junit.String(), "expected 0") {
+		t.Errorf("junit.xml gives figures of a fault that never came:\n%s", junit.String())
+	}
+}
+
+func TestPlayersCard(t *testing.T) {
+	r := sampleGo()
+	r.Players.StartupP50S, r.Players.SkippedS = 0.00734, 4.2
+	card := ""
+	for _, n := range find(parsePage(t, r), "section") {
+		if attr(n, "aria-labelledby") == "players" {
+			card = text(n)
+		}
+	}
+	for _, want := range []string{"Startup, median7.34\u00a0ms", "Skipped to catch up4.2\u00a0s"} {
+		if !strings.Contains(card, want) {
+			t.Errorf("the card does not say %q: %s", want, card)
+		}
+	}
+}

@@ -157,6 +157,10 @@ func (r *Report) junitObjectives() []junitCase {
 func (r *Report) junitFaults() []junitCase {
 	var cases []junitCase
 	for _, f := range r.Faults {
+		detail := f.Evidence.Detail
+		if !f.Injected() {
+			detail = "" // the evidence's words say it
+		}
 		c := junitCase{
 			Name: f.ID + " " + f.Words(),
 			Time: junitTime(f.ForS),
@@ -169,7 +173,7 @@ func (r *Report) junitFaults() []junitCase {
 				"for_s", figure(f.ForS),
 				"restored", strconv.FormatBool(f.Restored),
 			),
-			Out: lines(fmt.Sprintf("%s: %s", f.Evidence.Status, f.Evidence.Words()), f.Evidence.Detail),
+			Out: lines(fmt.Sprintf("%s: %s", f.Evidence.Status, f.EvidenceWords()), detail),
 		}
 		switch {
 		case !f.Restored:
@@ -180,7 +184,7 @@ func (r *Report) junitFaults() []junitCase {
 			}
 		case f.Evidence.Status != Confirmed:
 			c.Error = &junitProblem{
-				Message: fmt.Sprintf("%s: evidence %s: %s", f.ID, f.Evidence.Status, f.Evidence.Words()),
+				Message: fmt.Sprintf("%s: evidence %s: %s", f.ID, f.Evidence.Status, f.EvidenceWords()),
 				Type:    "fault-" + f.Evidence.Status,
 				Text:    f.Evidence.Detail,
 			}

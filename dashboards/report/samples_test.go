@@ -35,7 +35,7 @@ func sampleGo() *Report {
 		Load: Load{PlayStarts: PlayStarts{20412, 20412, 20395, 6, 11, 0},
 			LatencyMS: Quantiles{3.1, 14.2, 61, 1204, 3011}, SendLagMS: Quantiles{0.21, 1.4, 4.1, 22, 38}},
 		Players: Players{Sessions: 40, StartupP50S: 0.612, StartupP95S: 1.284, PlayingS: 2894.1, RebufferS: 9.0, Rebuffers: 9,
-			LongestStallS: 1.94, EdgeSwitches: 41, LiveLatencyP95: 9.41},
+			LongestStallS: 1.94, SkippedS: 0.042, EdgeSwitches: 41, LiveLatencyP95: 9.41},
 		Telemetry: Telemetry{Emitted: 64210, Stored: 64210, Duplicated: 128, LagS: 0.84, Kafka: "embedded", ClickHouse: "embedded"},
 		Moments: []Moment{
 			{0, "phase", "The event starts: 250 play starts a second, 40 players joining over 10 s."},
@@ -75,7 +75,7 @@ func sampleNoGo() *Report {
 	r.Load.PlayStarts = PlayStarts{20412, 20380, 15048, 0, 5332, 32}
 	r.Load.LatencyMS = Quantiles{3.4, 3002, 3010, 3022, 3115}
 	r.Players = Players{Sessions: 40, StartFailures: 2, StartupP50S: 0.64, StartupP95S: 1.31, PlayingS: 2103, RebufferS: 690, Rebuffers: 41,
-		LongestStallS: 21.4, EdgeSwitches: 160, LiveLatencyP95: 13.2}
+		LongestStallS: 21.4, SkippedS: 612.4, EdgeSwitches: 160, LiveLatencyP95: 13.2}
 	r.Telemetry.Emitted, r.Telemetry.Stored = 58113, 58113
 	r.Moments = []Moment{
 		{0, "phase", "The event starts: 250 play starts a second, 40 players joining over 10 s."},

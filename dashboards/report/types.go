@@ -116,6 +116,7 @@ type Players struct {
 	RebufferS      float64 `json:"rebuffer_s"`
 	Rebuffers      uint64  `json:"rebuffers"`
 	LongestStallS  float64 `json:"longest_stall_s"`
+	SkippedS       float64 `json:"skipped_s"` // media jumped over to catch up with the live edge after a stall, all sessions, seconds
 	EdgeSwitches   uint64  `json:"edge_switches"`
 	LiveLatencyP95 float64 `json:"live_latency_p95_s"`
 }
