@@ -71,7 +71,7 @@ $ff -filter_complex "
 
 rung() { # id width height video-kbit/s level label
 	echo "make.sh: $1, $2x$3 at $4 kbit/s"
-	$ff -i "$work/master.mkv" -vf "scale=$2:$3:flags=lanczos+accurate_rnd+bitexact,drawtext=fontfile=$mono:text='$6':fontcolor=white:fontsize=$(($3 / 16)):x=w*0.031:y=h*0.79:box=1:boxcolor=black@0.55:boxborderw=$(($3 / 70)),format=yuv420p" \
+	$ff -i "$work/master.mkv" -vf "scale=$2:$3:flags=lanczos+accurate_rnd+bitexact,drawtext=fontfile=$mono:text='$6':fontcolor=white:fontsize=$(($3 / 16)):x=w*0.031:y=h*0.79:box=1:boxcolor=black@0.55:boxborderw=$(($3 / 70)),setsar=1,format=yuv420p" \
 		-c:v libx264 -preset slow -profile:v "$7" -level "$5" -bf 0 -g 60 -keyint_min 60 -sc_threshold 0 -flags +cgop \
 		-x264-params "threads=1:lookahead-threads=1:sliced-threads=0:force-cfr=1:nal-hrd=none:open-gop=0:stitchable=1:bframes=0" \
 		-b:v "$4k" -maxrate "$4k" -bufsize "$4k" -color_primaries bt709 -color_trc bt709 -colorspace bt709 -color_range tv \
