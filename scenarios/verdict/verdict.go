@@ -92,9 +92,13 @@ func misses(r *report.Report) []string {
 		if o.Pass || o.Samples == 0 {
 			continue
 		}
-		s := fmt.Sprintf("%s was %s, asked for %s", o.Name(), o.MeasuredWords(), o.Expression)
+		s := o.Title()
+		if o.Where != "" {
+			s += " (" + o.Where + ")"
+		}
+		s += fmt.Sprintf(": %s, must be %s", o.MeasuredWords(), o.LimitWords())
 		if o.Note != "" {
-			s += ": " + o.Note
+			s += "; " + o.Note
 		}
 		out = append(out, s)
 	}
@@ -175,8 +179,11 @@ func Blame(r *report.Report) {
 		}
 		o.Suspect = best.ID
 		from, to := span(r.Timeline, harm, best.AtS, best.AtS+best.ForS+Aftermath)
-		o.Note = fmt.Sprintf("%.0f %% of it fell between T+%d s and T+%d s, during the %s and its aftermath",
-			math.Floor(bestShare*100), from, to, best.Words())
+		share := fmt.Sprintf("%.0f %%", math.Floor(bestShare*100))
+		if bestShare > 0.995 {
+			share = "all"
+		}
+		o.Note = fmt.Sprintf("%s of it fell between T+%d s and T+%d s, during the %s and its aftermath", share, from, to, best.Words())
 	}
 }
 

@@ -27,7 +27,7 @@ func survived() *report.Report {
 
 func TestDecide(t *testing.T) {
 	miss := func(r *report.Report) {
-		r.Objectives = append(r.Objectives, report.Objective{Metric: "rebuffer_ratio", Where: "region=us-west", Expression: "avg<0.4%", Measured: 12.5, Unit: "%", Samples: 40})
+		r.Objectives = append(r.Objectives, report.Objective{Metric: "rebuffer_ratio", Where: "region=us-west", Expression: "avg<0.4%", Measured: 12.5, Threshold: 0.4, Unit: "%", Samples: 40})
 	}
 	for _, c := range []struct {
 		name   string
@@ -37,7 +37,7 @@ func TestDecide(t *testing.T) {
 		reason string
 	}{
 		{"all well", func(*report.Report) {}, report.Go, 0, "the objective was met, through the crash of us-east"},
-		{"an objective missed", miss, report.NoGo, 99, "rebuffer_ratio{region=us-west} was 12.5\u00a0%, asked for avg<0.4%"},
+		{"an objective missed", miss, report.NoGo, 99, "Rebuffering (region=us-west): 12.5\u00a0%, must be under 0.4\u00a0%"},
 		{"a fault without effect", func(r *report.Report) { r.Faults[0].Evidence.Status = "mismatch" }, report.Inconclusive, 98, "did not do what it should"},
 		{"a fault without evidence", func(r *report.Report) { r.Faults[0].Evidence.Status = "inconclusive" }, report.Inconclusive, 98, "nothing proves"},
 		{"a fault left in place", func(r *report.Report) { r.Faults[0].Restored = false }, report.Inconclusive, 98, "was not undone"},
@@ -46,7 +46,7 @@ func TestDecide(t *testing.T) {
 		{"a crowd too small", func(r *report.Report) { r.Load.PlayStarts.Dropped = 21 }, report.Inconclusive, 98, "could not send 21 of 20000"},
 		{"a crowd just large enough", func(r *report.Report) { r.Load.PlayStarts.Dropped = 20 }, report.Go, 0, ""},
 		{"nothing measured", func(r *report.Report) { r.Objectives[0].Samples = 0 }, report.Inconclusive, 98, "nothing was measured for startup_time"},
-		{"nothing measured beside a miss", func(r *report.Report) { miss(r); r.Objectives[0].Samples = 0 }, report.NoGo, 99, "rebuffer_ratio{region=us-west} was"},
+		{"nothing measured beside a miss", func(r *report.Report) { miss(r); r.Objectives[0].Samples = 0 }, report.NoGo, 99, "Rebuffering (region=us-west)"},
 		{"a process left", func(r *report.Report) { r.Safety[0].Pass = false }, report.Inconclusive, 98, "it does not hold that no process is left"},
 		{"no event", func(r *report.Report) { r.DurationS = 0 }, report.Inconclusive, 98, "nothing to judge"},
 		{"doubt outranks a miss", func(r *report.Report) { miss(r); r.Telemetry.Lost = 1 }, report.Inconclusive, 98, "telemetry is incomplete"},
@@ -81,7 +81,7 @@ func TestBlame(t *testing.T) {
 	r := outage(30, 52)
 	Blame(r)
 	for _, o := range r.Objectives[:2] {
-		if o.Suspect != "region-1" || !strings.Contains(o.Note, "100 % of it fell between T+30 s and T+52 s, during the crash of us-east") {
+		if o.Suspect != "region-1" || !strings.Contains(o.Note, "all of it fell between T+30 s and T+52 s, during the crash of us-east") {
 			t.Errorf("%s: suspect %q, note %q", o.Metric, o.Suspect, o.Note)
 		}
 	}
