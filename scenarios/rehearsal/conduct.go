@@ -225,23 +225,18 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 		}
 	})
 	wg.Wait()
+	if live.Err() == nil && time.Now().Before(end) && crowd.streamOver() {
+		stop(errors.New("the stream was over and every player had left"))
+	}
+	_ = sleepUntil(live, end) // whoever gave up has been counted, and the event goes on without them
 	out.ran = min(time.Since(r.zero), sc.Event.Duration)
-	if cause := context.Cause(live); cause != nil && !errors.Is(cause, errOver) {
-		out.interrupted = cause.Error()
-		if ctx.Err() != nil {
-			out.interrupted = "interrupted by a signal"
-		}
-		return out, nil
-	}
-	if out.ran < sc.Event.Duration && crowd.streamOver() {
-		out.interrupted = "the stream was over and every player had left"
-		return out, nil
-	}
-	// Whoever gave up has been counted; the event goes on without them.
-	if err := sleepUntil(live, end); err != nil {
+	switch cause := context.Cause(live); {
+	case cause == nil, errors.Is(cause, errOver):
+	case ctx.Err() != nil:
 		out.interrupted = "interrupted by a signal"
+	default:
+		out.interrupted = cause.Error()
 	}
-	out.ran = min(time.Since(r.zero), sc.Event.Duration)
 	return out, nil
 }
 
