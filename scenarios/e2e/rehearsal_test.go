@@ -161,7 +161,8 @@ var _ = Describe("The end of a run", Label("lifecycle"), func() {
 			}
 			res := c.wait(ctx)
 			Expect(res.status).To(Equal(want), res.stdout+res.stderr)
-			Expect(res.stdout + res.stderr).To(MatchRegexp(part + `.*ended unexpectedly: killed by SIGKILL`))
+			said := strings.Join(strings.Fields(res.stdout+res.stderr), " ") // a summary is wrapped
+			Expect(said).To(MatchRegexp(part + `.*ended unexpectedly: killed by SIGKILL`))
 		}, SpecTimeout(time.Minute))
 	}
 })
