@@ -212,12 +212,16 @@ func (e *Emitter) enqueue(body []byte) bool {
 	if len(e.queue)+len(e.head)+len(body)+21 > e.cfg.QueueBytes {
 		return false
 	}
+	e.push(body)
+	return true
+}
+
+func (e *Emitter) push(body []byte) {
 	e.seq++
 	e.queue = append(e.queue, e.head...)
 	e.queue = strconv.AppendUint(e.queue, e.seq, 10)
 	e.queue = append(e.queue, body...)
 	e.queue = append(e.queue, '\n')
-	return true
 }
 
 func wake(c chan struct{}) {
@@ -339,9 +343,9 @@ func (e *Emitter) take() {
 		if e.cause != nil {
 			report.Detail = e.cause.Error()
 		}
-		if e.enqueue(event.AppendBody(nil, &report)) {
-			e.reported = e.dropped
-		}
+		// One event beyond the bound: the queue is still full when this is the last flush of all.
+		e.push(event.AppendBody(nil, &report))
+		e.reported = e.dropped
 	}
 	e.flushed.pending, e.queue = e.queue, e.flushed.spare[:0]
 	e.flushed.spare = nil
