@@ -665,6 +665,39 @@ func TestHLSReloadsAsTheStandardSays(t *testing.T) {
 	}
 }
 
+// A lone playlist without dates is dated once, by its first load: the second load may find it unchanged, or two segments
+// on, and must not move what has been placed.
+func TestAPlaylistIsDatedOnce(t *testing.T) {
+	for press := 0.0; press < 4; press += 0.1 {
+		w := newWorld(t, Config{Manifest: "http://127.0.0.11/lo/m.m3u8"})
+		w.serve = func(now time.Time, f Fetch) (Answer, time.Duration, bool) {
+			const rtt = 10 * time.Millisecond
+			if f.Purpose == Segment {
+				return Answer{Status: 200, Bytes: 1000, Media: media(f)}, rtt, true
+			}
+			// Every other segment is published 1.9 s late, together with the next.
+			var b strings.Builder
+			newest := uint64(now.Sub(t0.Add(-time.Hour)).Seconds()/2) - 1
+			if newest%2 == 1 && now.Sub(t0)%(2*time.Second) < 1900*time.Millisecond {
+				newest--
+			}
+			fmt.Fprintf(&b, "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:%d\n", newest-5)
+			for n := newest - 5; n <= newest; n++ {
+				fmt.Fprintf(&b, "#EXTINF:2.000,\n%d\n", n)
+			}
+			return Answer{Status: 200, Body: []byte(b.String())}, rtt, true
+		}
+		w.now = at(press)
+		w.step(Press{At: w.now})
+		w.run(at(30))
+		w.none(event.FetchFailed)
+		w.none(event.Rebuffer)
+		if n := w.one(event.FirstFrame); n.Value > 1000 {
+			t.Errorf("pressed at %.1f s: first frame after %.0f ms", press, n.Value)
+		}
+	}
+}
+
 func TestAPlaylistThatStopsGrowingIsLeft(t *testing.T) {
 	w := hlsWorld(t, Config{})
 	serve := w.serve

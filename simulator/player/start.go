@@ -307,6 +307,9 @@ func (p *Player) layTracks(loaded time.Time) error {
 			for _, c := range p.paths {
 				if s, ok := p.pres.Source(r, c.id); ok && s.Index != nil && s.Playlist != "" {
 					t.lists[listKey{t.name(r), c.id}] = &list{index: s.Index, loaded: loaded, grew: loaded, changed: true}
+					if m, ok := s.Index.Mark(); ok && p.mark == nil {
+						p.mark = &m
+					}
 				}
 			}
 		}
