@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Build the load generators that `tminus bench play-starts` is compared with, at pinned versions, from source by the Go
+# module proxy, into the cache folder that every clone shares. Nothing of theirs enters this repository's go.mod.
+# Idempotent; several clones may run it at once; a killed build leaves nothing half-done.
+# Prints the folder that holds the binaries on stdout, and what it is doing on stderr.
+set -euo pipefail
+
+vegeta=v12.13.0
+k6=v1.8.1
+say() { echo "peers: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+root="${XDG_CACHE_HOME:-$HOME/.cache}/tminus/peers"
+dir="$root/vegeta-$vegeta-k6-$k6"
+done_already() {
+	[ -x "$dir/vegeta" ] && [ -x "$dir/k6" ] || return 1 # $dir only ever appears whole, by rename
+	say "vegeta $vegeta and k6 $k6 are in $dir"
+	echo "$dir"
+}
+done_already && exit 0
+
+command -v go >/dev/null || die "Go is missing: install Go 1.26 or later (https://go.dev/dl) and run make setup-peers again"
+command -v flock >/dev/null || die "flock is not installed: install util-linux and run make setup-peers again"
+mkdir -p "$root" || die "cannot write $root: set XDG_CACHE_HOME to a folder that can be written"
+
+exec 9>"$root/.lock"
+flock -n 9 || { say "another clone is building the peers; waiting for it"; flock -w 1800 9 || die "waited 30 minutes for $root/.lock: is another install stuck?"; }
+done_already && exit 0
+
+rm -rf "$root"/.new-* # what a killed install left; we hold the lock
+tmp=$(mktemp -d "$root/.new-XXXXXX")
+trap 'rm -rf "$tmp"' EXIT
+mkdir "$tmp/whole"
+build() { # name, package, version
+	say "building $1 $3 (once for all clones; k6 takes some minutes)"
+	# Elsewhere than in the repository, so that no go.mod or go.work of ours has a say.
+	(cd "$tmp" && GOWORK=off GOFLAGS=-mod=mod GOBIN="$tmp/whole" nice -n 15 go install -trimpath "$2@$3" 9>&-) >&2 ||
+		die "cannot build $1 $3: check that go reaches its module proxy, then run make setup-peers again"
+	[ -x "$tmp/whole/$1" ] || die "go install $2@$3 left no $1"
+}
+build vegeta github.com/tsenart/vegeta/v12 "$vegeta"
+build k6 go.k6.io/k6 "$k6"
+rm -rf "$dir"
+mv -T "$tmp/whole" "$dir"
+say "vegeta $vegeta and k6 $k6 are ready in $dir"
+echo "$dir"
