@@ -23,6 +23,7 @@ type ClientConfig struct {
 	InFlight    int  // requests in flight on each connection; 0: 1
 	Fresh       bool // a connection for each exchange, which the server closes after its answer; InFlight is 1
 	Warm, For   time.Duration
+	Begin       func() // called once when the warm-up has ended; may be nil
 }
 
 // Result is what Exchange did, warm-up excluded.
@@ -135,7 +136,7 @@ func (cl *client) open() error {
 func (cl *client) run(ctx context.Context) (Result, error) {
 	begin := time.Now()
 	counted, since, heard := uint64(0), begin, begin
-	for warm := cl.c.Warm == 0; ; {
+	for warm := false; ; {
 		events, err := cl.poll.wait(100)
 		if err != nil {
 			return Result{}, err
@@ -146,6 +147,9 @@ func (cl *client) run(ctx context.Context) (Result, error) {
 			return Result{}, ctx.Err()
 		case !warm && now.Sub(begin) >= cl.c.Warm:
 			warm, counted, since = true, cl.done, now
+			if cl.c.Begin != nil {
+				cl.c.Begin()
+			}
 		case warm && now.Sub(since) >= cl.c.For:
 			return Result{Done: cl.done - counted, For: now.Sub(since)}, nil
 		}

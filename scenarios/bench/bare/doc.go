@@ -4,7 +4,7 @@
 //
 // Server answers every request with the same bytes. It recognises a request by its last byte alone, which must not occur
 // elsewhere in one: the closing brace of a flat JSON body. Exchange keeps connections busy with one request (or several:
-// pipelined) in flight on each; Fresh opens a connection for each exchange. HandshakeServer and Handshake are the same
+// pipelined) in flight on each; Fresh opens a connection for each exchange. TLSServer and Handshake are the same
 // for TLS, with crypto/tls on blocking connections. Pin ties a process to one core.
 //
 // If you are about to change it: it must stay the fastest of its kind that is written down plainly. A slower yardstick

@@ -31,12 +31,16 @@ rm -rf "$root"/.new-* # what a killed install left; we hold the lock
 tmp=$(mktemp -d "$root/.new-XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 mkdir "$tmp/whole"
-build() { # name, package, version
+build() { # name, module, version
 	say "building $1 $3 (once for all clones; k6 takes some minutes)"
-	# Elsewhere than in the repository, so that no go.mod or go.work of ours has a say.
-	(cd "$tmp" && GOWORK=off GOFLAGS=-mod=mod GOBIN="$tmp/whole" nice -n 15 go install -trimpath "$2@$3" 9>&-) >&2 ||
-		die "cannot build $1 $3: check that go reaches its module proxy, then run make setup-peers again"
-	[ -x "$tmp/whole/$1" ] || die "go install $2@$3 left no $1"
+	# In a module of its own that requires just this one: a plain "go install module@version" also asks the proxy for the list
+	# of versions, which not every proxy gives.
+	mkdir "$tmp/$1"
+	(
+		cd "$tmp/$1"
+		export GOWORK=off GOFLAGS=-mod=mod
+		go mod init peers && go mod edit "-require=$2@$3" && nice -n 15 go build -trimpath -o "$tmp/whole/$1" "$2"
+	) >"$tmp/$1.log" 2>&1 9>&- || die "cannot build $1 $3: check that go reaches its module proxy, then run make setup-peers again ($(tail -n 2 "$tmp/$1.log" | tr '\n' ' '))"
 }
 build vegeta github.com/tsenart/vegeta/v12 "$vegeta"
 build k6 go.k6.io/k6 "$k6"
