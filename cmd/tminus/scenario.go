@@ -44,7 +44,7 @@ func scenarioCommand() *cobra.Command {
 			Short: "Print a scenario's YAML: the start of one of your own",
 			Args:  exactArgs(1, "one scenario: a name of the library or a file"),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				_, src, err := scenarioSource(args[0])
+				_, src, _, err := scenarioSource(args[0])
 				if err != nil {
 					return err
 				}
@@ -102,24 +102,27 @@ func headline(src []byte) string {
 	return strings.TrimSuffix(first, ".")
 }
 
-// scenarioSource finds a scenario: a file where arg looks like one or is one, otherwise a name of the library.
-func scenarioSource(arg string) (file string, src []byte, err error) {
+// scenarioSource finds a scenario: a file where arg looks like one or is one, otherwise a name of the library. beside reads
+// the files that go with it.
+func scenarioSource(arg string) (file string, src []byte, beside func(string) ([]byte, error), err error) {
 	looksLikeFile := strings.ContainsRune(arg, filepath.Separator) || strings.HasSuffix(arg, ".yaml") || strings.HasSuffix(arg, ".yml")
 	if !looksLikeFile {
 		if src, err := library.Read(arg); err == nil {
-			return arg + ".yaml", src, nil
+			return arg + ".yaml", src, library.Beside, nil
 		}
 	}
 	src, err = readBounded(arg, spec.MaxBytes+1) // one more than is allowed, so that the reader can say so
 	switch {
 	case err == nil:
-		return arg, src, nil
+		return arg, src, func(name string) ([]byte, error) {
+			return readBounded(filepath.Join(filepath.Dir(arg), name), spec.MaxBytes)
+		}, nil
 	case errors.Is(err, fs.ErrNotExist) && !looksLikeFile:
-		return "", nil, usage(fmt.Errorf("there is no scenario %q: the library has %s, anything else is a file's path", arg, strings.Join(library.Names(), ", ")))
+		err = usage(fmt.Errorf("there is no scenario %q: the library has %s, anything else is a file's path", arg, strings.Join(library.Names(), ", ")))
 	case errors.Is(err, fs.ErrNotExist):
-		return "", nil, usage(fmt.Errorf("there is no file %s", arg))
+		err = usage(fmt.Errorf("there is no file %s", arg))
 	}
-	return "", nil, err
+	return "", nil, nil, err
 }
 
 func readBounded(path string, limit int64) ([]byte, error) {
@@ -133,11 +136,11 @@ func readBounded(path string, limit int64) ([]byte, error) {
 
 // readScenario reads and checks a scenario; mistakes in it come back as exit status 104.
 func readScenario(arg string) (*spec.Scenario, error) {
-	file, src, err := scenarioSource(arg)
+	file, src, beside, err := scenarioSource(arg)
 	if err != nil {
 		return nil, err
 	}
-	sc, err := spec.Read(file, src)
+	sc, err := spec.Read(file, src, beside)
 	if err != nil {
 		return nil, exit{exitInvalid, err}
 	}

@@ -21,7 +21,9 @@ func Names() []string {
 	}
 	var names []string
 	for _, e := range entries {
-		names = append(names, strings.TrimSuffix(e.Name(), ".yaml"))
+		if name, ok := strings.CutSuffix(e.Name(), ".yaml"); ok {
+			names = append(names, name)
+		}
 	}
 	slices.Sort(names)
 	return names
@@ -35,3 +37,6 @@ func Read(name string) ([]byte, error) {
 	}
 	return files.ReadFile(name + ".yaml")
 }
+
+// Beside returns a file that a scenario of the library goes with, such as a measured curve.
+func Beside(name string) ([]byte, error) { return files.ReadFile(name) }

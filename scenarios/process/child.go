@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -28,8 +29,8 @@ const MaxConfig = 8 << 20
 // maxWord bounds a child's readiness line, in bytes.
 const maxWord = 64 << 10
 
-// readyFD is this process's end of the readiness pipe; -1 when it has none. Only main's goroutine touches it.
-var readyFD = -1
+// readyFD is this process's end of the readiness pipe; nil when it has none.
+var readyFD *os.File
 
 // WatchLifeline ends this process at once (exit status LifelineStatus, no deferred functions) when its parent is gone.
 // It is called first thing in a child's main, and reports whether the process was started by Start at all: started by
@@ -48,7 +49,7 @@ func WatchLifeline() bool {
 	unix.CloseOnExec(fd)
 	if ready, err := strconv.Atoi(os.Getenv(envReady)); err == nil && isPipe(ready) {
 		unix.CloseOnExec(ready)
-		readyFD = ready
+		readyFD = os.NewFile(uintptr(ready), "readiness")
 	}
 	os.Unsetenv(envLifeline)
 	os.Unsetenv(envReady)
@@ -89,28 +90,45 @@ func Config() ([]byte, error) {
 func Ready(info map[string]string) error { return say(word{Ready: true, Info: info}) }
 
 // Fail tells the parent why this child cannot serve; Start returns the sentence. The caller then exits.
-func Fail(err error) error { return say(word{Error: err.Error()}) }
+func Fail(err error) error {
+	e := say(word{Error: err.Error()})
+	readyFD.Close() // whoever waits for more need not
+	return e
+}
 
-// word is the one line a child says.
+// Tell sends the parent a message, any time after Ready, for its Spec's Heard. It is called by one goroutine. A parent
+// that does not listen is no error.
+func Tell(message any) error {
+	raw, err := json.Marshal(message)
+	if err != nil {
+		return fmt.Errorf("encode a message to the parent: %w", err)
+	}
+	if err := say(word{Message: raw}); err != nil && !errors.Is(err, unix.EPIPE) {
+		return err
+	}
+	return nil
+}
+
+// word is one line of a child: first that it is ready or why not, then messages.
 type word struct {
-	Ready bool              `json:"ready,omitempty"`
-	Error string            `json:"error,omitempty"`
-	Info  map[string]string `json:"info,omitempty"`
+	Ready   bool              `json:"ready,omitempty"`
+	Error   string            `json:"error,omitempty"`
+	Info    map[string]string `json:"info,omitempty"`
+	Message json.RawMessage   `json:"message,omitempty"`
 }
 
 func say(w word) error {
-	if readyFD < 0 {
+	if readyFD == nil {
 		return nil
 	}
-	fd := readyFD
-	readyFD = -1
-	f := os.NewFile(uintptr(fd), "readiness")
-	defer f.Close()
 	line, err := json.Marshal(w)
 	if err != nil {
 		return fmt.Errorf("encode readiness: %w", err)
 	}
-	if _, err := f.Write(append(line, '\n')); err != nil {
+	if len(line) >= maxWord {
+		return fmt.Errorf("a message of %d bytes to the parent, at most %d are possible", len(line), maxWord)
+	}
+	if _, err := readyFD.Write(append(line, '\n')); err != nil {
 		return fmt.Errorf("tell the parent: %w", err)
 	}
 	return nil
@@ -119,33 +137,27 @@ func say(w word) error {
 // errSilent: the child closed its end, or ended, without a word.
 var errSilent = errors.New("said nothing")
 
-// readWord reads a child's one line. It never reads more than maxWord bytes.
-func readWord(r io.Reader) (word, error) {
-	var line []byte
-	buf := make([]byte, 4096)
-	for {
-		n, err := r.Read(buf)
-		line = append(line, buf[:n]...)
-		if i := bytes.IndexByte(line, '\n'); i >= 0 {
-			line = line[:i]
-			break
-		}
-		if len(line) > maxWord {
-			return word{}, fmt.Errorf("readiness line is longer than %d bytes", maxWord)
-		}
-		if err != nil {
-			if len(bytes.TrimSpace(line)) == 0 {
-				return word{}, errSilent
-			}
-			break
-		}
+// readWord reads a child's next line. It never reads more than maxWord bytes ahead: r is at least that large.
+func readWord(r *bufio.Reader) (word, error) {
+	line, err := r.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		return word{}, fmt.Errorf("readiness line is longer than %d bytes", maxWord)
+	}
+	if err != nil && len(bytes.TrimSpace(line)) == 0 {
+		return word{}, errSilent
 	}
 	var w word
 	if err := json.Unmarshal(line, &w); err != nil {
 		return word{}, fmt.Errorf("readiness line is not JSON: %w", err)
 	}
-	if w.Ready == (w.Error != "") {
-		return word{}, errors.New(`readiness line has neither "ready":true nor "error", or both`)
+	said := 0
+	for _, is := range []bool{w.Ready, w.Error != "", len(w.Message) > 0} {
+		if is {
+			said++
+		}
+	}
+	if said != 1 {
+		return word{}, errors.New(`readiness line has none of "ready":true, "error" and "message", or two of them`)
 	}
 	return w, nil
 }

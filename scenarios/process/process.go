@@ -1,8 +1,10 @@
 package process
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +48,10 @@ type Spec struct {
 	ReadyTimeout time.Duration // until the child must have said that it is ready; 0 = DefaultReadyTimeout
 	StopGrace    time.Duration // between SIGTERM and SIGKILL in Stop; 0 = DefaultStopGrace
 	Logger       *slog.Logger  // nil = silent
+
+	// Heard is given what the child tells after it is ready, by one goroutine and in order, until the child ends. nil:
+	// nobody listens.
+	Heard func(message json.RawMessage)
 }
 
 // Process is one running, or ended, child.
@@ -260,17 +266,24 @@ func (p *Process) reap(lifeline io.Closer) {
 	close(p.exited)
 }
 
-func (p *Process) awaitReady(ctx context.Context, ready *os.File) error {
+func (p *Process) awaitReady(ctx context.Context, ready *os.File) (err error) {
 	type said struct {
 		word word
 		err  error
 	}
+	words := bufio.NewReaderSize(ready, maxWord)
 	heard := make(chan said, 1)
 	go func() {
-		w, err := readWord(ready)
+		w, err := readWord(words)
 		heard <- said{w, err}
 	}()
-	defer ready.Close() // ends the read above
+	defer func() {
+		if err != nil || p.spec.Heard == nil {
+			ready.Close() // ends the read above
+			return
+		}
+		go p.listen(ready, words)
+	}()
 	deadline := time.NewTimer(p.spec.ReadyTimeout)
 	defer deadline.Stop()
 	select {
@@ -282,6 +295,8 @@ func (p *Process) awaitReady(ctx context.Context, ready *os.File) error {
 			return fmt.Errorf("start %s: %w", p.spec.Name, s.err)
 		case s.word.Error != "":
 			return fmt.Errorf("%s: %s", p.spec.Name, s.word.Error)
+		case !s.word.Ready:
+			return fmt.Errorf("start %s: it told something before it was ready", p.spec.Name)
 		}
 		p.info = s.word.Info
 		return nil
@@ -291,6 +306,23 @@ func (p *Process) awaitReady(ctx context.Context, ready *os.File) error {
 		return fmt.Errorf("start %s: %w: nothing heard for %s%s", p.spec.Name, ErrNotReady, p.spec.ReadyTimeout, b.String())
 	case <-ctx.Done():
 		return fmt.Errorf("start %s: %w", p.spec.Name, context.Cause(ctx))
+	}
+}
+
+// listen hands on what the child tells until it ends or makes no sense.
+func (p *Process) listen(ready *os.File, words *bufio.Reader) {
+	defer ready.Close()
+	for {
+		w, err := readWord(words)
+		switch {
+		case errors.Is(err, errSilent):
+			return
+		case err != nil:
+			p.spec.Logger.Error("cannot make out what a process tells", "process", p.spec.Name, "error", err)
+			return
+		case len(w.Message) > 0:
+			p.spec.Heard(w.Message)
+		}
 	}
 }
 

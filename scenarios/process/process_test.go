@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -70,8 +71,16 @@ func play(r string) {
 		fmt.Fprintln(os.Stderr, "cannot open the clips")
 		os.Exit(3)
 	case "babble":
-		os.NewFile(uintptr(readyFD), "").Write([]byte("hello\n"))
+		readyFD.Write([]byte("hello\n"))
 		forever()
+	case "tell": // three messages, then the end
+		Ready(nil)
+		for i := range 3 {
+			if err := Tell(map[string]int{"n": i}); err != nil {
+				panic(err)
+			}
+		}
+		Tell(strings.Repeat("x", maxWord)) // too long: refused on this side
 	case "crash-later": // ready, then ends on SIGUSR1
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, syscall.SIGUSR1)
@@ -499,6 +508,30 @@ func TestLeftoversKnowStrangers(t *testing.T) {
 	}
 }
 
+func TestTell(t *testing.T) {
+	heard := make(chan string, 10)
+	p, err := Start(t.Context(), Spec{Name: "tell", Env: []string{role + "=tell"}, Heard: func(m json.RawMessage) { heard <- string(m) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Exited()
+	for i := range 3 {
+		select {
+		case m := <-heard:
+			if want := fmt.Sprintf(`{"n":%d}`, i); m != want {
+				t.Errorf("heard %s, want %s", m, want)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("heard %d messages", i)
+		}
+	}
+	select {
+	case m := <-heard:
+		t.Errorf("heard %.20s, which was too long to tell", m)
+	default:
+	}
+}
+
 func TestReadWord(t *testing.T) {
 	for _, c := range []struct{ in, err string }{
 		{in: `{"ready":true}` + "\n"},
@@ -506,11 +539,12 @@ func TestReadWord(t *testing.T) {
 		{in: `{"error":"no"}`},
 		{in: "", err: "said nothing"},
 		{in: "\n", err: "not JSON"},
-		{in: "{}\n", err: "neither"},
-		{in: `{"ready":true,"error":"no"}` + "\n", err: "both"},
+		{in: `{"message":{"n":1}}` + "\n"},
+		{in: "{}\n", err: "none of"},
+		{in: `{"ready":true,"error":"no"}` + "\n", err: "two of"},
 		{in: strings.Repeat("x", maxWord+5000), err: "longer than"},
 	} {
-		_, err := readWord(strings.NewReader(c.in))
+		_, err := readWord(bufio.NewReaderSize(strings.NewReader(c.in), maxWord))
 		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("readWord(%.40q) = %v, want %q", c.in, err, c.err)
 		}
@@ -521,7 +555,7 @@ func FuzzReadWord(f *testing.F) {
 	f.Add([]byte(`{"ready":true}` + "\n"))
 	f.Add([]byte(`{"error":"no"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if w, err := readWord(bytes.NewReader(b)); err == nil && w.Ready == (w.Error != "") {
+		if w, err := readWord(bufio.NewReaderSize(bytes.NewReader(b), maxWord)); err == nil && w.Ready && (w.Error != "" || w.Message != nil) {
 			t.Fatalf("readWord(%q) = %+v", b, w)
 		}
 	})

@@ -17,6 +17,7 @@ const maxProblems = 100
 // reader collects the mistakes of one file while it reads.
 type reader struct {
 	file     string
+	open     func(name string) ([]byte, error) // a file beside the scenario
 	problems []Problem
 	more     int // problems beyond maxProblems
 }
@@ -265,6 +266,31 @@ func (r *reader) number(n ast.Node, path string, most float64) (float64, bool) {
 		r.bad(n, path, "want a number, got %s", describe(n))
 	}
 	return 0, false
+}
+
+// share reads a percentage from 0% to 100% as a number from 0 to 1.
+func (r *reader) share(n ast.Node, path string) (float64, bool) {
+	if s, ok := n.(*ast.StringNode); ok {
+		if digits, ok := strings.CutSuffix(s.Value, "%"); ok {
+			if v, err := strconv.ParseFloat(strings.TrimSpace(digits), 64); err == nil && v >= 0 && v <= 100 {
+				return v / 100, true
+			}
+		}
+	}
+	if _, alias := n.(*ast.AliasNode); !alias {
+		r.bad(n, path, "want a percentage from 0%% to 100%%, such as 30%%, got %s", describe(n))
+	}
+	return 0, false
+}
+
+func (r *reader) boolean(n ast.Node, path string) (bool, bool) {
+	if b, ok := n.(*ast.BoolNode); ok {
+		return b.Value, true
+	}
+	if _, alias := n.(*ast.AliasNode); !alias {
+		r.bad(n, path, "want true or false, got %s", describe(n))
+	}
+	return false, false
 }
 
 // duration reads a duration from least to most.

@@ -3,8 +3,6 @@ package spec
 import (
 	"bytes"
 	"errors"
-	"net/netip"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -88,9 +86,13 @@ var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // Read reads a scenario; file is its name in errors. It is strict: what it does not know it refuses. The error is
 // an *Errors with every mistake of the file. Keys that may be left out are filled: seed 1, ladder "sports", 2 edges a
-// region, the default mix, curve "constant", model "crash".
-func Read(file string, src []byte) (*Scenario, error) {
-	r := &reader{file: file}
+// region, the default mix, curve "constant", model "crash". open reads a file beside the scenario, of which it is given
+// the bare name; nil: there are none.
+func Read(file string, src []byte, open func(name string) ([]byte, error)) (*Scenario, error) {
+	if open == nil {
+		open = func(string) ([]byte, error) { return nil, errors.New("there are no files beside this scenario") }
+	}
+	r := &reader{file: file, open: open}
 	root := r.parse(src)
 	if root == nil {
 		return nil, r.err()
@@ -235,12 +237,13 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 	s := &Scenario{
 		Seed:     1,
 		Event:    Event{Ladder: defaultLadder},
+		Playback: Playback{GuidedBackoff: true},
 		Audience: Audience{Mix: audience.DefaultMix},
 	}
 	var duration noted[time.Duration]
-	var ladder, topology, faults, objectives, starts, players noted[struct{}]
-	var target noted[string]
-	keep := func(n ast.Node, path string) noted[struct{}] { return noted[struct{}]{node: n, path: path, ok: true} }
+	var ladder, topology, playback, faults, objectives, target noted[struct{}]
+	var crowd crowdNodes
+	var hasManifest, hasPlay bool // of the target
 
 	// What later keys are checked against is read first, whatever the order in the file: the fields note their nodes and
 	// the checks follow.
@@ -272,30 +275,24 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 			topology = keep(n, path)
 			r.topology(n, path, &s.Topology)
 		}},
-		{"audience", "the crowd, such as {players: 40}", func(n ast.Node, path string) {
+		{"playback", "", func(n ast.Node, path string) {
+			playback = keep(n, path)
+			r.playback(n, path, &s.Playback)
+		}},
+		{"audience", "the crowd, such as {players: 40}", func(n ast.Node, path string) { r.audience(n, path, &s.Audience, &crowd) }},
+		{"limits", "", func(n ast.Node, path string) {
 			r.mapping(n, path, []field{
-				{"mix", "", func(n ast.Node, path string) { s.Audience.Mix = r.word(n, path, "mix", audience.Mixes()) }},
-				{"starts", "", func(n ast.Node, path string) { starts = keep(n, path) }},
-				{"players", "", func(n ast.Node, path string) {
-					players = keep(n, path)
-					v, ok := r.whole(n, path, 0, MaxPlayers)
-					if !ok {
-						v = 1 // a wrong number is one mistake, not one for each objective too
+				{"rate", "", func(n ast.Node, path string) {
+					if v, ok := r.number(n, path, audience.MaxRate); ok {
+						s.Limits.Rate = v
 					}
-					s.Audience.Players = int(v)
 				}},
+				{"duration", "", func(n ast.Node, path string) { s.Limits.Duration, _ = r.duration(n, path, MinDuration, MaxDuration) }},
 			})
-			if !starts.ok && !players.ok {
-				if _, mapping := n.(*ast.MappingNode); mapping {
-					r.bad(n, path, "nobody comes: want starts, players or both")
-				}
-			}
 		}},
 		{"target", "", func(n ast.Node, path string) {
-			target = noted[string]{node: n, path: path, ok: true}
-			r.mapping(n, path, []field{{"manifest", "the stream's DASH or HLS URL", func(n ast.Node, path string) {
-				target.value = r.manifestURL(n, path)
-			}}})
+			target = keep(n, path)
+			s.Target, hasManifest, hasPlay = r.target(n, path)
 		}},
 		{"faults", "", func(n ast.Node, path string) { faults = keep(n, path) }},
 		{"objectives", `what GO means, such as startup_time: ["p(95)<2s"]`, func(n ast.Node, path string) { objectives = keep(n, path) }},
@@ -306,27 +303,28 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 
 	switch {
 	case target.ok:
-		s.Target = &Target{Manifest: target.value}
 		s.Event.Ladder = ""
 		for _, k := range []struct {
 			noted[struct{}]
 			why string
 		}{
-			{ladder, "the ladder"}, {topology, "the topology"},
+			{ladder, "the ladder"}, {topology, "the topology"}, {playback, "the playback services"},
 		} {
 			if k.ok {
 				r.bad(k.node, k.path, "a target brings its own pipeline: leave out %s", k.why)
 			}
 		}
-		if starts.ok {
-			r.bad(starts.node, starts.path, "play starts need the reference pipeline's playback service: with a target, only players come")
+		if crowd.starts.ok && !hasPlay {
+			r.bad(crowd.starts.node, crowd.starts.path, "play starts need a play API: give the target one under target.play, or leave them out")
+		}
+		if s.Audience.Players > 0 && !hasManifest {
+			r.bad(crowd.players.node, crowd.players.path, "players need a stream: give the target's manifest, or leave them out")
 		}
 	case !topology.ok:
 		r.bad(root, "topology", "missing: the regions of the reference pipeline, such as {regions: [us-east, us-west]}, or a target")
 	}
-	if starts.ok && !target.ok {
-		s.Audience.Starts = r.starts(starts.node, starts.path, duration.value)
-	}
+	r.crowd(crowd, s, duration.value)
+	r.ceilings(root, s, duration)
 	if faults.ok {
 		s.Faults = r.faults(faults.node, faults.path, s, duration.value)
 	}
@@ -386,77 +384,6 @@ func (r *reader) topology(n ast.Node, path string, t *Topology) {
 			t.Edges[e.key] = int(v)
 		}
 	}
-}
-
-func (r *reader) manifestURL(n ast.Node, path string) string {
-	v, ok := r.text(n, path, "a URL")
-	if !ok {
-		return ""
-	}
-	u, err := url.Parse(v)
-	if err == nil && u.User != nil {
-		r.bad(n, path, "leave the user and the password out of the URL") // and out of this message
-		return ""
-	}
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
-		r.bad(n, path, "want the http or https URL of a DASH or HLS manifest, got %q", clip(v))
-		return ""
-	}
-	if !loopback(u.Hostname()) {
-		r.bad(n, path, "only a stream on a loopback address (localhost, 127.0.0.0/8 or [::1]) can be a target for now, and %q is none", clip(u.Hostname()))
-		return ""
-	}
-	return v
-}
-
-func loopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.Unmap().IsLoopback()
-}
-
-func (r *reader) starts(n ast.Node, path string, end time.Duration) []Start {
-	var out []Start
-	var at, last noted[time.Duration] // the leg's start, and the start of the leg before it
-	var reach time.Duration           // where the leg before it ends, when it says so
-	r.list(n, path, MaxStarts, ` such as [{at: 0s, rate: 500}]`, func(n ast.Node, path string, _ int) {
-		leg := Start{Curve: string(audience.Constant)}
-		at = noted[time.Duration]{}
-		var length noted[time.Duration]
-		r.mapping(n, path, []field{
-			{"at", "when the leg starts, such as 15s", func(n ast.Node, path string) {
-				d, ok := r.duration(n, path, 0, MaxDuration)
-				at, leg.At = noted[time.Duration]{d, n, path, ok}, d
-			}},
-			{"rate", "play starts a second", func(n ast.Node, path string) { leg.Rate, _ = r.number(n, path, audience.MaxRate) }},
-			{"for", "", func(n ast.Node, path string) {
-				d, ok := r.duration(n, path, time.Millisecond, MaxDuration)
-				length, leg.For = noted[time.Duration]{d, n, path, ok}, d
-			}},
-			{"curve", "", func(n ast.Node, path string) { leg.Curve = r.word(n, path, "curve", audience.Curves()) }},
-		})
-		if at.ok {
-			switch {
-			case end > 0 && leg.At >= end:
-				r.bad(at.node, at.path, "the leg starts at %s, but the event lasts %s", short(leg.At), short(end))
-			case last.ok && leg.At <= last.value:
-				r.bad(at.node, at.path, "legs must be in order of their start: %s is not after %s", short(leg.At), short(last.value))
-			case reach > leg.At:
-				r.bad(at.node, at.path, "the leg before this one lasts until %s", short(reach))
-			}
-			if length.ok && end > 0 && leg.At < end && leg.At+leg.For > end {
-				r.bad(length.node, length.path, "the leg ends at %s, but the event lasts %s", short(leg.At+leg.For), short(end))
-			}
-			last, reach = at, 0
-			if length.ok {
-				reach = leg.At + leg.For
-			}
-		}
-		out = append(out, leg)
-	})
-	return out
 }
 
 func (r *reader) faults(n ast.Node, path string, s *Scenario, end time.Duration) []Fault {

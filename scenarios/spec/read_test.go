@@ -14,6 +14,7 @@ import (
 	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/scenarios/library"
 	"github.com/tminus-live/tminus/scenarios/spec"
+	"github.com/tminus-live/tminus/simulator/audience"
 	"github.com/tminus-live/tminus/simulator/wire/sessions"
 )
 
@@ -46,7 +47,7 @@ objectives:
 `
 
 func TestRead(t *testing.T) {
-	got, err := spec.Read("title-fight.yaml", []byte(titleFight))
+	got, err := spec.Read("title-fight.yaml", []byte(titleFight), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +55,7 @@ func TestRead(t *testing.T) {
 		APIVersion: "tminus/v1", Name: "title-fight", Seed: 7,
 		Event:    spec.Event{Duration: 90 * s, Ladder: "sports"},
 		Topology: spec.Topology{Regions: []string{"us-east", "us-west"}, Edges: map[string]int{"us-east": 2, "us-west": 3}},
+		Playback: spec.Playback{GuidedBackoff: true},
 		Audience: spec.Audience{Mix: "mobile-heavy", Players: 100, Starts: []spec.Start{
 			{Rate: 500, Curve: "constant"},
 			{At: 15 * s, Rate: 100000.5, For: 5 * s, Curve: "ramp"},
@@ -77,6 +79,116 @@ func TestRead(t *testing.T) {
 	}
 }
 
+const storm = `apiVersion: tminus/v1
+name: storm
+event:    {duration: 90s}
+topology: {regions: [east, west]}
+playback: {capacity: 20000, guidedBackoff: false}
+audience:
+  starts:
+    - {at: 0s, curve: csv, file: friday.csv, for: 20s}
+    - {at: 20s, curve: sinus, rate: 500, amplitude: 200, period: 10s}
+  connections:   {kind: keep-alive, perService: 32, inFlight: 8}
+  people:        {human: 30%, again: 80%, after: 2s, presses: 4}
+  interruptions:
+    - {at: 30s, region: east, viewers: 20000}
+    - {at: 60s, region: west, viewers: 10000, guided: false}
+limits: {rate: 120000, duration: 2m}
+objectives: {video_start_failures: ["rate<0.1%"]}
+`
+
+func TestReadTheCrowd(t *testing.T) {
+	curve := []byte("0,100\n10,500\n20,100\n")
+	got, err := spec.Read("storm.yaml", []byte(storm), func(name string) ([]byte, error) {
+		if name != "friday.csv" {
+			return nil, os.ErrNotExist
+		}
+		return curve, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := spec.Audience{
+		Mix: audience.DefaultMix,
+		Starts: []spec.Start{
+			{For: 20 * s, Curve: "csv", File: "friday.csv", Measured: curve},
+			{At: 20 * s, Rate: 500, Curve: "sinus", Amplitude: 200, Period: 10 * s},
+		},
+		Connections: spec.Connections{Kind: spec.KeepAlive, PerService: 32, InFlight: 8},
+		People:      audience.People{Human: 0.3, Again: 0.8, After: 2 * s, Presses: 4},
+		Interruptions: []spec.Interruption{
+			{At: 30 * s, Region: "east", Viewers: 20000, Guided: true},
+			{At: 60 * s, Region: "west", Viewers: 10000},
+		},
+	}
+	if !reflect.DeepEqual(got.Audience, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", got.Audience, want)
+	}
+	if got.Playback != (spec.Playback{Capacity: 20000}) || got.Limits != (spec.Limits{Rate: 120000, Duration: 2 * time.Minute}) {
+		t.Errorf("got %+v, %+v", got.Playback, got.Limits)
+	}
+	for _, tc := range []struct{ old, new, want string }{
+		{"friday.csv, for", "../friday.csv, for", `f:8:34: audience.starts[0].file: want the name of a file beside the scenario, without a folder, got "../friday.csv"`},
+		{"friday.csv, for", "monday.csv, for", `f:8:34: audience.starts[0].file: cannot read monday.csv: file does not exist`},
+		{"curve: csv, file", "rate: 5, file", `f:8:31: audience.starts[0].file: only the curve csv has a file`},
+		{", amplitude: 200", "", `f:9:7: audience.starts[1].amplitude: missing: how far the rate swings up and down, play starts a second`},
+		{"amplitude: 200", "amplitude: 501", `f:9:53: audience.starts[1].amplitude: the rate would fall below 0: at most 500`},
+		{"keep-alive", "fresh", `f:10:58: audience.connections.inFlight: a fresh connection carries one play start: leave out inFlight, or keep connections alive`},
+		{"keep-alive", "keepalive", `f:10:25: audience.connections.kind: unknown kind of connections "keepalive"; did you mean "keep-alive"?`},
+		{"30%", "0.3", `f:11:26: audience.people.human: want a percentage from 0% to 100%, such as 30%, got the number 0.3`},
+		{"region: east, v", "region: eats, v", `f:13:25: audience.interruptions[0].region: unknown region "eats"; did you mean "east"?`},
+		{"at: 60s", "at: 95s", `f:14:12: audience.interruptions[1].at: the interruption begins at 1m35s, but the event lasts 1m30s`},
+		{"guided: false}", "guided: no}", `f:14:55: audience.interruptions[1].guided: want true or false, got the text "no"`},
+		{"duration: 2m", "duration: 1m", `f:3:22: event.duration: 1m30s is beyond the limit of 1m that this scenario sets itself`},
+		{"rate: 120000", "rate: 600", `f:2:1: audience.starts: they peak at 700 a second, beyond the limit of 600 that this scenario sets itself`},
+	} {
+		_, err := spec.Read("f", []byte(strings.Replace(storm, tc.old, tc.new, 1)), func(name string) ([]byte, error) {
+			if name != "friday.csv" {
+				return nil, errors.New("file does not exist")
+			}
+			return curve, nil
+		})
+		if fmt.Sprint(err) != tc.want {
+			t.Errorf("%s → %s: got\n%v\nwant\n%s", tc.old, tc.new, err, tc.want)
+		}
+	}
+}
+
+func TestReadAPlayAPI(t *testing.T) {
+	src := `apiVersion: tminus/v1
+name: theirs
+event: {duration: 90s}
+audience: {starts: [{at: 0s, rate: 5}]}
+target:
+  play:
+    url: http://127.0.0.1:9000/session
+    headers: {X-Title: "{{title}}", Content-Type: application/json}
+    body: '{"who":"{{viewer}}","on":"{{device}}"}'
+    session: data.id
+  consent: abc
+objectives: {video_start_failures: ["rate<0.1%"]}
+`
+	got, err := spec.Read("theirs.yaml", []byte(src), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &spec.Target{Consent: "abc", Play: &spec.Play{Method: "POST", URL: "http://127.0.0.1:9000/session", Session: "data.id",
+		Headers: []spec.Header{{"X-Title", "{{title}}"}, {"Content-Type", "application/json"}}, Body: `{"who":"{{viewer}}","on":"{{device}}"}`}}
+	if !reflect.DeepEqual(got.Target, want) || !got.Target.Loopback() {
+		t.Errorf("got %+v, want %+v", got.Target.Play, want.Play)
+	}
+	for _, tc := range []struct{ old, new, want string }{
+		{"{{device}}", "{{devise}}", `f:9:11: target.play.body: unknown variable {{devise}}; did you mean "device"?`},
+		{"X-Title:", "Host:", `f:8:15: target.play.headers.Host: this header is the generator's own`},
+		{"    session: data.id\n", "", `f:7:5: target.play.session: missing: where the answer has the session, such as data.session.id`},
+		{"{starts: [{at: 0s, rate: 5}]}", "{starts: [{at: 0s, rate: 5}], players: 3}", `f:4:50: audience.players: players need a stream: give the target's manifest, or leave them out`},
+	} {
+		if _, err := spec.Read("f", []byte(strings.Replace(src, tc.old, tc.new, 1)), nil); fmt.Sprint(err) != tc.want {
+			t.Errorf("%s → %s: got\n%v\nwant\n%s", tc.old, tc.new, err, tc.want)
+		}
+	}
+}
+
 const least = `apiVersion: tminus/v1
 name: least
 event: {duration: 10s}
@@ -86,7 +198,7 @@ objectives: {startup_time: ["p(95)<2s"]}
 `
 
 func TestWhatIsLeftOutIsFilled(t *testing.T) {
-	got, err := spec.Read("least.yaml", []byte(least))
+	got, err := spec.Read("least.yaml", []byte(least), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +212,7 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = spec.Read("testdata/mistakes.yaml", mistakes)
+	_, err = spec.Read("testdata/mistakes.yaml", mistakes, nil)
 	var all *spec.Errors
 	if !errors.As(err, &all) {
 		t.Fatalf("error %v, want *spec.Errors", err)
@@ -122,7 +234,7 @@ func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 	// The places do not depend on how lines end, nor on a byte order mark.
 	unix, _ := os.ReadFile(filepath.Join("testdata", "mistakes.yaml"))
 	for _, src := range []string{strings.ReplaceAll(string(unix), "\n", "\r\n"), "\ufeff" + string(unix)} {
-		_, err := spec.Read("testdata/mistakes.yaml", []byte(src))
+		_, err := spec.Read("testdata/mistakes.yaml", []byte(src), nil)
 		if err == nil || err.Error()+"\n" != string(want) {
 			t.Errorf("got\n%v\nfor\n%.30q…", err, src)
 		}
@@ -144,8 +256,8 @@ func TestOneMistake(t *testing.T) {
 	target := with("topology: {regions: [here]}", "target: {manifest: %q}")
 	for _, tc := range []struct{ name, src, want string }{
 		{"flow over lines", with("{players: 1}", "{\n  # how many?\n  players: many, # too many\n  mix: 'mobile-heavy'\n}"), `f:7:12: audience.players: want a whole number, got the text "many"`},
-		{"after quotes over lines", with("name: least", "name: \"lea\\\n  st\"") + "x: 1\n", `f:8:1: x: unknown key; want one of apiVersion, name, seed, event, topology, audience, target, faults, objectives`},
-		{"wide characters", with("{players: 1}", "{'größe': 1, players: 1}"), `f:5:12: audience.größe: unknown key; want one of mix, starts, players`},
+		{"after quotes over lines", with("name: least", "name: \"lea\\\n  st\"") + "x: 1\n", `f:8:1: x: unknown key; want one of apiVersion, name, seed, event, topology, playback, audience, limits, target, faults, objectives`},
+		{"wide characters", with("{players: 1}", "{'größe': 1, players: 1}"), `f:5:12: audience.größe: unknown key; want one of mix, starts, players, connections, people, interruptions`},
 		{"after wide characters", with("{players: 1}", "{mix: '日本', players: -1}"), "f:5:17: audience.mix: unknown mix \"日本\"; want one of broadband-tv-heavy, mobile-heavy, browser-heavy, even\nf:5:32: audience.players: want a whole number from 0 to 5000, got -1"},
 		{"empty", "", `f:1:1: the file holds no scenario; it must start with apiVersion: tminus/v1`},
 		{"only a comment", "# hello\n", `f:1:1: the file holds no scenario; it must start with apiVersion: tminus/v1`},
@@ -174,12 +286,10 @@ func TestOneMistake(t *testing.T) {
 		{"yes", with("players: 1", "players: true"), `f:5:21: audience.players: want a whole number, got true`},
 		{"nobody", with("{players: 1}", "{}"), `f:5:11: audience: nobody comes: want starts, players or both`},
 		{"no objectives", with(`{startup_time: ["p(95)<2s"]}`, "{}"), `f:6:13: objectives: want at least one objective: without any, every run would be a GO`},
-		{"a far target", fmt.Sprintf(target, "https://example.com/live.mpd"), `f:4:20: target.manifest: only a stream on a loopback address (localhost, 127.0.0.0/8 or [::1]) can be a target for now, and "example.com" is none`},
-		{"any address", fmt.Sprintf(target, "http://0.0.0.0/live.mpd"), `f:4:20: target.manifest: only a stream on a loopback address (localhost, 127.0.0.0/8 or [::1]) can be a target for now, and "0.0.0.0" is none`},
 		{"no URL", fmt.Sprintf(target, "live.mpd"), `f:4:20: target.manifest: want the http or https URL of a DASH or HLS manifest, got "live.mpd"`},
 		{"a password", fmt.Sprintf(target, "http://u:p@127.0.0.1/a"), `f:4:20: target.manifest: leave the user and the password out of the URL`},
 		{"target and topology", least + "target: {manifest: http://localhost/a.m3u8}\n", `f:4:11: topology: a target brings its own pipeline: leave out the topology`},
-		{"target and starts", strings.Replace(fmt.Sprintf(target, "http://localhost/a.m3u8"), "players: 1", "starts: [{at: 0s, rate: 1}], players: 1", 1), `f:5:20: audience.starts: play starts need the reference pipeline's playback service: with a target, only players come`},
+		{"target and starts", strings.Replace(fmt.Sprintf(target, "http://localhost/a.m3u8"), "players: 1", "starts: [{at: 0s, rate: 1}], players: 1", 1), `f:5:20: audience.starts: play starts need a play API: give the target one under target.play, or leave them out`},
 		{"target and fault", fmt.Sprintf(target, "http://localhost/a.m3u8") + "faults: [{at: 1s, for: 2s, fail: region, where: here}]\n", `f:7:34: faults[0].fail: a region fault needs the reference pipeline: leave it out, or leave out the target`},
 		{"nothing measures it", with("players: 1", "starts: [{at: 0s, rate: 1}]"), `f:6:14: objectives.startup_time: nothing would measure startup_time: it comes from full players, and the audience has none`},
 		{"target by region", strings.Replace(fmt.Sprintf(target, "http://localhost/a.m3u8"), "startup_time", "'startup_time{region=a}'", 1), `f:6:14: objectives.startup_time{region=a}: a target has no regions to filter by`},
@@ -196,7 +306,7 @@ func TestOneMistake(t *testing.T) {
 		{"a fault of the future", least + "faults: [{at: 1s, for: 3s, fail: packet-loss, where: here}]\n", `f:7:34: faults[0].fail: unknown kind of fault "packet-loss"; the only one is "region"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := spec.Read("f", []byte(tc.src))
+			_, err := spec.Read("f", []byte(tc.src), nil)
 			if err == nil || err.Error() != tc.want {
 				t.Errorf("got\n%v\nwant\n%s", err, tc.want)
 			}
@@ -206,7 +316,7 @@ func TestOneMistake(t *testing.T) {
 
 func TestTargets(t *testing.T) {
 	for _, u := range []string{"http://localhost:8000/live.m3u8", "http://127.0.0.1/a.mpd", "https://127.250.3.9:8443/a.mpd", "http://[::1]:80/a.mpd", "http://LOCALHOST/a"} {
-		got, err := spec.Read("f", []byte(with("topology: {regions: [here]}", "target: {manifest: '"+u+"'}")))
+		got, err := spec.Read("f", []byte(with("topology: {regions: [here]}", "target: {manifest: '"+u+"'}")), nil)
 		if err != nil || got.Target == nil || got.Target.Manifest != u || got.Event.Ladder != "" {
 			t.Errorf("%s: %+v, %v", u, got, err)
 		}
@@ -214,7 +324,7 @@ func TestTargets(t *testing.T) {
 }
 
 func TestProblemsAreBounded(t *testing.T) {
-	_, err := spec.Read("f", []byte(strings.Repeat("x", 100)+": 1\n"+manyKeys(3000)))
+	_, err := spec.Read("f", []byte(strings.Repeat("x", 100)+": 1\n"+manyKeys(3000)), nil)
 	lines := strings.Split(err.Error(), "\n")
 	if len(lines) != 101 || !strings.HasSuffix(lines[100], "more problems") {
 		t.Errorf("%d lines, the last %q", len(lines), lines[len(lines)-1])
@@ -234,11 +344,11 @@ func TestEveryFaultOfTheCatalogueCanBeAskedFor(t *testing.T) {
 	for _, k := range chaos.Catalogue() {
 		for i, m := range k.Models {
 			text := fmt.Sprintf("faults: [{at: 1s, for: %s, fail: %s, where: here, model: %s}]\n", chaos.MinFor, k.Fail, m.Name)
-			got, err := spec.Read("f", []byte(least+text))
+			got, err := spec.Read("f", []byte(least+text), nil)
 			if err != nil || got.Faults[0].Model != m.Name {
 				t.Errorf("%s: %+v, %v", text, got, err)
 			}
-			if got, err = spec.Read("f", []byte(least+strings.Replace(text, ", model: "+m.Name, "", 1))); i == 0 && (err != nil || got.Faults[0].Model != m.Name) {
+			if got, err = spec.Read("f", []byte(least+strings.Replace(text, ", model: "+m.Name, "", 1)), nil); i == 0 && (err != nil || got.Faults[0].Model != m.Name) {
 				t.Errorf("the default of %s: %+v, %v", k.Fail, got, err)
 			}
 		}
@@ -252,7 +362,7 @@ func TestLimitsAreThoseOfWhoRunsIt(t *testing.T) {
 		return long + fmt.Sprintf("faults: [{at: 5s, for: 5s, fail: region, where: here}, {at: %s, for: 5s, fail: region, where: here}]\n", 10*s+gap)
 	}
 	for _, src := range []string{pair(chaos.MinApart), with("players: 1", fmt.Sprint("players: ", sessions.MaxPlayers))} {
-		got, err := spec.Read("f", []byte(src))
+		got, err := spec.Read("f", []byte(src), nil)
 		if err != nil {
 			t.Error(err)
 			continue
@@ -266,7 +376,7 @@ func TestLimitsAreThoseOfWhoRunsIt(t *testing.T) {
 		}
 	}
 	for _, src := range []string{pair(chaos.MinApart - time.Millisecond), with("players: 1", fmt.Sprint("players: ", sessions.MaxPlayers+1))} {
-		if _, err := spec.Read("f", []byte(src)); err == nil {
+		if _, err := spec.Read("f", []byte(src), nil); err == nil {
 			t.Errorf("accepted:\n%s", src)
 		}
 	}
@@ -279,7 +389,7 @@ func TestLibrary(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sc, err := spec.Read(name+".yaml", src)
+		sc, err := spec.Read(name+".yaml", src, library.Beside)
 		if err != nil {
 			t.Errorf("%v", err)
 			continue
@@ -312,7 +422,7 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte("a: &a [x]\nb: &b [*a, *a]\n<<: {c: *b}\n"))
 	f.Add([]byte("%YAML 1.2\n---\n? {a: 1}\n: !!map {b: |\n  text\n}\n...\n"))
 	f.Fuzz(func(t *testing.T, src []byte) {
-		sc, err := spec.Read("f", src)
+		sc, err := spec.Read("f", src, nil)
 		if (sc == nil) == (err == nil) {
 			t.Fatalf("scenario %v, error %v", sc, err)
 		}

@@ -19,8 +19,10 @@ type (
 		Seed       uint64              `json:"seed,omitempty" jsonschema:"default=1,description=The same seed gives the same crowd"`
 		Event      fileEvent           `json:"event"`
 		Topology   *fileTopology       `json:"topology,omitempty" jsonschema:"description=The reference pipeline; left out with a target"`
+		Playback   *filePlayback       `json:"playback,omitempty" jsonschema:"description=The reference playback services"`
 		Audience   fileAudience        `json:"audience"`
-		Target     *fileTarget         `json:"target,omitempty" jsonschema:"description=Somebody else's live stream instead of the reference pipeline"`
+		Limits     *fileLimits         `json:"limits,omitempty" jsonschema:"description=Ceilings: a load beyond them is refused before it starts"`
+		Target     *fileTarget         `json:"target,omitempty" jsonschema:"description=Somebody else's live stream or play API instead of the reference pipeline"`
 		Faults     []fileFault         `json:"faults,omitempty"`
 		Objectives map[string][]string `json:"objectives" jsonschema:"description=What GO means: thresholds by metric"`
 	}
@@ -36,15 +38,57 @@ type (
 		Mix     string      `json:"mix,omitempty"`
 		Starts  []fileStart `json:"starts,omitempty" jsonschema:"description=Legs of the open-loop schedule of play starts"`
 		Players int         `json:"players,omitempty" jsonschema:"minimum=0,description=Sessions that fetch and play real media to the end"`
+
+		Connections   *fileConnections   `json:"connections,omitempty" jsonschema:"description=How play starts reach a playback service"`
+		People        *filePeople        `json:"people,omitempty" jsonschema:"description=What viewers do when Play fails; left out: all follow the service's retry policy"`
+		Interruptions []fileInterruption `json:"interruptions,omitempty" jsonschema:"description=Viewers who lose their picture and come back"`
+	}
+	filePlayback struct {
+		Capacity      float64 `json:"capacity,omitempty" jsonschema:"minimum=0,description=Play starts a second of all regions together; what is beyond is shed by priority"`
+		GuidedBackoff *bool   `json:"guidedBackoff,omitempty" jsonschema:"default=true,description=Answers say when to come back"`
+	}
+	fileLimits struct {
+		Rate     float64      `json:"rate,omitempty" jsonschema:"minimum=0,description=Play starts a second"`
+		Duration fileDuration `json:"duration,omitempty" jsonschema:"description=Of the event"`
+	}
+	fileConnections struct {
+		Kind       string `json:"kind,omitempty" jsonschema:"default=keep-alive,description=keep-alive as a gateway fleet holds them; fresh: one TCP connection each; fresh-tls: with TLS 1.3"`
+		PerService uint64 `json:"perService,omitempty" jsonschema:"minimum=1,description=Connections kept per playback service"`
+		InFlight   uint64 `json:"inFlight,omitempty" jsonschema:"minimum=1,description=Requests in flight on one connection"`
+	}
+	filePeople struct {
+		Human   fileShare    `json:"human" jsonschema:"description=Viewers who press again themselves; the others follow the service's retry policy"`
+		Again   fileShare    `json:"again,omitempty" jsonschema:"description=How likely they press again each time; 100% where left out"`
+		After   fileDuration `json:"after,omitempty" jsonschema:"description=Median of the time they take; 3s where left out"`
+		Presses uint64       `json:"presses,omitempty" jsonschema:"minimum=1,default=5,description=Most presses of one viewer"`
+	}
+	fileInterruption struct {
+		At      fileDuration `json:"at"`
+		Region  string       `json:"region"`
+		Viewers uint64       `json:"viewers" jsonschema:"minimum=1,description=Viewers of the region who lose their picture and press Play again"`
+		Guided  *bool        `json:"guided,omitempty" jsonschema:"default=true,description=They hold to the retry policy that came with their session; false: nobody does and no answer has one"`
 	}
 	fileStart struct {
-		At    fileDuration `json:"at"`
-		Rate  float64      `json:"rate" jsonschema:"minimum=0,description=Play starts a second"`
-		For   fileDuration `json:"for,omitempty" jsonschema:"description=After it the rate is the base rate again; left out: until the next leg"`
-		Curve string       `json:"curve,omitempty"`
+		At        fileDuration `json:"at"`
+		Rate      float64      `json:"rate,omitempty" jsonschema:"minimum=0,description=Play starts a second"`
+		For       fileDuration `json:"for,omitempty" jsonschema:"description=After it the rate is the base rate again; left out: until the next leg"`
+		Curve     string       `json:"curve,omitempty"`
+		Amplitude float64      `json:"amplitude,omitempty" jsonschema:"minimum=0,description=Of a sinus: how far the rate swings around its middle"`
+		Period    fileDuration `json:"period,omitempty" jsonschema:"description=Of a sinus: from one peak to the next"`
+		File      string       `json:"file,omitempty" jsonschema:"description=Of a measured curve: a CSV file beside the scenario"`
 	}
 	fileTarget struct {
-		Manifest string `json:"manifest" jsonschema:"pattern=^https?://,description=DASH or HLS URL on a loopback address"`
+		Manifest string    `json:"manifest,omitempty" jsonschema:"pattern=^https?://,description=DASH or HLS URL"`
+		Play     *filePlay `json:"play,omitempty" jsonschema:"description=An HTTP API that answers play starts"`
+		Consent  string    `json:"consent,omitempty" jsonschema:"description=For a target outside this machine: the token that tminus consent printed and the target serves"`
+	}
+	filePlay struct {
+		URL      string            `json:"url" jsonschema:"pattern=^https?://"`
+		Method   string            `json:"method,omitempty"`
+		Headers  map[string]string `json:"headers,omitempty"`
+		Body     string            `json:"body,omitempty" jsonschema:"description=Template with {{viewer}} {{device}} {{isp}} {{region}} {{title}} {{token}}"`
+		Session  string            `json:"session" jsonschema:"description=Where the answer has the session: data.session.id"`
+		Manifest string            `json:"manifest,omitempty" jsonschema:"description=Where the answer has the manifest's URL"`
 	}
 	fileFault struct {
 		At    fileDuration `json:"at"`
@@ -54,7 +98,12 @@ type (
 		Model string       `json:"model,omitempty"`
 	}
 	fileDuration string
+	fileShare    string
 )
+
+func (fileShare) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "string", Pattern: `^[0-9]+(\.[0-9]+)? *%$`, Description: "A percentage such as 30%", Examples: []any{"30%"}}
+}
 
 func (fileDuration) JSONSchema() *jsonschema.Schema {
 	return &jsonschema.Schema{Type: "string", Pattern: `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`,
@@ -118,11 +167,29 @@ func (fileAudience) JSONSchemaExtend(s *jsonschema.Schema) {
 	words(s, "mix", audience.Mixes())
 	most(s, "players", MaxPlayers)
 	mostItems(s, "starts", MaxStarts)
+	mostItems(s, "interruptions", MaxInterruptions)
 }
+
+func (filePlayback) JSONSchemaExtend(s *jsonschema.Schema) { most(s, "capacity", audience.MaxRate) }
+
+func (fileLimits) JSONSchemaExtend(s *jsonschema.Schema) { most(s, "rate", audience.MaxRate) }
+
+func (fileConnections) JSONSchemaExtend(s *jsonschema.Schema) {
+	words(s, "kind", connectionKinds)
+	most(s, "perService", MaxConnections)
+	most(s, "inFlight", MaxInFlight)
+}
+
+func (filePeople) JSONSchemaExtend(s *jsonschema.Schema) { most(s, "presses", MaxPresses) }
+
+func (fileInterruption) JSONSchemaExtend(s *jsonschema.Schema) { most(s, "viewers", MaxInterrupted) }
+
+func (filePlay) JSONSchemaExtend(s *jsonschema.Schema) { words(s, "method", methods) }
 
 func (fileStart) JSONSchemaExtend(s *jsonschema.Schema) {
 	words(s, "curve", audience.Curves())
 	most(s, "rate", audience.MaxRate)
+	most(s, "amplitude", audience.MaxRate)
 }
 
 func (fileFault) JSONSchemaExtend(s *jsonschema.Schema) {

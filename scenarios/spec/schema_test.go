@@ -64,7 +64,7 @@ func TestSchema(t *testing.T) {
 		if check(src) == nil {
 			t.Errorf("the schema accepts\n%s", src)
 		}
-		if _, err := spec.Read("f", []byte(src)); err == nil {
+		if _, err := spec.Read("f", []byte(src), nil); err == nil {
 			t.Errorf("the reader accepts\n%s", src)
 		}
 	}

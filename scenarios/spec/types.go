@@ -1,6 +1,10 @@
 package spec
 
-import "time"
+import (
+	"time"
+
+	"github.com/tminus-live/tminus/simulator/audience"
+)
 
 // Scenario is one rehearsal: the event, the pipeline, the crowd, the faults and the objectives.
 type Scenario struct {
@@ -9,7 +13,9 @@ type Scenario struct {
 	Seed       uint64
 	Event      Event
 	Topology   Topology
+	Playback   Playback
 	Audience   Audience
+	Limits     Limits
 	Target     *Target // nil: the reference pipeline
 	Faults     []Fault
 	Objectives []Objective
@@ -27,11 +33,41 @@ type Topology struct {
 	Edges   map[string]int // edges per region
 }
 
+// Playback is how the reference playback services are set up.
+type Playback struct {
+	Capacity      float64 // play starts a second, all regions together; 0: what the machine carries
+	GuidedBackoff bool    // answers say when to come back (default)
+}
+
 // Audience is the crowd.
 type Audience struct {
-	Mix     string
-	Starts  []Start
-	Players int
+	Mix           string
+	Starts        []Start
+	Players       int
+	Connections   Connections
+	People        audience.People
+	Interruptions []Interruption
+}
+
+// Connections is how play starts reach a playback service.
+type Connections struct {
+	Kind       string // "keep-alive" (default): a gateway fleet's; "fresh": one TCP connection each; "fresh-tls": with TLS 1.3
+	PerService int    // kept per service; 0: the generator's default
+	InFlight   int    // requests in flight on one connection; 1: the answer is waited for
+}
+
+// Interruption takes viewers who are watching off the air; they press Play again.
+type Interruption struct {
+	At      time.Duration
+	Region  string
+	Viewers int
+	Guided  bool // they hold to the policy that came with their session (default); false: nobody does, and no answer has one
+}
+
+// Limits are the ceilings of a run's load. What asks for more is refused before it starts.
+type Limits struct {
+	Rate     float64       // play starts a second
+	Duration time.Duration // of the event
 }
 
 // Start is one leg of the play-start schedule: at At the rate becomes, or ramps to, Rate play starts a second.
@@ -39,13 +75,33 @@ type Start struct {
 	At    time.Duration
 	Rate  float64
 	For   time.Duration // 0: until the next leg or the end; otherwise the base rate holds again after it: see audience.Leg
-	Curve string        // "constant" (default), "ramp", "spike"
+	Curve string        // one of audience.Curves; "constant" by default
+
+	Amplitude float64       // sinus: swing around Rate, play starts a second
+	Period    time.Duration // sinus
+	File      string        // csv: the measured curve, beside the scenario file
+	Measured  []byte        // csv: its content
 }
 
-// Target points the crowd at somebody else's stream.
+// Target points the crowd at somebody else's stream, or play API, or both.
 type Target struct {
-	Manifest string // DASH or HLS URL on a loopback address
+	Manifest string // DASH or HLS URL; "": players do not come
+	Play     *Play  // nil: the open-loop crowd does not come
+	Consent  string // token that the target serves, for one outside loopback
 }
+
+// Play is an HTTP API that answers play starts.
+type Play struct {
+	Method   string // "POST" by default
+	URL      string
+	Headers  []Header
+	Body     string // template: {{viewer}}, {{device}}, {{isp}}, {{region}}, {{title}}, {{token}}
+	Session  string // where the answer has the session, as a path: "data.session.id"
+	Manifest string // where it has the manifest's URL; "": it has none
+}
+
+// Header is one line of a request's head.
+type Header struct{ Name, Value string }
 
 // Fault is one thing to break.
 type Fault struct {

@@ -1,0 +1,271 @@
+package spec
+
+import (
+	"path"
+	"slices"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"github.com/tminus-live/tminus/simulator/audience"
+)
+
+// Limits on the crowd's connections and on what people do.
+const (
+	MaxConnections   = 4096 // kept per service
+	MaxInFlight      = 64   // on one connection
+	MaxPresses       = 50   // of one viewer
+	MaxInterruptions = 20
+	MaxInterrupted   = 1_000_000 // viewers of one interruption
+)
+
+// The kinds of connections that play starts come over.
+const (
+	KeepAlive = "keep-alive"
+	Fresh     = "fresh"
+	FreshTLS  = "fresh-tls"
+)
+
+var connectionKinds = []string{KeepAlive, Fresh, FreshTLS}
+
+const (
+	curveCSV   = audience.Curve("csv")
+	curveSinus = audience.Curve("sinus")
+)
+
+// crowdNodes are the parts of the audience that are read when the rest of the scenario is known.
+type crowdNodes struct{ starts, players, interruptions noted[struct{}] }
+
+func keep(n ast.Node, path string) noted[struct{}] {
+	return noted[struct{}]{node: n, path: path, ok: true}
+}
+
+func (r *reader) audience(n ast.Node, path string, a *Audience, later *crowdNodes) {
+	r.mapping(n, path, []field{
+		{"mix", "", func(n ast.Node, path string) { a.Mix = r.word(n, path, "mix", audience.Mixes()) }},
+		{"starts", "", func(n ast.Node, path string) { later.starts = keep(n, path) }},
+		{"players", "", func(n ast.Node, path string) {
+			later.players = keep(n, path)
+			v, ok := r.whole(n, path, 0, MaxPlayers)
+			if !ok {
+				v = 1 // a wrong number is one mistake, not one for each objective too
+			}
+			a.Players = int(v)
+		}},
+		{"connections", "", func(n ast.Node, path string) { r.connections(n, path, &a.Connections) }},
+		{"people", "", func(n ast.Node, path string) { r.people(n, path, &a.People) }},
+		{"interruptions", "", func(n ast.Node, path string) { later.interruptions = keep(n, path) }},
+	})
+	if !later.starts.ok && !later.players.ok {
+		if _, mapping := n.(*ast.MappingNode); mapping {
+			r.bad(n, path, "nobody comes: want starts, players or both")
+		}
+	}
+}
+
+func (r *reader) connections(n ast.Node, path string, c *Connections) {
+	inFlight := noted[struct{}]{}
+	r.mapping(n, path, []field{
+		{"kind", "", func(n ast.Node, path string) { c.Kind = r.word(n, path, "kind of connections", connectionKinds) }},
+		{"perService", "", func(n ast.Node, path string) {
+			v, _ := r.whole(n, path, 1, MaxConnections)
+			c.PerService = int(v)
+		}},
+		{"inFlight", "", func(n ast.Node, path string) {
+			v, _ := r.whole(n, path, 1, MaxInFlight)
+			c.InFlight = int(v)
+			inFlight = keep(n, path)
+		}},
+	})
+	if c.Kind != "" && c.Kind != KeepAlive && c.InFlight > 1 {
+		r.bad(inFlight.node, inFlight.path, "a fresh connection carries one play start: leave out inFlight, or keep connections alive")
+	}
+}
+
+func (r *reader) people(n ast.Node, path string, p *audience.People) {
+	p.Again, p.After, p.Presses = 1, 3*time.Second, 5
+	r.mapping(n, path, []field{
+		{"human", "the share of viewers who press again themselves, such as 30%", func(n ast.Node, path string) { p.Human, _ = r.share(n, path) }},
+		{"again", "", func(n ast.Node, path string) { p.Again, _ = r.share(n, path) }},
+		{"after", "", func(n ast.Node, path string) { p.After, _ = r.duration(n, path, 10*time.Millisecond, time.Hour) }},
+		{"presses", "", func(n ast.Node, path string) {
+			v, _ := r.whole(n, path, 1, MaxPresses)
+			p.Presses = int(v)
+		}},
+	})
+}
+
+// crowd reads what depends on the event's length and the regions.
+func (r *reader) crowd(later crowdNodes, s *Scenario, end time.Duration) {
+	if later.starts.ok && (s.Target == nil || s.Target.Play != nil) {
+		s.Audience.Starts = r.starts(later.starts.node, later.starts.path, end)
+	}
+	if later.interruptions.ok {
+		s.Audience.Interruptions = r.interruptions(later.interruptions.node, later.interruptions.path, s, end)
+	}
+}
+
+func (r *reader) interruptions(n ast.Node, path string, s *Scenario, end time.Duration) []Interruption {
+	var out []Interruption
+	r.list(n, path, MaxInterruptions, ` such as [{at: 60s, region: us-east, viewers: 20000}]`, func(n ast.Node, path string, _ int) {
+		i := Interruption{Guided: true}
+		r.mapping(n, path, []field{
+			{"at", "when viewers lose their picture, such as 60s", func(n ast.Node, path string) {
+				d, ok := r.duration(n, path, 0, MaxDuration)
+				if i.At = d; ok && end > 0 && d >= end {
+					r.bad(n, path, "the interruption begins at %s, but the event lasts %s", short(d), short(end))
+				}
+			}},
+			{"region", "the region whose viewers lose it", func(n ast.Node, path string) {
+				v, ok := r.text(n, path, "the name of a region")
+				if i.Region = v; ok && len(s.Topology.Regions) > 0 && !slices.Contains(s.Topology.Regions, v) {
+					r.bad(n, path, "unknown region %q%s", clip(v), oneOf(v, s.Topology.Regions))
+				}
+			}},
+			{"viewers", "how many of them", func(n ast.Node, path string) {
+				v, _ := r.whole(n, path, 1, MaxInterrupted)
+				i.Viewers = int(v)
+			}},
+			{"guided", "", func(n ast.Node, path string) { i.Guided, _ = r.boolean(n, path) }},
+		})
+		if len(s.Audience.Starts) == 0 {
+			r.bad(n, path, "nobody can be interrupted: interruptions take viewers who came with starts")
+		}
+		out = append(out, i)
+	})
+	return out
+}
+
+// curve checks that a leg has what its curve needs, and nothing else.
+func (r *reader) curve(n ast.Node, at string, leg *Start, rate, amplitude, period, file noted[struct{}]) {
+	wants := func(ok bool, key, what string) {
+		if !ok {
+			r.bad(n, join(at, key), "missing: %s", what)
+		}
+	}
+	useless := func(k noted[struct{}], curves string) {
+		if k.ok {
+			r.bad(k.node, k.path, "only %s", curves)
+		}
+	}
+	switch audience.Curve(leg.Curve) {
+	case curveCSV:
+		useless(rate, "curves that are not measured have a rate of their own")
+		wants(file.ok, "file", "the name of a CSV file beside this one, with lines of seconds,rate")
+		if file.ok && leg.File != "" {
+			leg.Measured = r.beside(file, leg.File)
+		}
+	case curveSinus:
+		wants(rate.ok, "rate", "play starts a second")
+		wants(amplitude.ok, "amplitude", "how far the rate swings up and down, play starts a second")
+		wants(period.ok, "period", "the time from one peak to the next, such as 20s")
+		if leg.Amplitude > leg.Rate {
+			r.bad(amplitude.node, amplitude.path, "the rate would fall below 0: at most %g", leg.Rate)
+		}
+	default:
+		wants(rate.ok, "rate", "play starts a second")
+	}
+	if leg.Curve != string(curveSinus) {
+		useless(amplitude, "the curve sinus has an amplitude")
+		useless(period, "the curve sinus has a period")
+	}
+	if leg.Curve != string(curveCSV) {
+		useless(file, "the curve csv has a file")
+	}
+}
+
+// beside reads a file that a scenario names: one in the same folder, so that a scenario can be moved with what it needs.
+func (r *reader) beside(at noted[struct{}], name string) []byte {
+	if name != path.Base(name) || name == "." || name == ".." {
+		r.bad(at.node, at.path, "want the name of a file beside the scenario, without a folder, got %q", clip(name))
+		return nil
+	}
+	b, err := r.open(name)
+	if err != nil {
+		r.bad(at.node, at.path, "cannot read %s: %s", clip(name), err)
+		return nil
+	}
+	return b
+}
+
+// ceilings refuses a load beyond the scenario's limits.
+func (r *reader) ceilings(root ast.Node, s *Scenario, duration noted[time.Duration]) {
+	if l := s.Limits.Duration; l > 0 && duration.ok && duration.value > l {
+		r.bad(duration.node, duration.path, "%s is beyond the limit of %s that this scenario sets itself", short(duration.value), short(l))
+	}
+	schedule, err := s.Audience.Schedule(duration.value)
+	if err != nil || s.Limits.Rate == 0 {
+		return // what is wrong with the legs has been said where they stand
+	}
+	if peak := schedule.Peak(); peak > s.Limits.Rate {
+		r.bad(root, "audience.starts", "they peak at %.0f a second, beyond the limit of %.0f that this scenario sets itself", peak, s.Limits.Rate)
+	}
+}
+
+// Schedule is the open-loop schedule of the crowd's starts over an event.
+func (a Audience) Schedule(end time.Duration) (*audience.Schedule, error) {
+	var legs []audience.Leg
+	for _, s := range a.Starts {
+		legs = append(legs, audience.Leg{At: s.At, Rate: s.Rate, For: s.For, Curve: audience.Curve(s.Curve)})
+	}
+	return audience.NewSchedule(legs, end)
+}
+
+func (r *reader) starts(n ast.Node, path string, end time.Duration) []Start {
+	var out []Start
+	var at, last noted[time.Duration] // the leg's start, and the start of the leg before it
+	var reach time.Duration           // where the leg before it ends, when it says so
+	r.list(n, path, MaxStarts, ` such as [{at: 0s, rate: 500}]`, func(n ast.Node, path string, _ int) {
+		leg := Start{Curve: string(audience.Constant)}
+		at = noted[time.Duration]{}
+		var length noted[time.Duration]
+		var rate, amplitude, period, file noted[struct{}]
+		r.mapping(n, path, []field{
+			{"at", "when the leg starts, such as 15s", func(n ast.Node, path string) {
+				d, ok := r.duration(n, path, 0, MaxDuration)
+				at, leg.At = noted[time.Duration]{d, n, path, ok}, d
+			}},
+			{"rate", "", func(n ast.Node, path string) {
+				leg.Rate, _ = r.number(n, path, audience.MaxRate)
+				rate = keep(n, path)
+			}},
+			{"for", "", func(n ast.Node, path string) {
+				d, ok := r.duration(n, path, time.Millisecond, MaxDuration)
+				length, leg.For = noted[time.Duration]{d, n, path, ok}, d
+			}},
+			{"curve", "", func(n ast.Node, path string) { leg.Curve = r.word(n, path, "curve", audience.Curves()) }},
+			{"amplitude", "", func(n ast.Node, path string) {
+				leg.Amplitude, _ = r.number(n, path, audience.MaxRate)
+				amplitude = keep(n, path)
+			}},
+			{"period", "", func(n ast.Node, path string) {
+				leg.Period, _ = r.duration(n, path, time.Second, MaxDuration)
+				period = keep(n, path)
+			}},
+			{"file", "", func(n ast.Node, path string) {
+				leg.File, _ = r.text(n, path, "the name of a CSV file beside this one")
+				file = keep(n, path)
+			}},
+		})
+		r.curve(n, path, &leg, rate, amplitude, period, file)
+		if at.ok {
+			switch {
+			case end > 0 && leg.At >= end:
+				r.bad(at.node, at.path, "the leg starts at %s, but the event lasts %s", short(leg.At), short(end))
+			case last.ok && leg.At <= last.value:
+				r.bad(at.node, at.path, "legs must be in order of their start: %s is not after %s", short(leg.At), short(last.value))
+			case reach > leg.At:
+				r.bad(at.node, at.path, "the leg before this one lasts until %s", short(reach))
+			}
+			if length.ok && end > 0 && leg.At < end && leg.At+leg.For > end {
+				r.bad(length.node, length.path, "the leg ends at %s, but the event lasts %s", short(leg.At+leg.For), short(end))
+			}
+			last, reach = at, 0
+			if length.ok {
+				reach = leg.At + leg.For
+			}
+		}
+		out = append(out, leg)
+	})
+	return out
+}
