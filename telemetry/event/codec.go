@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // Bounds of the wire form. Append cuts what is longer, so that an oversized event is stored short rather than lost;
@@ -28,7 +29,8 @@ const timeLayout = "2006-01-02T15:04:05.000000Z"
 
 // Append appends e as one JSON object without a newline: the form events have in the spool, in Kafka and in
 // timeline.ndjson. Zero fields are left out; a NaN or infinite number is left out too (JSON has none); strings are cut
-// to their bound and invalid UTF-8 becomes U+FFFD.
+// to their bound and invalid UTF-8 becomes U+FFFD. A play start's Value and LagMS are rounded to the microsecond; every
+// other number reads back as it was.
 func Append(dst []byte, e *Event) []byte {
 	dst = AppendHead(dst, e.Run, e.Source)
 	dst = strconv.AppendUint(dst, e.Seq, 10)
@@ -65,8 +67,12 @@ func AppendBody(dst []byte, e *Event) []byte {
 		dst = append(dst, `,"detail":`...)
 		dst = appendString(dst, e.Detail, MaxDetail)
 	}
-	dst = appendFloat(dst, `,"value":`, e.Value)
-	dst = appendFloat(dst, `,"lag_ms":`, e.LagMS)
+	value, lag := e.Value, e.LagMS
+	if e.Kind == PlayStart { // the kind that there are millions of
+		value, lag = toMicros(value), toMicros(lag)
+	}
+	dst = appendFloat(dst, `,"value":`, value)
+	dst = appendFloat(dst, `,"lag_ms":`, lag)
 	dst = appendFloat(dst, `,"buffer_ms":`, e.BufferMS)
 	dst = appendFloat(dst, `,"latency_ms":`, e.LatencyMS)
 	dst = appendFloat(dst, `,"playing_ms":`, e.PlayingMS)
@@ -103,8 +109,7 @@ func appendNums(dst []byte, nums map[string]float64) []byte {
 		}
 		first = false
 		dst = appendString(dst, k, MaxString)
-		dst = append(dst, ':')
-		dst = strconv.AppendFloat(dst, v, 'g', -1, 64)
+		dst = appendNumber(append(dst, ':'), v)
 	}
 	return append(dst, '}')
 }
@@ -127,28 +132,119 @@ func appendFloat(dst []byte, key string, f float64) []byte {
 	if f == 0 || math.IsNaN(f) || math.IsInf(f, 0) {
 		return dst
 	}
-	return strconv.AppendFloat(append(dst, key...), f, 'g', -1, 64)
+	return appendNumber(append(dst, key...), f)
 }
 
+// maxExact bounds the whole numbers that a float64 and an int64 hold alike.
+const maxExact = 1 << 53
+
+// appendNumber appends a decimal that reads back as exactly f. Most of ours have few decimals (milliseconds made of
+// nanoseconds): where f is n millionths those are its decimals, since n and a million are exact and a division is
+// rounded as the reading of "n/1000000" is. That takes a tenth of the search for the shortest decimal.
+func appendNumber(dst []byte, f float64) []byte {
+	millionths := math.RoundToEven(f * 1e6)
+	if !(math.Abs(millionths) < maxExact) || millionths/1e6 != f {
+		return strconv.AppendFloat(dst, f, 'g', -1, 64)
+	}
+	n := int64(millionths)
+	if n < 0 {
+		dst = append(dst, '-')
+		n = -n
+	}
+	dst = strconv.AppendInt(dst, n/1e6, 10)
+	part := uint32(n % 1e6)
+	if part == 0 {
+		return dst
+	}
+	digits := [7]byte{'.'}
+	for i := 6; i > 0; i-- {
+		digits[i] = '0' + byte(part%10)
+		part /= 10
+	}
+	end := 7
+	for digits[end-1] == '0' {
+		end--
+	}
+	return append(dst, digits[:end]...)
+}
+
+// toMicros rounds milliseconds to whole microseconds: nothing here is measured finer, and what is shorter is cheaper to
+// write, to send and to keep.
+func toMicros(ms float64) float64 { return math.RoundToEven(ms*1000) / 1000 }
+
 // The store's DateTime64(6) holds 1900 to 2299; a time outside it is a broken clock, and is kept as "no time".
-const minYear, maxYear = 1900, 2299
+const (
+	minYear, maxYear = 1900, 2299
+	minMicro         = -2208988800_000000    // 1 January 1900
+	endMicro         = 10413792000_000000    // 1 January 2300
+	dayMicros        = 24 * 3600 * 1_000_000 // microseconds
+	eraDays          = 400*365 + 97          // days in 400 years
+)
 
 func appendTime(dst []byte, key string, t time.Time) []byte {
 	if t.IsZero() {
 		return dst
 	}
-	t = t.UTC()
-	if y := t.Year(); y < minYear || y > maxYear {
+	micro := t.UnixMicro()
+	if s := t.Unix(); s < minMicro/1e6 || s >= endMicro/1e6 { // UnixMicro says nothing of times far away
 		return dst
 	}
+	day := micro / dayMicros
+	if micro < 0 && micro%dayMicros != 0 {
+		day--
+	}
+	micro -= day * dayMicros
+	year, month, dom := civil(day)
+	seconds, fraction := uint32(micro/1e6), uint32(micro%1e6)
+	hour, minute, second := seconds/3600, seconds/60%60, seconds%60
 	dst = append(dst, key...)
-	dst = t.AppendFormat(dst, timeLayout)
-	return append(dst, '"')
+	return append(dst,
+		'0'+byte(year/1000), '0'+byte(year/100%10), '0'+byte(year/10%10), '0'+byte(year%10), '-',
+		'0'+byte(month/10), '0'+byte(month%10), '-', '0'+byte(dom/10), '0'+byte(dom%10), 'T',
+		'0'+byte(hour/10), '0'+byte(hour%10), ':', '0'+byte(minute/10), '0'+byte(minute%10), ':',
+		'0'+byte(second/10), '0'+byte(second%10), '.',
+		'0'+byte(fraction/100000), '0'+byte(fraction/10000%10), '0'+byte(fraction/1000%10),
+		'0'+byte(fraction/100%10), '0'+byte(fraction/10%10), '0'+byte(fraction%10), 'Z', '"')
+}
+
+// civil is the date of a day since 1970, from 1900 on: the arithmetic of a year that begins in March, whose leap day is
+// its last (Neri and Schneider, Euclidean affine functions and their application to calendar algorithms, 2022).
+func civil(day int64) (year, month, dom uint32) {
+	n := uint32(day + 719468) // since 1 March of the year 0
+	era := n / eraDays
+	doe := n % eraDays
+	yoe := (doe - doe/1460 + doe/36524 - doe/146096) / 365
+	doy := doe - (365*yoe + yoe/4 - yoe/100)
+	mp := (5*doy + 2) / 153
+	year, month, dom = yoe+era*400, mp+3, doy-(153*mp+2)/5+1
+	if month > 12 {
+		year, month = year+1, month-12
+	}
+	return year, month, dom
 }
 
 const hex = "0123456789abcdef"
 
+// plain are the bytes that a JSON string holds as they are and that are whole characters by themselves.
+var plain = func() (t [256]bool) {
+	for c := 0x20; c < utf8.RuneSelf; c++ {
+		t[c] = c != '"' && c != '\\'
+	}
+	return t
+}()
+
 func appendString(dst []byte, s string, limit int) []byte {
+	if len(s) <= limit {
+		i := 0
+		for i < len(s) && plain[s[i]] {
+			i++
+		}
+		if i == len(s) {
+			dst = append(dst, '"')
+			dst = append(dst, s...)
+			return append(dst, '"')
+		}
+	}
 	if len(s) > limit {
 		for limit > 0 && !utf8.RuneStart(s[limit]) {
 			limit--
@@ -195,7 +291,17 @@ func appendString(dst []byte, s string, limit int) []byte {
 // so that a stream of events does not allocate them again and again. Not safe for concurrent use.
 type Decoder struct {
 	seen map[string]string
+	last [fields]string // of the fields that go through seen
+
+	date    [10]byte // the last that was read
+	dateDay int64    // its midnight, in seconds since 1970
+
+	// Alias makes Session and Detail share the line's memory instead of copying it: for a caller that is done with the
+	// event before the line changes.
+	Alias bool
 }
+
+const fields = 28
 
 const maxSeen = 4096
 
@@ -269,10 +375,10 @@ func (r *reader) event(e *Event) error {
 func (r *reader) field(e *Event, key []byte) (bit uint32, err error) {
 	switch string(key) {
 	case "run":
-		e.Run, err = r.common()
+		e.Run, err = r.common(0)
 		return 1 << 0, err
 	case "source":
-		e.Source, err = r.common()
+		e.Source, err = r.common(1)
 		return 1 << 1, err
 	case "seq":
 		e.Seq, err = r.uint(64)
@@ -285,41 +391,41 @@ func (r *reader) field(e *Event, key []byte) (bit uint32, err error) {
 		return 1 << 4, err
 	case "kind":
 		var s string
-		s, err = r.common()
+		s, err = r.common(5)
 		e.Kind = Kind(s)
 		return 1 << 5, err
 	case "status":
-		e.Status, err = r.common()
+		e.Status, err = r.common(6)
 		return 1 << 6, err
 	case "region":
-		e.Region, err = r.common()
+		e.Region, err = r.common(7)
 		return 1 << 7, err
 	case "component":
-		e.Component, err = r.common()
+		e.Component, err = r.common(8)
 		return 1 << 8, err
 	case "session":
 		e.Session, err = r.text(MaxString)
 		return 1 << 9, err
 	case "device":
-		e.Device, err = r.common()
+		e.Device, err = r.common(10)
 		return 1 << 10, err
 	case "isp":
-		e.ISP, err = r.common()
+		e.ISP, err = r.common(11)
 		return 1 << 11, err
 	case "edge":
-		e.Edge, err = r.common()
+		e.Edge, err = r.common(12)
 		return 1 << 12, err
 	case "rendition":
-		e.Rendition, err = r.common()
+		e.Rendition, err = r.common(13)
 		return 1 << 13, err
 	case "segment":
 		e.Segment, err = r.uint(64)
 		return 1 << 14, err
 	case "fault":
-		e.Fault, err = r.common()
+		e.Fault, err = r.common(15)
 		return 1 << 15, err
 	case "state":
-		e.State, err = r.common()
+		e.State, err = r.common(16)
 		return 1 << 16, err
 	case "detail":
 		e.Detail, err = r.text(MaxDetail)
@@ -391,7 +497,20 @@ func (r *reader) rawString(limit int) ([]byte, error) {
 	if err := r.token('"'); err != nil {
 		return nil, err
 	}
-	start, plain := r.i, true
+	start := r.i
+	for r.i < len(r.b) && plain[r.b[r.i]] {
+		r.i++
+	}
+	if n := r.i - start; r.i < len(r.b) && r.b[r.i] == '"' && n <= limit {
+		r.i++
+		return r.b[start : start+n], nil
+	}
+	return r.oddString(start, limit)
+}
+
+// oddString is rawString for what is not plain all through; what lies before r.i is.
+func (r *reader) oddString(start, limit int) ([]byte, error) {
+	plain := true
 	for r.i < len(r.b) {
 		switch c := r.b[r.i]; {
 		case c == '"':
@@ -425,25 +544,39 @@ func (r *reader) rawString(limit int) ([]byte, error) {
 
 func (r *reader) text(limit int) (string, error) {
 	b, err := r.rawString(limit)
+	if r.d.Alias && len(b) > 0 {
+		return unsafe.String(&b[0], len(b)), err
+	}
 	return string(b), err
 }
 
-func (r *reader) common() (string, error) {
+// common reads a string of a field that has few values; field is its number.
+func (r *reader) common(field int) (string, error) {
 	b, err := r.rawString(MaxString)
 	if err != nil {
 		return "", err
 	}
-	if s, ok := r.d.seen[string(b)]; ok { // no allocation for the look-up
-		return s, nil
+	if last := r.d.last[field]; last == string(b) {
+		return last, nil
+	}
+	s := r.d.keep(b)
+	r.d.last[field] = s
+	return s, nil
+}
+
+// keep returns b as a string that is shared with whoever had the same before.
+func (d *Decoder) keep(b []byte) string {
+	if s, ok := d.seen[string(b)]; ok { // no allocation for the look-up
+		return s
 	}
 	s := string(b)
-	if len(r.d.seen) < maxSeen {
-		if r.d.seen == nil {
-			r.d.seen = make(map[string]string)
+	if len(d.seen) < maxSeen {
+		if d.seen == nil {
+			d.seen = make(map[string]string)
 		}
-		r.d.seen[s] = s
+		d.seen[s] = s
 	}
-	return s, nil
+	return s
 }
 
 // number returns the bytes of a JSON number (RFC 8259, section 6).
@@ -485,7 +618,47 @@ func (r *reader) number() ([]byte, error) {
 	return r.b[start:r.i], nil
 }
 
+// decimal reads a number of up to 18 digits as n / 10^places, where it is that and no more; else it reads nothing.
+func (r *reader) decimal() (n uint64, places int, negative, ok bool) {
+	r.space()
+	b, i := r.b, r.i
+	if i < len(b) && b[i] == '-' {
+		negative = true
+		i++
+	}
+	start := i
+	for i < len(b) && b[i]-'0' <= 9 {
+		n = 10*n + uint64(b[i]-'0')
+		i++
+	}
+	whole := i - start
+	if whole == 0 || whole > 1 && b[start] == '0' {
+		return 0, 0, false, false
+	}
+	if i < len(b) && b[i] == '.' {
+		point := i
+		for i++; i < len(b) && b[i]-'0' <= 9; i++ {
+			n = 10*n + uint64(b[i]-'0')
+		}
+		if places = i - point - 1; places == 0 {
+			return 0, 0, false, false
+		}
+	}
+	if whole+places > 18 || i < len(b) && (b[i]|0x20 == 'e') {
+		return 0, 0, false, false
+	}
+	r.i = i
+	return n, places, negative, true
+}
+
+var powers = [...]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18}
+
 func (r *reader) uint(bits int) (uint64, error) {
+	before := r.i
+	if n, places, negative, ok := r.decimal(); ok && places == 0 && !negative && n>>bits == 0 {
+		return n, nil
+	}
+	r.i = before
 	b, err := r.number()
 	if err != nil {
 		return 0, err
@@ -498,6 +671,15 @@ func (r *reader) uint(bits int) (uint64, error) {
 }
 
 func (r *reader) float() (float64, error) {
+	before := r.i
+	if n, places, negative, ok := r.decimal(); ok && n < maxExact { // both are exact, and so is the quotient's rounding
+		f := float64(n) / powers[places]
+		if negative {
+			f = -f
+		}
+		return f, nil
+	}
+	r.i = before
 	b, err := r.number()
 	if err != nil {
 		return 0, err
@@ -517,27 +699,32 @@ func (r *reader) time() (time.Time, error) {
 	if len(b) != len(timeLayout) {
 		return time.Time{}, errTime
 	}
-	for i, c := range []byte(timeLayout) {
-		digit := b[i] >= '0' && b[i] <= '9'
-		if want := c >= '0' && c <= '9'; want != digit || (!want && b[i] != c) {
-			return time.Time{}, errTime
-		}
+	if b[4] != '-' || b[7] != '-' || b[10] != 'T' || b[13] != ':' || b[16] != ':' || b[19] != '.' || b[26] != 'Z' {
+		return time.Time{}, errTime
 	}
-	n := func(from, to int) int {
-		v := 0
+	wrong := false
+	n := func(from, to int) int64 {
+		v := int64(0)
 		for _, c := range b[from:to] {
-			v = v*10 + int(c-'0')
+			d := c - '0'
+			wrong = wrong || d > 9
+			v = v*10 + int64(d)
 		}
 		return v
 	}
-	year, month, day := n(0, 4), n(5, 7), n(8, 10)
-	hour, minute, second, micro := n(11, 13), n(14, 16), n(17, 19), n(20, 26)
-	t := time.Date(year, time.Month(month), day, hour, minute, second, micro*1000, time.UTC)
-	if year < minYear || year > maxYear || t.Month() != time.Month(month) || t.Day() != day ||
-		t.Hour() != hour || t.Minute() != minute || t.Second() != second {
-		return time.Time{}, errTime // 31 February and the like
+	if string(b[:10]) != string(r.d.date[:]) {
+		year, month, day := n(0, 4), n(5, 7), n(8, 10)
+		t := time.Date(int(year), time.Month(month), int(day), 0, 0, 0, 0, time.UTC)
+		if wrong || year < minYear || year > maxYear || t.Month() != time.Month(month) || t.Day() != int(day) {
+			return time.Time{}, errTime // 31 February and the like
+		}
+		r.d.date, r.d.dateDay = [10]byte(b), t.Unix()
 	}
-	return t, nil
+	hour, minute, second, micro := n(11, 13), n(14, 16), n(17, 19), n(20, 26)
+	if wrong || hour > 23 || minute > 59 || second > 59 {
+		return time.Time{}, errTime
+	}
+	return time.Unix(r.d.dateDay+3600*hour+60*minute+second, 1000*micro).UTC(), nil
 }
 
 func (r *reader) nums() (map[string]float64, error) {
@@ -550,10 +737,11 @@ func (r *reader) nums() (map[string]float64, error) {
 	}
 	nums := make(map[string]float64)
 	for {
-		key, err := r.common()
+		raw, err := r.rawString(MaxString)
 		if err != nil {
 			return nil, err
 		}
+		key := r.d.keep(raw)
 		if err := r.token(':'); err != nil {
 			return nil, err
 		}

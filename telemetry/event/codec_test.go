@@ -177,6 +177,103 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+func TestTimesAreWrittenAsTheLayoutSays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		at := time.Unix(rapid.Int64Range(minMicro/1e6-1000, endMicro/1e6+1000).Draw(t, "s"), rapid.Int64Range(0, 999_999_999).Draw(t, "ns"))
+		want := ""
+		if y := at.UTC().Year(); y >= minYear && y <= maxYear {
+			want = at.UTC().Format(`"` + timeLayout + `"`)
+		}
+		if got := string(appendTime(nil, `"`, at)); got != want {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+	})
+	for day := time.Date(minYear, 1, 1, 12, 0, 0, 0, time.UTC); day.Year() <= maxYear; day = day.AddDate(0, 0, 1) {
+		if got, want := string(appendTime(nil, `"`, day)), day.Format(`"`+timeLayout+`"`); got != want {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+	}
+}
+
+func TestNumbersReadBackExactly(t *testing.T) {
+	var d Decoder
+	check := func(f float64) {
+		t.Helper()
+		line := append(appendNumber([]byte(`{"bitrate_kbps":`), f), '}')
+		var e Event
+		if err := d.Decode(line, &e); err != nil || e.BitrateKbps != f {
+			t.Fatalf("%v became %v (%s), %v", f, e.BitrateKbps, line, err)
+		}
+		var std struct{ Bitrate_kbps float64 }
+		if err := json.Unmarshal(line, &std); err != nil || std.Bitrate_kbps != f {
+			t.Fatalf("%v became %v (%s), %v", f, std.Bitrate_kbps, line, err)
+		}
+	}
+	for _, f := range []float64{0, 1, -1, 0.1, 0.000001, 0.0000001, 1e15, 1 << 53, 1<<53 + 2, 1e21, 9007199254.740992, 9007199254.740993, -0.000001, math.MaxFloat64, math.SmallestNonzeroFloat64, 5e-7, 1.5e-6} {
+		check(f)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		check(rapid.Float64().Draw(t, "any"))
+		check(float64(rapid.Int64Range(-1e18, 1e18).Draw(t, "ns")) / 1e6)
+	})
+}
+
+// A play start's times are whole microseconds; 40 ns of a lag are not.
+func TestPlayStartsAreWrittenToTheMicrosecond(t *testing.T) {
+	e := Event{Kind: PlayStart, Value: 12.3456789, LagMS: 0.00004}
+	if got := string(AppendBody(nil, &e)); got != `,"kind":"play_start","value":12.346}` {
+		t.Error(got)
+	}
+	e.Kind = FirstFrame
+	if got := string(AppendBody(nil, &e)); got != `,"kind":"first_frame","value":12.3456789,"lag_ms":0.00004}` {
+		t.Error(got)
+	}
+}
+
+func TestAliasedStringsAreTheLine(t *testing.T) {
+	line := []byte(`{"session":"abc","detail":"why","region":"us-east"}`)
+	d := Decoder{Alias: true}
+	var e Event
+	if err := d.Decode(line, &e); err != nil {
+		t.Fatal(err)
+	}
+	copy(line, bytes.ToUpper(line))
+	if e.Session != "ABC" || e.Detail != "WHY" || e.Region != "us-east" {
+		t.Errorf("%+v", e)
+	}
+}
+
+// playStart is an event as the open-loop crowd writes it: the kind that there are millions of.
+func playStart() Event {
+	at := time.Date(2026, 11, 21, 20, 0, 0, 123456789, time.UTC)
+	return Event{Run: "20261121-200000-title-fight-1f2e", Source: "conductor#1", Seq: 1234567, At: at, Written: at.Add(1850 * time.Microsecond),
+		Kind: PlayStart, Status: "ok", Region: "us-east", Component: "starts", Session: "aebagbafaydqqcikbmga2dqpcaireeyuculbogazdinryhi6d4",
+		Device: "tv", ISP: "fibre-1", Edge: "us-east", Value: 1.823517, LagMS: 0.104219, Attempts: 1}
+}
+
+func BenchmarkAppendPlayStart(b *testing.B) {
+	e := playStart()
+	var buf []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		buf = Append(buf[:0], &e)
+	}
+	b.SetBytes(int64(len(buf)))
+}
+
+func BenchmarkDecodePlayStart(b *testing.B) {
+	e := playStart()
+	line := Append(nil, &e)
+	d := Decoder{Alias: true}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := d.Decode(line, &e); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.SetBytes(int64(len(line)))
+}
+
 func BenchmarkAppend(b *testing.B) {
 	e := full()
 	var buf []byte
