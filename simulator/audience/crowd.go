@@ -1,8 +1,11 @@
 package audience
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"time"
 )
 
 // Viewer is one member of the crowd.
@@ -15,12 +18,26 @@ type Viewer struct {
 
 // Name is the viewer's id as it goes over the wire: 16 hexadecimal digits.
 func (v Viewer) Name() string {
-	const digits = "0123456789abcdef"
 	var b [16]byte
-	for i := range b {
-		b[i] = digits[v.ID>>(60-4*i)&15]
+	return string(v.AppendName(b[:0]))
+}
+
+// AppendName appends Name to dst.
+func (v Viewer) AppendName(dst []byte) []byte {
+	const digits = "0123456789abcdef"
+	for shift := 60; shift >= 0; shift -= 4 {
+		dst = append(dst, digits[v.ID>>shift&15])
 	}
-	return string(b[:])
+	return dst
+}
+
+// patienceSigma is the spread of patience: sigma of its logarithm.
+const patienceSigma = 0.5
+
+// Patience is how long the viewer waits for the first picture before they leave, in a crowd whose median that is; two
+// in three viewers lie between 0.6 and 1.65 medians, and none waits longer than 7.4. It is a function of who the viewer is.
+func (v Viewer) Patience(median time.Duration) time.Duration {
+	return logNormal(median, patienceSigma, mix64(v.ID^0x70617469656e6365)) // a stream of its own: "patience"
 }
 
 // share is a weight in a mix.
@@ -102,22 +119,110 @@ func collect(mixName string, each func(device, func(string))) []string {
 
 // Crowd is a seeded population: Viewer(k) is who makes the k-th play start. It is immutable and safe for concurrent use.
 type Crowd struct {
-	mix     mix
-	regions []string
-	home    []uint32
 	seed    uint64
+	devices []deviceDraw
+	device  draw
+	regions []string
+	home    draw
 }
 
-// NewCrowd returns the crowd of a mix over the given home regions. Without regions every viewer's Home is "".
+type deviceDraw struct {
+	name string
+	isps []string
+	isp  draw
+}
+
+// draw maps a uniform number to a weighted choice in one look-up: each choice fills as many places as it weighs.
+type draw []uint8
+
+func newDraw(weights []uint32) draw {
+	var d draw
+	for i, w := range weights {
+		d = slices.Grow(d, int(w))
+		for range w {
+			d = append(d, uint8(i))
+		}
+	}
+	return d
+}
+
+func (d draw) pick(u uint64) uint8 { return d[(u>>32)*uint64(len(d))>>32] }
+
+// Region is a home region and its share of a crowd; shares are relative to their sum.
+type Region struct {
+	Name  string
+	Share float64
+}
+
+// MaxRegions bounds a crowd's home regions.
+const MaxRegions = 64
+
+// NewCrowd returns the crowd of a mix over the given home regions, with the mix's own shares: the first region has a little
+// more than the others. Without regions every viewer's Home is "".
 func NewCrowd(mixName string, regions []string, seed uint64) (*Crowd, error) {
 	i := slices.IndexFunc(mixes, func(m mix) bool { return m.name == mixName })
 	if i < 0 {
 		return nil, fmt.Errorf("unknown audience mix %q; the mixes are %v", mixName, Mixes())
 	}
-	c := &Crowd{mix: mixes[i], regions: slices.Clone(regions), seed: Seed(seed, "audience")}
-	for r := range regions {
-		c.home = append(c.home, c.mix.home[min(r, len(c.mix.home)-1)])
+	if len(regions) > MaxRegions {
+		return nil, fmt.Errorf("%d home regions, at most %d", len(regions), MaxRegions)
 	}
+	m := mixes[i]
+	c := &Crowd{seed: Seed(seed, "audience"), regions: slices.Clone(regions)}
+	var weights []uint32
+	for r := range regions {
+		weights = append(weights, m.home[min(r, len(m.home)-1)])
+	}
+	c.home = newDraw(weights)
+	weights = nil
+	for _, d := range m.devices {
+		weights = append(weights, d.weight)
+		of := deviceDraw{name: d.name}
+		var shares []uint32
+		for _, p := range d.isps {
+			of.isps = append(of.isps, p.name)
+			shares = append(shares, p.weight)
+		}
+		of.isp = newDraw(shares)
+		c.devices = append(c.devices, of)
+	}
+	c.device = newDraw(weights)
+	return c, nil
+}
+
+// NewCrowdIn is NewCrowd with the regions' shares as given, kept to a hundredth of a per cent. Who the k-th viewer is
+// but for their home does not depend on the regions.
+func NewCrowdIn(mixName string, regions []Region, seed uint64) (*Crowd, error) {
+	var names []string
+	var total float64
+	var errs []error
+	for _, r := range regions {
+		names = append(names, r.Name)
+		if !(r.Share >= 0 && r.Share <= math.MaxFloat32) {
+			errs = append(errs, fmt.Errorf("region %s: share %v, want 0 or more", r.Name, r.Share))
+		}
+		total += r.Share
+	}
+	if len(regions) > 0 && len(errs) == 0 && total == 0 {
+		errs = append(errs, errors.New("no region has a share of the crowd"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	c, err := NewCrowd(mixName, names, seed)
+	if err != nil {
+		return nil, err
+	}
+	const places = 10_000
+	var weights []uint32
+	upTo, filled := 0.0, uint32(0)
+	for _, r := range regions {
+		upTo += r.Share
+		edge := uint32(math.Round(upTo / total * places)) // rounding the running sum loses no place
+		weights = append(weights, edge-filled)
+		filled = edge
+	}
+	c.home = newDraw(weights)
 	return c, nil
 }
 
@@ -125,30 +230,13 @@ func NewCrowd(mixName string, regions []string, seed uint64) (*Crowd, error) {
 func (c *Crowd) Viewer(k uint64) Viewer {
 	g := splitmix{mix64(c.seed ^ mix64(k+1))}
 	v := Viewer{ID: g.next()}
-	d := c.mix.devices[pick(g.next(), len(c.mix.devices), func(i int) uint32 { return c.mix.devices[i].weight })]
+	d := &c.devices[c.device.pick(g.next())]
 	v.Device = d.name
-	v.ISP = d.isps[pick(g.next(), len(d.isps), func(i int) uint32 { return d.isps[i].weight })].name
+	v.ISP = d.isps[d.isp.pick(g.next())]
 	if len(c.regions) > 0 {
-		v.Home = c.regions[pick(g.next(), len(c.home), func(i int) uint32 { return c.home[i] })]
+		v.Home = c.regions[c.home.pick(g.next())]
 	}
 	return v
-}
-
-// pick maps a uniform draw to one of n weighted choices.
-func pick(draw uint64, n int, weight func(int) uint32) int {
-	var total uint64
-	for i := range n {
-		total += uint64(weight(i))
-	}
-	at := (draw >> 32) * total >> 32
-	for i := range n {
-		w := uint64(weight(i))
-		if at < w {
-			return i
-		}
-		at -= w
-	}
-	return n - 1
 }
 
 // Seed returns the child of a seed under a label. Children of one parent under different labels are unrelated streams,

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/tminus-live/tminus/simulator/audience"
 )
@@ -86,8 +87,64 @@ func TestUnknownMix(t *testing.T) {
 }
 
 func TestViewerName(t *testing.T) {
-	if got := (audience.Viewer{ID: 0x0123456789abcdef}).Name(); got != "0123456789abcdef" {
+	v := audience.Viewer{ID: 0x0123456789abcdef}
+	if got := v.Name(); got != "0123456789abcdef" {
 		t.Error(got)
+	}
+	if got := string(v.AppendName([]byte("v-"))); got != "v-0123456789abcdef" {
+		t.Error(got)
+	}
+	buf := make([]byte, 0, 16)
+	if n := testing.AllocsPerRun(100, func() { buf = v.AppendName(buf[:0]) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestRegionsHaveTheirShares(t *testing.T) {
+	const n = 50_000
+	c, err := audience.NewCrowdIn(audience.DefaultMix, []audience.Region{{"us-east", 5}, {"us-west", 3}, {"eu", 0}, {"asia", 2}}, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, _ := audience.NewCrowd(audience.DefaultMix, []string{"us-east"}, 4)
+	homes := map[string]int{}
+	for k := range uint64(n) {
+		v := c.Viewer(k)
+		homes[v.Home]++
+		p := plain.Viewer(k)
+		if v.Home = p.Home; v != p {
+			t.Fatalf("viewer %d is %+v in one region and %+v in four", k, p, v)
+		}
+	}
+	for region, want := range map[string]float64{"us-east": .5, "us-west": .3, "eu": 0, "asia": .2} {
+		if got := float64(homes[region]) / n; math.Abs(got-want) > .01 {
+			t.Errorf("%.3f of the crowd lives in %s, want %v", got, region, want)
+		}
+	}
+	for _, bad := range [][]audience.Region{{{"a", -1}}, {{"a", math.NaN()}}, {{"a", math.Inf(1)}}, {{"a", 0}, {"b", 0}}, make([]audience.Region, audience.MaxRegions+1)} {
+		if _, err := audience.NewCrowdIn(audience.DefaultMix, bad, 1); err == nil {
+			t.Errorf("no error for %v", bad)
+		}
+	}
+}
+
+func TestPatience(t *testing.T) {
+	const n = 20_000
+	c, _ := audience.NewCrowd(audience.DefaultMix, nil, 2)
+	var all []time.Duration
+	for k := range uint64(n) {
+		v := c.Viewer(k)
+		all = append(all, v.Patience(10*s))
+	}
+	slices.Sort(all)
+	if got := all[n/2]; math.Abs(got.Seconds()-10) > .2 {
+		t.Errorf("median patience %v, want 10s", got)
+	}
+	if got, want := all[n*9/10].Seconds(), 10*math.Exp(1.2816*.5); math.Abs(got-want) > .5 {
+		t.Errorf("90th percentile of patience %.2f s, want %.2f s", got, want)
+	}
+	if all[n-1] > 74*s || all[0] <= 0 {
+		t.Errorf("patience from %v to %v", all[0], all[n-1])
 	}
 }
 
