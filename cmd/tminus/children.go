@@ -47,6 +47,9 @@ func regionCommand() *cobra.Command {
 	})
 }
 
+// startsCommand is the open-loop crowd, as a child process.
+func startsCommand() *cobra.Command { return child(rehearsal.StartsCommand, rehearsal.SendStarts) }
+
 // storeCommand is the embedded ClickHouse engine, as a child process: it takes over the process it runs in.
 func storeCommand() *cobra.Command {
 	return child(rehearsal.StoreCommand, func(ctx context.Context, cfg rehearsal.StoreConfig, log *slog.Logger) error {

@@ -106,7 +106,7 @@ Exit status: 0 GO, 99 NO-GO, 98 inconclusive, 104 invalid scenario, 2 usage, 1 a
 	root.AddCommand(rehearseCommand(), upCommand(), scenarioCommand(), reportCommand(), queryCommand(), chaosCommand())
 	if child {
 		// What only the conductor starts; by hand they would have no lifeline.
-		root.AddCommand(regionCommand(), storeCommand())
+		root.AddCommand(regionCommand(), startsCommand(), storeCommand())
 	}
 	return root
 }

@@ -48,6 +48,7 @@ type Spec struct {
 	ReadyTimeout time.Duration // until the child must have said that it is ready; 0 = DefaultReadyTimeout
 	StopGrace    time.Duration // between SIGTERM and SIGKILL in Stop; 0 = DefaultStopGrace
 	Logger       *slog.Logger  // nil = silent
+	Finite       bool          // it ends by itself when its work is done: exit status 0 is no failure
 
 	// Heard is given what the child tells after it is ready, by one goroutine and in order, until the child ends. nil:
 	// nobody listens.
@@ -256,7 +257,7 @@ func (p *Process) reap(lifeline io.Closer) {
 	p.log.close()
 	p.mu.Lock()
 	p.state = p.cmd.ProcessState
-	asked := p.asked
+	asked := p.asked || p.spec.Finite && err == nil
 	p.mu.Unlock()
 	if asked {
 		p.spec.Logger.Debug("process ended", "process", p.spec.Name, "pid", p.id.PID)
@@ -366,7 +367,8 @@ func (p *Process) Alive() bool {
 	}
 }
 
-// Err says why the child ended: nil while it lives and when it was told to end, otherwise an *ExitError.
+// Err says why the child ended: nil while it lives, when it was told to end and when a Finite one was done, otherwise an
+// *ExitError.
 func (p *Process) Err() error {
 	if p.Alive() {
 		return nil
@@ -378,6 +380,9 @@ func (p *Process) Err() error {
 	}
 	e := &ExitError{Name: p.spec.Name, PID: p.id.PID, LogPath: p.spec.LogPath, Log: p.log.lines()}
 	e.Status, e.Signal = statusOf(p.state)
+	if p.spec.Finite && e.Status == 0 {
+		return nil
+	}
 	return e
 }
 

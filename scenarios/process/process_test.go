@@ -510,11 +510,14 @@ func TestLeftoversKnowStrangers(t *testing.T) {
 
 func TestTell(t *testing.T) {
 	heard := make(chan string, 10)
-	p, err := Start(t.Context(), Spec{Name: "tell", Env: []string{role + "=tell"}, Heard: func(m json.RawMessage) { heard <- string(m) }})
+	p, err := Start(t.Context(), Spec{Name: "tell", Env: []string{role + "=tell"}, Finite: true, Heard: func(m json.RawMessage) { heard <- string(m) }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-p.Exited()
+	if err := p.Err(); err != nil {
+		t.Errorf("a child that was done: %v", err)
+	}
 	for i := range 3 {
 		select {
 		case m := <-heard:

@@ -17,6 +17,7 @@ import (
 	"github.com/tminus-live/tminus/dashboards/report"
 	"github.com/tminus-live/tminus/reference/pipeline"
 	"github.com/tminus-live/tminus/reference/timeline"
+	"github.com/tminus-live/tminus/scenarios/process"
 	"github.com/tminus-live/tminus/scenarios/spec"
 	"github.com/tminus-live/tminus/simulator/wire/sessions"
 	"github.com/tminus-live/tminus/telemetry/event"
@@ -175,6 +176,7 @@ type outcome struct {
 	faults      []chaos.Result
 	ran         time.Duration // how long the event ran
 	interrupted string        // why it ended early; "": it did not
+	ids         []process.ID  // of the crowd's processes
 }
 
 // event runs the crowd and the faults from T-0 to the end of the event.
@@ -185,31 +187,37 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 		return outcome{}, err
 	}
 	r.state.begins(r.zero, crowd)
-	r.phase("countdown", "")
-	if err := sleepUntil(ctx, r.zero); err != nil {
-		return outcome{}, errors.New("interrupted before the event began")
-	}
-	r.phase("on air", "")
 	end := r.zero.Add(sc.Event.Duration)
 	live, cancel := context.WithDeadlineCause(ctx, end.Add(crowdGrace), errOver)
 	defer cancel()
-
-	// A region or a store that dies unasked, or a crowd that cannot go on, ends the event: there is nothing left to rehearse.
 	live, stop := context.WithCancelCause(live)
 	defer stop(nil)
-	go func() {
-		if err, died := <-r.partFailed(live); died {
-			stop(err)
-		}
-	}()
 
 	var out outcome
 	var wg sync.WaitGroup
+	// The crowd takes its places during the countdown: nobody presses Play before T-0.
 	wg.Go(func() {
 		if err := crowd.run(live); err != nil {
 			stop(err)
 		}
 	})
+	r.phase("countdown", "")
+	if err := sleepUntil(live, r.zero); err != nil {
+		stop(nil)
+		wg.Wait()
+		if ctx.Err() != nil {
+			return outcome{}, errors.New("interrupted before the event began")
+		}
+		return outcome{}, context.Cause(live)
+	}
+	r.phase("on air", "")
+
+	// A region or a store that dies unasked, or a crowd that cannot go on, ends the event: there is nothing left to rehearse.
+	go func() {
+		if err, died := <-r.partFailed(live); died {
+			stop(err)
+		}
+	}()
 	wg.Go(func() {
 		var err error
 		out.faults, err = chaos.Run(live, chaos.Config{
@@ -230,6 +238,7 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	}
 	_ = sleepUntil(live, end) // whoever gave up has been counted, and the event goes on without them
 	out.ran = min(time.Since(r.zero), sc.Event.Duration)
+	out.ids = crowd.ids()
 	switch cause := context.Cause(live); {
 	case cause == nil, errors.Is(cause, errOver):
 	case ctx.Err() != nil:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/tminus-live/tminus/dashboards/report"
+	"github.com/tminus-live/tminus/scenarios/process"
 	"github.com/tminus-live/tminus/simulator/audience"
 	"github.com/tminus-live/tminus/simulator/player"
 	"github.com/tminus-live/tminus/simulator/wire/sessions"
@@ -14,7 +15,7 @@ import (
 
 // crowd is everyone who presses Play: the open-loop starts, and the sessions that play to the end.
 type crowd struct {
-	starts   *starts.Generator // nil: the scenario has none
+	starts   *startsProcess // nil: the scenario has none
 	sessions *sessions.Crowd
 }
 
@@ -23,38 +24,17 @@ var tallest = map[string]int{"phone": 540, "tablet": 720}
 
 func (r *Rehearsal) newCrowd() (*crowd, error) {
 	sc := r.cfg.Scenario
-	people, err := audience.NewCrowd(sc.Audience.Mix, sc.Topology.Regions, audience.Seed(sc.Seed, "crowd"))
-	if err != nil {
-		return nil, err
-	}
 	c := &crowd{}
-	var legs []audience.Leg
-	for _, s := range sc.Audience.Starts {
-		legs = append(legs, audience.Leg{At: s.At, Rate: s.Rate, For: s.For, Curve: audience.Curve(s.Curve)})
-	}
 	var services []starts.Service
 	var playback []player.Service
 	for _, region := range r.pipeline.Regions {
 		services = append(services, starts.Service{Region: region.Name, Addr: region.PlaybackAddr()})
 		playback = append(playback, player.Service{Region: region.Name, URL: region.PlaybackURL()})
 	}
-	if len(legs) > 0 {
-		schedule, err := audience.NewSchedule(legs, sc.Event.Duration)
-		if err != nil {
-			return nil, err
-		}
-		c.starts, err = starts.New(starts.Config{
-			Schedule: schedule,
-			Crowd:    people,
-			Services: services,
-			Title:    sc.Name,
-			Start:    r.zero,
-			Sink:     r.telemetry.sink,
-			Log:      r.log,
-		})
-		if err != nil {
-			return nil, err
-		}
+	if len(sc.Audience.Starts) > 0 {
+		events := r.telemetry.events
+		events.Source = "starts#1"
+		c.starts = &startsProcess{cfg: StartsConfig{Scenario: sc, Services: services, Zero: r.zero, Run: r.id, Events: events}, folder: r.folder, log: r.log}
 	}
 
 	cfg := sessions.Config{
@@ -100,13 +80,21 @@ func (c *crowd) run(ctx context.Context) error {
 	go func() { played <- c.sessions.Run(ctx) }()
 	var errs []error
 	if c.starts != nil {
-		if err := c.starts.Run(ctx); err != nil && ctx.Err() == nil {
+		if err := c.starts.run(ctx); err != nil {
 			cancel(err)
 			errs = append(errs, err)
 		}
 	}
 	errs = append(errs, <-played)
 	return errors.Join(errs...)
+}
+
+// ids names the crowd's processes.
+func (c *crowd) ids() []process.ID {
+	if c.starts == nil {
+		return nil
+	}
+	return c.starts.ids()
 }
 
 // streamOver reports whether every player has left because the stream was over, and not one because it gave up.
@@ -120,7 +108,7 @@ func (c *crowd) startsNow() startsNow {
 	if c.starts == nil {
 		return startsNow{}
 	}
-	s := c.starts.Snapshot()
+	s := c.starts.snapshot()
 	return startsNow{
 		counts:   report.PlayStarts{Intended: s.Intended, Sent: s.Sent, OK: s.OK, Shed: s.Shed, Failed: s.Failed, Dropped: s.Dropped},
 		okRate:   float64(s.OKPerSecond),

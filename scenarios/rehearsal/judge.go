@@ -136,12 +136,12 @@ func (r *Rehearsal) safety(out outcome, l ledger) []report.Check {
 		checks = append(checks, report.Check(c))
 	}
 
-	var ids []process.ID
+	ids := out.ids
 	for _, region := range r.regions {
 		ids = append(ids, region.IDs()...)
 	}
 	if len(ids) > 0 {
-		gone := report.Check{Name: "no region's process is left", Pass: r.stopped == nil, Detail: fmt.Sprintf("%d started, all ended", len(ids))}
+		gone := report.Check{Name: "no process of the run is left", Pass: r.stopped == nil, Detail: fmt.Sprintf("%d started, all ended", len(ids))}
 		if r.stopped != nil {
 			gone.Detail = r.stopped.Error()
 		}
