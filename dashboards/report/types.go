@@ -28,6 +28,9 @@ type Report struct {
 	Load       Load        `json:"load"`
 	Players    Players     `json:"players"`
 	Telemetry  Telemetry   `json:"telemetry"`
+	Processes  []Process   `json:"processes,omitempty"`
+	Storms     []Storm     `json:"storms,omitempty"`
+	Forecast   *Forecast   `json:"forecast,omitempty"`
 	Timeline   []Second    `json:"timeline"`
 	Moments    []Moment    `json:"moments"` // what happened, in order, in words
 }
@@ -85,6 +88,17 @@ type Load struct {
 	PlayStarts PlayStarts `json:"play_starts"`
 	LatencyMS  Quantiles  `json:"latency_ms"`  // intended → done
 	SendLagMS  Quantiles  `json:"send_lag_ms"` // intended → sent
+
+	SentToDoneMS  *Quantiles `json:"sent_to_done_ms,omitempty"` // sent → done, of the open-loop crowd
+	InTimePercent float64    `json:"in_time_percent,omitempty"` // sent within 10 ms of the intended time, % of those intended
+	Attempts      uint64     `json:"attempts,omitempty"`        // requests sent for all play starts
+	Failures      []Count    `json:"failures,omitempty"`        // what went wrong, by kind, the most frequent first
+}
+
+// Count is how often something was seen.
+type Count struct {
+	What  string `json:"what"`
+	Count uint64 `json:"count"`
 }
 
 // PlayStarts counts play starts: Intended = Sent + Dropped, Sent = OK + Shed + Failed.
@@ -126,22 +140,82 @@ type Telemetry struct {
 	Emitted    uint64  `json:"emitted"`
 	Stored     uint64  `json:"stored"`
 	Lost       uint64  `json:"lost"`
-	Duplicated uint64  `json:"duplicated"` // arrived more than once and were stored once
-	LagS       float64 `json:"lag_s"`      // p95 of written → handed to the store
-	Kafka      string  `json:"kafka"`      // "embedded" or the address
-	ClickHouse string  `json:"clickhouse"` // "embedded" or the address
+	Duplicated uint64  `json:"duplicated"`         // arrived more than once and were stored once
+	LagS       float64 `json:"lag_s"`              // p95 of written → handed to the store
+	LeftOut    uint64  `json:"left_out,omitempty"` // ok play starts that timeline.ndjson does not repeat; all are in the store
+	Kafka      string  `json:"kafka"`              // "embedded" or the address
+	ClickHouse string  `json:"clickhouse"`         // "embedded" or the address
+}
+
+// Process is what one process of the run took.
+type Process struct {
+	Name       string  `json:"name"`       // "conductor", "starts", "region/us-east", "store"
+	RSSAt10S   uint64  `json:"rss_at_10s"` // resident memory ten seconds into the event, bytes; 0: it was not there
+	RSSPeak    uint64  `json:"rss_peak"`   // highest from then to the end of the event, bytes
+	RSSLast    uint64  `json:"rss_last"`   // at the end of the event, bytes
+	CPUS       float64 `json:"cpu_s"`      // processor time over the event, seconds
+	GrowthPct  float64 `json:"growth_pct"` // RSSLast over RSSAt10S, %
+	Incarnated int     `json:"incarnated"` // how often it was started
+}
+
+// Storm is one interruption of many viewers and how they came back.
+type Storm struct {
+	Name          string    `json:"name"` // "interruption of us-east at T+60 s"
+	Region        string    `json:"region"`
+	AtS           float64   `json:"at_s"`
+	Viewers       uint64    `json:"viewers"`       // who lost their picture
+	Guided        bool      `json:"guided"`        // they held to the service's retry policy
+	BasePerS      float64   `json:"base_per_s"`    // play requests a second before it
+	PeakPerS      float64   `json:"peak_per_s"`    // highest in a second after it
+	Amplification float64   `json:"amplification"` // peak over base
+	AboveS        float64   `json:"above_s"`       // seconds with more than twice the base
+	Attempts      float64   `json:"attempts"`      // requests for each viewer who came back
+	BackS         float64   `json:"back_s"`        // until 95 % of them were watching again, seconds; -1: not before the end
+	Series        []float64 `json:"series"`        // play requests a second, from 10 s before it on
+}
+
+// Forecast is what was expected of the crowd before the event, and what came.
+type Forecast struct {
+	Kind       string    `json:"kind"`
+	Viewers    float64   `json:"viewers"`           // expected
+	PeakPerS   float64   `json:"peak_per_s"`        // predicted
+	ActualPerS float64   `json:"actual_per_s"`      // highest that came
+	ErrorPct   float64   `json:"error_pct"`         // weighted absolute error of the forecast over the event, %
+	NowcastPct float64   `json:"nowcast_error_pct"` // the same of what was predicted 30 s ahead during the event
+	Bins       []Bin     `json:"bins"`
+	Warnings   []string  `json:"warnings,omitempty"`
+	Scaling    []Scaling `json:"scaling,omitempty"`
+}
+
+// Bin is a stretch of the event, forecast against actual, in play starts a second.
+type Bin struct {
+	T       float64 `json:"t"` // its beginning, seconds from T-0
+	P50     float64 `json:"p50"`
+	P90     float64 `json:"p90"`
+	Nowcast float64 `json:"nowcast"` // as predicted 30 s before; -1: nothing was
+	Actual  float64 `json:"actual"`
+}
+
+// Scaling is a change of a region's capacity that the nowcast asked for.
+type Scaling struct {
+	T        float64 `json:"t"`
+	Region   string  `json:"region"`
+	Capacity float64 `json:"capacity"` // play starts a second from then on
 }
 
 // Second is one second of the timeline, T+0 being the start of the event.
 type Second struct {
 	T               int     `json:"t"`
-	PlayStarts      float64 `json:"play_starts"`        // completed ok
-	PlayFailures    float64 `json:"play_failures"`      // failed, shed or dropped
-	Sessions        float64 `json:"sessions"`           // players on the air
-	RebufferRatio   float64 `json:"rebuffer_ratio"`     // % of session time in this second
-	LiveLatencyS    float64 `json:"live_latency_s"`     // p50; -1 when nobody reported
-	LiveLatencyP95S float64 `json:"live_latency_p95_s"` // -1 when nobody reported
-	BitrateKbps     float64 `json:"bitrate_kbps"`       // mean; -1 when nobody reported
+	PlayStarts      float64 `json:"play_starts"`         // completed ok
+	PlayFailures    float64 `json:"play_failures"`       // failed, shed or dropped
+	Sessions        float64 `json:"sessions"`            // players on the air
+	RebufferRatio   float64 `json:"rebuffer_ratio"`      // % of session time in this second
+	LiveLatencyS    float64 `json:"live_latency_s"`      // p50; -1 when nobody reported
+	LiveLatencyP95S float64 `json:"live_latency_p95_s"`  // -1 when nobody reported
+	BitrateKbps     float64 `json:"bitrate_kbps"`        // mean; -1 when nobody reported
+	Scheduled       float64 `json:"scheduled,omitempty"` // play starts that the schedule had due
+	Requests        float64 `json:"requests,omitempty"`  // play requests sent, with every retry and return
+	Capacity        float64 `json:"capacity,omitempty"`  // of all regions together, play starts; 0: no bound
 }
 
 // Moment is one line of the story.
