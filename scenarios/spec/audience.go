@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"bytes"
 	"path"
 	"slices"
 	"time"
@@ -27,11 +28,6 @@ const (
 )
 
 var connectionKinds = []string{KeepAlive, Fresh, FreshTLS}
-
-const (
-	curveCSV   = audience.Curve("csv")
-	curveSinus = audience.Curve("sinus")
-)
 
 // crowdNodes are the parts of the audience that are read when the rest of the scenario is known.
 type crowdNodes struct{ starts, players, interruptions noted[struct{}] }
@@ -149,33 +145,34 @@ func (r *reader) curve(n ast.Node, at string, leg *Start, rate, amplitude, perio
 		}
 	}
 	switch audience.Curve(leg.Curve) {
-	case curveCSV:
-		useless(rate, "curves that are not measured have a rate of their own")
+	case audience.CSV:
 		wants(file.ok, "file", "the name of a CSV file beside this one, with lines of seconds,rate")
 		if file.ok && leg.File != "" {
-			leg.Measured = r.beside(file, leg.File)
+			leg.Points = r.beside(file, leg.File)
 		}
-	case curveSinus:
+	case audience.Sinus:
 		wants(rate.ok, "rate", "play starts a second")
 		wants(amplitude.ok, "amplitude", "how far the rate swings up and down, play starts a second")
 		wants(period.ok, "period", "the time from one peak to the next, such as 20s")
 		if leg.Amplitude > leg.Rate {
 			r.bad(amplitude.node, amplitude.path, "the rate would fall below 0: at most %g", leg.Rate)
 		}
+	case audience.Forecast:
+		// Its points come with the audience's forecast; a rate scales them.
 	default:
 		wants(rate.ok, "rate", "play starts a second")
 	}
-	if leg.Curve != string(curveSinus) {
+	if leg.Curve != string(audience.Sinus) {
 		useless(amplitude, "the curve sinus has an amplitude")
 		useless(period, "the curve sinus has a period")
 	}
-	if leg.Curve != string(curveCSV) {
+	if leg.Curve != string(audience.CSV) {
 		useless(file, "the curve csv has a file")
 	}
 }
 
 // beside reads a file that a scenario names: one in the same folder, so that a scenario can be moved with what it needs.
-func (r *reader) beside(at noted[struct{}], name string) []byte {
+func (r *reader) beside(at noted[struct{}], name string) []audience.Point {
 	if name != path.Base(name) || name == "." || name == ".." {
 		r.bad(at.node, at.path, "want the name of a file beside the scenario, without a folder, got %q", clip(name))
 		return nil
@@ -185,20 +182,24 @@ func (r *reader) beside(at noted[struct{}], name string) []byte {
 		r.bad(at.node, at.path, "cannot read %s: %s", clip(name), err)
 		return nil
 	}
-	return b
+	points, err := audience.ReadCurve(name, bytes.NewReader(b))
+	if err != nil {
+		r.bad(at.node, at.path, "%s", err)
+	}
+	return points
 }
 
 // ceilings refuses a load beyond the scenario's limits.
-func (r *reader) ceilings(root ast.Node, s *Scenario, duration noted[time.Duration]) {
+func (r *reader) ceilings(starts noted[struct{}], s *Scenario, duration noted[time.Duration]) {
 	if l := s.Limits.Duration; l > 0 && duration.ok && duration.value > l {
 		r.bad(duration.node, duration.path, "%s is beyond the limit of %s that this scenario sets itself", short(duration.value), short(l))
 	}
 	schedule, err := s.Audience.Schedule(duration.value)
-	if err != nil || s.Limits.Rate == 0 {
+	if err != nil || s.Limits.Rate == 0 || !starts.ok {
 		return // what is wrong with the legs has been said where they stand
 	}
 	if peak := schedule.Peak(); peak > s.Limits.Rate {
-		r.bad(root, "audience.starts", "they peak at %.0f a second, beyond the limit of %.0f that this scenario sets itself", peak, s.Limits.Rate)
+		r.bad(starts.node, starts.path, "they peak at %.0f a second, beyond the limit of %.0f that this scenario sets itself", peak, s.Limits.Rate)
 	}
 }
 
@@ -206,7 +207,8 @@ func (r *reader) ceilings(root ast.Node, s *Scenario, duration noted[time.Durati
 func (a Audience) Schedule(end time.Duration) (*audience.Schedule, error) {
 	var legs []audience.Leg
 	for _, s := range a.Starts {
-		legs = append(legs, audience.Leg{At: s.At, Rate: s.Rate, For: s.For, Curve: audience.Curve(s.Curve)})
+		legs = append(legs, audience.Leg{At: s.At, Rate: s.Rate, For: s.For, Curve: audience.Curve(s.Curve),
+			Amplitude: s.Amplitude, Period: s.Period, Points: s.Points})
 	}
 	return audience.NewSchedule(legs, end)
 }

@@ -324,7 +324,7 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 		r.bad(root, "topology", "missing: the regions of the reference pipeline, such as {regions: [us-east, us-west]}, or a target")
 	}
 	r.crowd(crowd, s, duration.value)
-	r.ceilings(root, s, duration)
+	r.ceilings(crowd.starts, s, duration)
 	if faults.ok {
 		s.Faults = r.faults(faults.node, faults.path, s, duration.value)
 	}

@@ -111,7 +111,7 @@ func TestReadTheCrowd(t *testing.T) {
 	want := spec.Audience{
 		Mix: audience.DefaultMix,
 		Starts: []spec.Start{
-			{For: 20 * s, Curve: "csv", File: "friday.csv", Measured: curve},
+			{For: 20 * s, Curve: "csv", File: "friday.csv", Points: []audience.Point{{Rate: 100}, {At: 10 * s, Rate: 500}, {At: 20 * s, Rate: 100}}},
 			{At: 20 * s, Rate: 500, Curve: "sinus", Amplitude: 200, Period: 10 * s},
 		},
 		Connections: spec.Connections{Kind: spec.KeepAlive, PerService: 32, InFlight: 8},
@@ -130,6 +130,7 @@ func TestReadTheCrowd(t *testing.T) {
 	for _, tc := range []struct{ old, new, want string }{
 		{"friday.csv, for", "../friday.csv, for", `f:8:34: audience.starts[0].file: want the name of a file beside the scenario, without a folder, got "../friday.csv"`},
 		{"friday.csv, for", "monday.csv, for", `f:8:34: audience.starts[0].file: cannot read monday.csv: file does not exist`},
+		{"friday.csv, for", "torn.csv, for", `f:8:34: audience.starts[0].file: torn.csv:2: "ten" is neither a number of seconds nor a time such as 2026-11-21T19:58:00Z`},
 		{"curve: csv, file", "rate: 5, file", `f:8:31: audience.starts[0].file: only the curve csv has a file`},
 		{", amplitude: 200", "", `f:9:7: audience.starts[1].amplitude: missing: how far the rate swings up and down, play starts a second`},
 		{"amplitude: 200", "amplitude: 501", `f:9:53: audience.starts[1].amplitude: the rate would fall below 0: at most 500`},
@@ -140,11 +141,14 @@ func TestReadTheCrowd(t *testing.T) {
 		{"at: 60s", "at: 95s", `f:14:12: audience.interruptions[1].at: the interruption begins at 1m35s, but the event lasts 1m30s`},
 		{"guided: false}", "guided: no}", `f:14:55: audience.interruptions[1].guided: want true or false, got the text "no"`},
 		{"duration: 2m", "duration: 1m", `f:3:22: event.duration: 1m30s is beyond the limit of 1m that this scenario sets itself`},
-		{"rate: 120000", "rate: 600", `f:2:1: audience.starts: they peak at 700 a second, beyond the limit of 600 that this scenario sets itself`},
+		{"rate: 120000", "rate: 600", `f:8:5: audience.starts: they peak at 700 a second, beyond the limit of 600 that this scenario sets itself`},
 	} {
 		_, err := spec.Read("f", []byte(strings.Replace(storm, tc.old, tc.new, 1)), func(name string) ([]byte, error) {
-			if name != "friday.csv" {
+			switch name {
+			case "monday.csv":
 				return nil, errors.New("file does not exist")
+			case "torn.csv":
+				return []byte("0,100\nten,100\n"), nil
 			}
 			return curve, nil
 		})

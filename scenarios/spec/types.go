@@ -77,10 +77,10 @@ type Start struct {
 	For   time.Duration // 0: until the next leg or the end; otherwise the base rate holds again after it: see audience.Leg
 	Curve string        // one of audience.Curves; "constant" by default
 
-	Amplitude float64       // sinus: swing around Rate, play starts a second
-	Period    time.Duration // sinus
-	File      string        // csv: the measured curve, beside the scenario file
-	Measured  []byte        // csv: its content
+	Amplitude float64          // sinus: swing around Rate, play starts a second
+	Period    time.Duration    // sinus
+	File      string           // csv: the measured curve, beside the scenario file
+	Points    []audience.Point // csv: what it holds; forecast: what is predicted
 }
 
 // Target points the crowd at somebody else's stream, or play API, or both.
