@@ -65,7 +65,10 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 		return nil, err
 	}
 	for _, s := range seconds {
-		rep.Timeline = append(rep.Timeline, report.Second(s))
+		rep.Timeline = append(rep.Timeline, report.Second{
+			T: s.T, PlayStarts: s.PlayStarts, PlayFailures: s.PlayFailures, Sessions: s.Sessions, RebufferRatio: s.RebufferRatio,
+			LiveLatencyS: s.LiveLatencyS, LiveLatencyP95S: s.LiveLatencyP95S, BitrateKbps: s.BitrateKbps,
+		})
 	}
 	delivery, err := qoe.DeliveryOf(ctx, db, r.id)
 	if err != nil {
