@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tminus-live/tminus/scenarios/bench"
+)
+
+func benchCommand() *cobra.Command {
+	var o bench.Options
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "bench [NAME]",
+		Short: "Measure a part against a yardstick in the same run",
+		Long: `Measure a part of tminus, and in the same run on the same two cores what it is measured against: the bare system calls, or a
+named peer. Without a name, list the benchmarks.
+
+Exit status: 0; 1 when a figure is worth nothing (wrong answers, drops, a peer that is not installed), 2 usage.`,
+		Example: "  tminus bench play-starts --json",
+		Args:    atMostOne("benchmark"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+				for _, b := range bench.All() {
+					fmt.Fprintf(t, "%s\t%s\n", b.Name, b.About)
+				}
+				return t.Flush()
+			}
+			b, err := bench.Find(args[0])
+			if err == nil {
+				err = o.Validate()
+			}
+			if err != nil {
+				return usage(err)
+			}
+			o.Tell = func(s string) { fmt.Fprintln(cmd.ErrOrStderr(), s) }
+			rep, err := b.Run(cmd.Context(), o)
+			if err != nil && !errors.Is(err, bench.ErrInvalid) {
+				return err
+			}
+			write := rep.WriteTable
+			if asJSON {
+				write = rep.WriteJSON
+			}
+			if e := write(cmd.OutOrStdout()); e != nil {
+				return e
+			}
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, strings.Join(rep.Problems, "; "))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the figures as one JSON object on standard output and nothing else there")
+	cmd.Flags().Float64Var(&o.Seconds, "seconds", bench.DefaultSeconds, "length of each measurement in each round")
+	cmd.Flags().IntVar(&o.Rounds, "rounds", bench.DefaultRounds, "times that each measurement is taken")
+	return cmd
+}
+
+// benchPartCommand is a server or a client of a benchmark, as a child process.
+func benchPartCommand() *cobra.Command {
+	return child(bench.PartCommand, func(ctx context.Context, p bench.Part, log *slog.Logger) error {
+		return bench.RunPart(ctx, p, log)
+	})
+}

@@ -1,0 +1,132 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// What was found best on two cores; the README beside bare says how to look again.
+const (
+	connections      = 64 // of the bare pair and the generator, one in flight on each
+	pipelined        = 8  // in flight on a connection, pipelined
+	pipedConnections = 16
+	freshTCP         = 16 // connections at once when each carries one exchange
+	freshTLS         = 16
+	vegetaWorkers    = 64
+	k6VUs            = 64
+	k6Posts          = 100 // in one iteration
+	peerGOGC         = 400
+	warmUp           = 300 * time.Millisecond
+)
+
+// playStarts measures the generator and the reference playback service.
+func playStarts(ctx context.Context, o Options) (*Report, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	serverCore, clientCore, cores, err := twoCores()
+	if err != nil {
+		return nil, err
+	}
+	pem, err := certificate(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	var request, answer []byte
+	if request, err = recordRequest(ctx); err != nil {
+		return nil, fmt.Errorf("record a request: %w", err)
+	}
+	if answer, err = recordAnswer(ctx, o, serverCore, request); err != nil {
+		return nil, fmt.Errorf("record an answer: %w", err)
+	}
+	r := &Report{
+		Bench: "play-starts", Rounds: o.Rounds, Seconds: o.Seconds, Machine: thisMachine(cores),
+		Facts: map[string]any{"request_bytes": len(request), "answer_bytes": len(answer)},
+	}
+
+	where := fmt.Sprintf("server on core %d, client on core %d", serverCore, clientCore)
+	var ms []*measurement
+	add := func(key, what string, server, client Part, settings string) *Figure {
+		server.Core, client.Core = serverCore, clientCore
+		client.Warm = warmUp
+		client.InFlight = max(1, client.InFlight)
+		server.Request, server.Answer, client.Request, client.Answer = request, answer, request, answer
+		server.TLS, server.Fresh = client.TLS, client.Fresh
+		f := &Figure{
+			Key: key, What: what, Seconds: o.Seconds, Connections: client.Connections, InFlight: client.InFlight,
+			Cores: where, Settings: settings,
+		}
+		r.Figures = append(r.Figures, f)
+		ms = append(ms, &measurement{f, server, client})
+		return f
+	}
+	bareS, service := Part{Role: bareServer}, Part{Role: serviceServer}
+
+	one := Part{Connections: connections}
+	as := func(p Part, role string) Part { p.Role = role; return p }
+	bare := add("bare_per_s", "bare epoll client and server", bareS, as(one, bareClient), "")
+	gen := add("generator_per_s", "generator, bare server", bareS, as(one, generator), "")
+	svc := add("service_per_s", "generator, playback service", service, as(one, generator), "")
+	piped := Part{Connections: pipedConnections, InFlight: pipelined}
+	bareP := add("bare_pipelined_per_s", "bare pair, pipelined", bareS, as(piped, bareClient), "")
+	svcP := add("service_pipelined_per_s", "generator pipelined, playback service", service, as(piped, generator), "")
+	svcP.Target = 250_000
+
+	tools, err := tools(o)
+	if err != nil {
+		return nil, err
+	}
+	peer := func(role, version string, client Part, settings string) *Figure {
+		client.Role, client.Tool, client.Procs = role, filepath.Join(tools, role), 1
+		f := add(role+"_per_s", role+" "+version+", playback service", service, client, settings)
+		if _, err := os.Stat(client.Tool); err != nil {
+			f.Missing = true
+			r.problem(fmt.Sprintf("%s is missing, so nothing was compared with it: make setup-peers builds it", role))
+		}
+		return f
+	}
+	veg := peer(vegeta, vegetaVersion, Part{Connections: vegetaWorkers}, "")
+	k := peer(k6, k6Version, Part{Connections: k6VUs}, "")
+
+	tcp := Part{Connections: freshTCP, Fresh: true}
+	accept := add("bare_accept_per_s", "bare connect, exchange, close", bareS, as(tcp, bareClient), "")
+	fresh := add("fresh_tcp_per_s", "generator, a TCP connection each, playback service", service, as(tcp, generator), "")
+	secure := Part{Connections: freshTLS, Fresh: true, TLS: pem}
+	bareTLS := add("bare_tls_per_s", "bare crypto/tls handshake, exchange, close", bareS, as(secure, bareClient), "")
+	freshT := add("fresh_tls_per_s", "generator, a TLS 1.3 connection each, playback service", service, as(secure, generator), "")
+
+	r.Ratios = []*Ratio{
+		ratio("ratio", gen, bare, 0.9, "how much of the bare exchange the generator keeps"),
+		ratio("service_ratio", svc, bare, 0.6, "the same with the real playback service answering"),
+		ratio("service_pipelined_ratio", svcP, bareP, 0, "the same, 8 in flight on each connection"),
+		ratio("vs_vegeta", svc, veg, 3, "times what vegeta gets from the same service"),
+		ratio("vs_k6", svc, k, 8, "times what k6 gets from the same service"),
+		ratio("fresh_ratio", fresh, accept, 0.7, "a TCP connection for each play start, of a bare accept loop"),
+		ratio("fresh_tls_ratio", freshT, bareTLS, 0.7, "a TLS 1.3 connection for each, of a bare handshake loop"),
+	}
+	return r, measure(ctx, o, r, ms)
+}
+
+func tools(o Options) (string, error) {
+	if o.Peers != "" {
+		return o.Peers, nil
+	}
+	return peerFolder()
+}
+
+// recordAnswer asks the real service once: the bare server answers with these bytes.
+func recordAnswer(ctx context.Context, o Options, core int, request []byte) ([]byte, error) {
+	child, addr, err := startServer(ctx, o, Part{Role: serviceServer, Core: core, Addr: netip.AddrPortFrom(loopbackAddr, firstPort)})
+	if err != nil {
+		return nil, err
+	}
+	answer, err := askService(addr, request)
+	if e := child.Stop(ctx); err == nil {
+		err = e
+	}
+	return answer, err
+}

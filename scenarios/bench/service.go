@@ -1,0 +1,71 @@
+package bench
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/tminus-live/tminus/reference/manifest"
+	"github.com/tminus-live/tminus/reference/playback"
+	"github.com/tminus-live/tminus/reference/timeline"
+)
+
+// The event that everyone wants to see, and where.
+const (
+	title  = "title-fight"
+	token  = "open-house"
+	region = "us-east"
+)
+
+// newService is the reference playback service of a region that has another one beside it, two edges each, as a rehearsal's.
+func newService(addr netip.AddrPort, log *slog.Logger) (*playback.Service, error) {
+	return playback.New(playback.Config{
+		Stream: manifest.Stream{
+			Event: title, Timeline: timeline.Default, First: 1000, DVR: time.Minute,
+			Renditions: []manifest.Rendition{
+				{ID: "v360", Kind: manifest.Video, Codecs: "avc1.64001e", Bandwidth: 800_000, Timescale: 90000, Width: 640, Height: 360, FrameRate: "30"},
+				{ID: "v720", Kind: manifest.Video, Codecs: "avc1.64001f", Bandwidth: 3_000_000, Timescale: 90000, Width: 1280, Height: 720, FrameRate: "30"},
+				{ID: "a-en", Kind: manifest.Audio, Codecs: "mp4a.40.2", Bandwidth: 128_000, Timescale: 48000, Language: "en", SampleHz: 48000, Channels: 2},
+			},
+			Edges: []manifest.Edge{
+				{ID: "us-east-1", Region: "us-east", URL: "http://127.0.1.11:8080"}, {ID: "us-east-2", Region: "us-east", URL: "http://127.0.1.12:8080"},
+				{ID: "us-west-1", Region: "us-west", URL: "http://127.0.2.11:8080"}, {ID: "us-west-2", Region: "us-west", URL: "http://127.0.2.12:8080"},
+			},
+		},
+		Region: region, URL: "http://" + addr.String(), Key: []byte("tminus bench play-starts"), Now: time.Now, Log: log,
+		Probe: func(context.Context, manifest.Edge) error { return nil },
+	})
+}
+
+func serveService(ctx context.Context, p Part, log *slog.Logger) error {
+	l, err := listenAbove(p.Addr, func(a netip.AddrPort) (net.Listener, error) { return net.Listen("tcp", a.String()) })
+	if err != nil {
+		return err
+	}
+	addr := netip.MustParseAddrPort(l.Addr().String())
+	if p.TLS != nil {
+		t, err := serverTLS(p.TLS)
+		if err != nil {
+			return err
+		}
+		l = tls.NewListener(l, t)
+	}
+	service, err := newService(addr, log)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: service.Handler()}
+	return runServer(ctx, addr, func(ctx context.Context) error {
+		stop := context.AfterFunc(ctx, func() { srv.Close() })
+		defer stop()
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+}
