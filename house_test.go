@@ -32,12 +32,12 @@ var arrows = map[string][]string{
 }
 
 // deciders are the packages of the reference pipeline that decide and do no I/O: the crowd may share them.
-var deciders = []string{"reference/timeline", "reference/manifest", "reference/origin/availability", "reference/playback/steering", "reference/spread"}
+var deciders = []string{"reference/timeline", "reference/manifest", "reference/origin/availability", "reference/playback/steering", "reference/playback/admission", "reference/spread"}
 
 // timeless packages take the time and their randomness as arguments, so that one implementation serves the real server
 // and the simulation.
 var timeless = []string{
-	"reference/timeline", "reference/manifest", "reference/origin/availability", "reference/playback/steering", "reference/spread",
+	"reference/timeline", "reference/manifest", "reference/origin/availability", "reference/playback/steering", "reference/playback/admission", "reference/playback/token", "reference/spread",
 	"simulator/audience", "simulator/player", "simulator/stream",
 	"dashboards", "scenarios/spec", "scenarios/verdict", "telemetry/event", "telemetry/qoe",
 }
