@@ -57,7 +57,7 @@ func (w *crowd) offer(rate float64, d time.Duration, each func(admission.Decisio
 		w.n++
 		k := admission.Live
 		if w.mix != nil {
-			k = w.mix(float64(w.n%1000) / 1000)
+			k = w.mix(float64(w.n*617%1000) / 1000)
 		}
 		dec := w.c.Start(w.now, admission.Request{Kind: k, Home: -1, Viewer: w.n})
 		o.offered++
@@ -91,7 +91,7 @@ func TestSuccessfulStartsDoNotFallUnderAnyLoad(t *testing.T) {
 	for _, poisson := range []bool{false, true} {
 		for _, mix := range []func(float64) admission.Kind{nil, mixed} {
 			for _, times := range []float64{1, 2, 6, 12} {
-				const capacity = 5000
+				const capacity = 1000
 				w := &crowd{c: control(t, admission.Config{Capacity: capacity}), mix: mix, now: begin}
 				if poisson {
 					w.lots = rand.New(rand.NewPCG(7, uint64(times)))
@@ -117,7 +117,7 @@ func TestSuccessfulStartsDoNotFallUnderAnyLoad(t *testing.T) {
 
 // A twelvefold spike of prefetches takes what live play leaves, and nothing of it.
 func TestAPrefetchSpikeDoesNotTouchLivePlay(t *testing.T) {
-	const capacity = 5000
+	const capacity = 1000
 	w := &crowd{c: control(t, admission.Config{Capacity: capacity}), lots: rand.New(rand.NewPCG(1, 2)), now: begin, mix: func(u float64) admission.Kind {
 		if u < 0.5/12.5 {
 			return admission.Live
@@ -133,7 +133,7 @@ func TestAPrefetchSpikeDoesNotTouchLivePlay(t *testing.T) {
 
 // After a storm, everything is admitted again within five seconds, and every lever is released soon after.
 func TestRecovery(t *testing.T) {
-	const capacity = 5000
+	const capacity = 1000
 	w := &crowd{c: control(t, admission.Config{Capacity: capacity}), lots: rand.New(rand.NewPCG(3, 2)), now: begin}
 	w.offer(6*capacity, 60*time.Second, nil)
 	w.offer(0.5*capacity, 1*time.Second, nil)
