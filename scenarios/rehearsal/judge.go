@@ -87,10 +87,17 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 	}
 
 	for _, o := range sc.Objectives {
-		m, err := qoe.Measure(ctx, db, r.id, qoe.Query{
-			Metric: o.Metric, Aggregate: o.Aggregate, Quantile: o.Quantile, Where: o.Where,
+		q := qoe.Query{
+			Metric: o.Metric, Aggregate: o.Aggregate, Quantile: o.Quantile, Where: o.Where, Zero: r.zero,
 			Ledger: qoe.Ledger{Emitted: l.emitted, Dropped: l.dropped},
-		})
+		}
+		if o.From > 0 || o.To > 0 {
+			q.From, q.To = r.zero.Add(o.From), r.zero.Add(out.ran)
+			if o.To > 0 {
+				q.To = r.zero.Add(o.To)
+			}
+		}
+		m, err := qoe.Measure(ctx, db, r.id, q)
 		if err != nil {
 			return nil, fmt.Errorf("objective %s %s: %w", o.Metric, o.Expression, err)
 		}

@@ -484,6 +484,7 @@ func (r *reader) objectives(n ast.Node, path string, s *Scenario) []Objective {
 			r.bad(e.node, p, "nothing would measure %s: it comes from full players, and the audience has none", name)
 		}
 		var where map[string]string
+		var from, to time.Duration
 		if filtered {
 			inner, closed := strings.CutSuffix(filter, "}")
 			if !closed {
@@ -492,6 +493,7 @@ func (r *reader) objectives(n ast.Node, path string, s *Scenario) []Objective {
 			}
 			filter = inner
 			where = r.where(e.node, p, inner, m, s)
+			from, to = r.window(e.node, p, where, m, s)
 		}
 		seen := map[string]bool{}
 		if r.list(e.value, p, MaxThresholds, ` such as ["p(95)<2s"]`, func(n ast.Node, p string, _ int) {
@@ -509,7 +511,7 @@ func (r *reader) objectives(n ast.Node, path string, s *Scenario) []Objective {
 				return
 			}
 			seen[text] = true
-			o.Where, o.WhereText = where, filter
+			o.Where, o.WhereText, o.From, o.To = where, filter, from, to
 			out = append(out, o)
 		}) && len(e.value.(*ast.SequenceNode).Values) == 0 {
 			r.bad(e.value, p, "want at least one expression")
@@ -526,6 +528,13 @@ func (r *reader) where(n ast.Node, path, text string, m qoe.Metric, s *Scenario)
 		dim, value = strings.TrimSpace(dim), strings.TrimSpace(value)
 		if !ok || dim == "" || value == "" {
 			r.bad(n, path, "want a filter such as region=us-east, got %q", clip(part))
+			continue
+		}
+		if dim == "from" || dim == "to" {
+			if _, again := out[dim]; again {
+				r.bad(n, path, "%q is there already", dim)
+			}
+			out[dim] = value
 			continue
 		}
 		if !slices.Contains(m.Dimensions, dim) {
@@ -571,6 +580,35 @@ func (r *reader) where(n ast.Node, path, text string, m qoe.Metric, s *Scenario)
 		}
 	}
 	return out
+}
+
+// window takes from and to out of a filter: the part of the event that an objective looks at.
+func (r *reader) window(n ast.Node, path string, where map[string]string, m qoe.Metric, s *Scenario) (from, to time.Duration) {
+	end := s.Event.Duration
+	read := func(key string, d *time.Duration) {
+		text, ok := where[key]
+		if !ok {
+			return
+		}
+		delete(where, key)
+		v, err := time.ParseDuration(text)
+		switch {
+		case m.Whole:
+			r.bad(n, path, "%s is known of the whole event only: leave out %s", m.Name, key)
+		case err != nil || v < 0 || v%time.Second != 0:
+			r.bad(n, path, "want whole seconds such as %s=15s, got %q", key, clip(text))
+		case end > 0 && v > end:
+			r.bad(n, path, "%s=%s lies past the end of the event, which lasts %s", key, short(v), short(end))
+		default:
+			*d = v
+		}
+	}
+	read("from", &from)
+	read("to", &to)
+	if to > 0 && from >= to {
+		r.bad(n, path, "the part from %s to %s has no length", short(from), short(to))
+	}
+	return from, to
 }
 
 // videoRenditions lists the rungs of a ladder, which is what players report as theirs; none of an unknown ladder.

@@ -43,7 +43,7 @@ objectives:
   video_start_failures:       ["rate<0.1%"]
   edge_switches:              ["count==0"]
   bitrate:                    ["min>1.5Mb/s"]
-  'live_latency{region=us-west, device=tv}': ["p(95)<12s"]
+  'live_latency{region=us-west, device=tv, from=20s, to=1m}': ["p(95)<12s"]
 `
 
 func TestRead(t *testing.T) {
@@ -71,7 +71,7 @@ func TestRead(t *testing.T) {
 			{Metric: "edge_switches", Expression: "count==0", Aggregate: "count", Op: "=="},
 			{Metric: "bitrate", Expression: "min>1.5Mb/s", Aggregate: "min", Op: ">", Threshold: 1500},
 			{Metric: "live_latency", Expression: "p(95)<12s", Aggregate: "p", Quantile: 95, Op: "<", Threshold: 12,
-				Where: map[string]string{"region": "us-west", "device": "tv"}, WhereText: "region=us-west, device=tv"},
+				Where: map[string]string{"region": "us-west", "device": "tv"}, WhereText: "region=us-west, device=tv, from=20s, to=1m", From: 20 * s, To: time.Minute},
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -297,6 +297,10 @@ func TestOneMistake(t *testing.T) {
 		{"target and fault", fmt.Sprintf(target, "http://localhost/a.m3u8") + "faults: [{at: 1s, for: 2s, fail: region, where: here}]\n", `f:7:34: faults[0].fail: a region fault needs the reference pipeline: leave it out, or leave out the target`},
 		{"nothing measures it", with("players: 1", "starts: [{at: 0s, rate: 1}]"), `f:6:14: objectives.startup_time: nothing would measure startup_time: it comes from full players, and the audience has none`},
 		{"target by region", strings.Replace(fmt.Sprintf(target, "http://localhost/a.m3u8"), "startup_time", "'startup_time{region=a}'", 1), `f:6:14: objectives.startup_time{region=a}: a target has no regions to filter by`},
+		{"a part past the end", strings.Replace(least, "startup_time", "'startup_time{from=5s, to=11s}'", 1), `f:6:14: objectives.startup_time{from=5s, to=11s}: to=11s lies past the end of the event, which lasts 10s`},
+		{"a part of half seconds", strings.Replace(least, "startup_time", "'startup_time{from=1.5s}'", 1), `f:6:14: objectives.startup_time{from=1.5s}: want whole seconds such as from=15s, got "1.5s"`},
+		{"a part without length", strings.Replace(least, "startup_time", "'startup_time{from=5s, to=5s}'", 1), `f:6:14: objectives.startup_time{from=5s, to=5s}: the part from 5s to 5s has no length`},
+		{"a part of the whole", strings.Replace(least, "startup_time: [\"p(95)<2s\"]", "'telemetry_loss{from=5s}': [\"rate==0%\"]", 1), `f:6:14: objectives.telemetry_loss{from=5s}: telemetry_loss is known of the whole event only: leave out from`},
 		{"legs overlap", with("{players: 1}", "{starts: [{at: 0s, rate: 1, for: 3s}, {at: 2s, rate: 1}], players: 1}"), `f:5:54: audience.starts[1].at: the leg before this one lasts until 3s`},
 		{"a leg past the end", with("{players: 1}", "{starts: [{at: 8s, rate: 1, for: 3s}], players: 1}"), `f:5:44: audience.starts[0].for: the leg ends at 11s, but the event lasts 10s`},
 		{"a fault past the end", least + "faults: [{at: 8s, for: 3s, fail: region, where: here}]\n", `f:7:24: faults[0].for: the fault ends at 11s, but the event lasts 10s`},

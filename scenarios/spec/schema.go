@@ -143,8 +143,12 @@ func (fileScenario) JSONSchemaExtend(s *jsonschema.Schema) {
 		t.Examples = []any{[]string{example(m, "")}}
 		t.MinItems, t.MaxItems = &least, &most
 		pattern := "^" + m.Name
-		if len(m.Dimensions) > 0 {
-			pattern += `(\{ *(` + strings.Join(m.Dimensions, "|") + `) *=[^{}]+\})?`
+		keys := m.Dimensions
+		if !m.Whole {
+			keys = append(keys, "from", "to")
+		}
+		if len(keys) > 0 {
+			pattern += `(\{ *(` + strings.Join(keys, "|") + `) *=[^{}]+\})?`
 		}
 		p.PatternProperties[pattern+"$"] = &t
 	}

@@ -118,6 +118,7 @@ type Objective struct {
 	Metric     string            // "live_latency"
 	Where      map[string]string // dimension filter: {"region": "us-west"}
 	WhereText  string            // as written: "region=us-west"
+	From, To   time.Duration     // the part of the event that is looked at, To excluded; To 0: to its end
 	Expression string            // as written: "p(95)<12s"
 	Aggregate  string            // "p", "avg", "min", "max", "med", "rate", "count"
 	Quantile   float64           // with "p": 0 to 100

@@ -11,6 +11,9 @@ const (
 	// service that answered; Region = that service's region; Session when ok; Detail = why it failed, or,
 	// of a full player's that is ok, the playback service's name of the session.
 	PlayStart Kind = "play_start"
+	// LoadStats: the open-loop crowd, once a second. Nums since the last one: scheduled (play starts that the schedule had
+	// due), requests (sent, with every retry and return), ok, shed, failed, dropped.
+	LoadStats Kind = "load_stats"
 	// FirstFrame: a player's first frame. Value = startup time ms, from pressing Play; Rendition.
 	FirstFrame Kind = "first_frame"
 	// StartFailed: a player gave up before its first frame, or left without one after a wait that viewers do not take
@@ -52,6 +55,11 @@ const (
 	// Probe: the evidence prober's view of a fault's target. Fault; Component = address; Status
 	// connected|refused|reset|timeout|error; Region = the address's; Value = ms; Detail = what GET /healthz said.
 	Probe Kind = "probe"
+
+	// ProcessStats: once a second for each process of the run. Component = its name ("conductor", "store", "region/us-east"
+	// …); Nums = rss_bytes and peak_bytes (resident memory, now and the most it was), cpu_s (user and system since it
+	// began), threads.
+	ProcessStats Kind = "process_stats"
 
 	// TelemetryDropped: an emitter could not take events (its queue or its spool was full). Value = how many since the
 	// last one; Detail = why. Written by the emitter itself, in the first place that opens.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tminus-live/tminus/telemetry/clickhouse"
 )
@@ -39,8 +40,25 @@ func Measure(ctx context.Context, db *clickhouse.DB, run string, q Query) (Measu
 		fmt.Fprintf(&where, " AND %s = {where_%s:String}", d, d)
 		args = append(args, clickhouse.Named("where_"+d, q.Where[d]))
 	}
+	zero, fill := q.Zero, ""
+	if q.Zero.IsZero() {
+		zero = time.Unix(0, 0)
+	}
+	if !q.From.IsZero() {
+		where.WriteString(" AND at >= fromUnixTimestamp64Micro({from:Int64})")
+		args = append(args, clickhouse.Named("from", strconv.FormatInt(q.From.UnixMicro(), 10)))
+		fill += fmt.Sprintf(" FROM %d", q.From.Sub(zero)/time.Second)
+	}
+	if !q.To.IsZero() {
+		where.WriteString(" AND at < fromUnixTimestamp64Micro({to:Int64})")
+		args = append(args, clickhouse.Named("to", strconv.FormatInt(q.To.UnixMicro(), 10)))
+		fill += fmt.Sprintf(" TO %d", q.To.Sub(zero)/time.Second)
+	}
+	// Whole seconds of the event, also those in which nothing happened.
+	parts := strings.NewReplacer("{where}", where.String(), "{fill}", fill,
+		"{second}", fmt.Sprintf("toInt64(floor((toUnixTimestamp64Micro(at) - %d) / 1000000))", zero.UnixMicro()))
 	row := func(sql string, to ...any) error {
-		err := db.QueryRow(ctx, strings.ReplaceAll(sql, "{where}", where.String()), args...).Scan(to...)
+		err := db.QueryRow(ctx, parts.Replace(sql), args...).Scan(to...)
 		if err != nil {
 			return fmt.Errorf("measuring %s: %w", m.Name, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Aggregates of the samples of a metric.
@@ -25,8 +26,9 @@ type Metric struct {
 	Source     string   // the standard's name for it, or whose definition it is
 	Aggregates []string // those that make sense
 	Dimensions []string // those it can be filtered by
+	Whole      bool     // it is known of the whole event only, not of a part of it
 
-	samples    string // SELECT … AS v, a row a sample; {where} stands for the filters
+	samples    string // SELECT … AS v, a row a sample; {where} stands for the filters, {second} for a row's second of the event, {fill} for the seconds asked for
 	rate       string // SELECT % AS v, number of samples AS n
 	count      string // SELECT count AS v, number of samples AS n
 	population string // SELECT n: where nothing happened to n who were watched, the figure is 0 and not unknown
@@ -71,6 +73,20 @@ var metrics = []Metric{
 		count: `SELECT toFloat64(bad) AS v, n FROM (` + playerStartFailures + `)`,
 	},
 	{
+		Name: "play_starts_per_second", Unit: "count", Source: "tminus: goodput",
+		Meaning:    "Play starts that ended well, of one second: one sample a second, also where there were none.",
+		Aggregates: []string{P, Avg, Min, Max, Med}, Dimensions: []string{"device", "edge", "isp", "region"},
+		samples: `SELECT toFloat64(n) AS v FROM (SELECT {second} AS t, count() AS n FROM events
+			WHERE run = {run:String} AND kind = 'play_start' AND status = 'ok' {where} GROUP BY t ORDER BY t WITH FILL{fill})`,
+	},
+	{
+		Name: "load_amplification", Unit: "count", Source: "tminus: requests over intended starts",
+		Meaning:    "Play requests that were sent in a second, with every retry and return, over the play starts that the schedule had due in it.",
+		Aggregates: []string{P, Avg, Min, Max, Med},
+		samples: `SELECT sum(nums['requests']) / sum(nums['scheduled']) AS v FROM events
+			WHERE run = {run:String} AND kind = 'load_stats' {where} GROUP BY {second} HAVING sum(nums['scheduled']) > 0`,
+	},
+	{
 		Name: "rebuffer_ratio", Unit: "%", Source: "CTA-2066 rebuffering ratio",
 		Meaning:    "Stalled time of a session over its playing and stalled time; rate: of all sessions' time together.",
 		Aggregates: []string{P, Avg, Min, Max, Med, Rate}, Dimensions: dimensions,
@@ -112,6 +128,7 @@ var metrics = []Metric{
 		Name: "playback_failures", Unit: "%", Source: "CTA-2066 video playback failure",
 		Meaning:    "Sessions that had a first frame and then ended in an error, of all that had one. Filters look at where a session was last.",
 		Aggregates: []string{Rate, Count}, Dimensions: dimensions,
+		Whole: true,
 		rate:  `SELECT if(n = 0, 0, 100 * bad / n) AS v, n FROM (` + playbackFailures + `)`,
 		count: `SELECT toFloat64(bad) AS v, n FROM (` + playbackFailures + `)`,
 	},
@@ -119,6 +136,7 @@ var metrics = []Metric{
 		Name: "telemetry_loss", Unit: "%", Source: "tminus",
 		Meaning:    "Events that were emitted, or dropped before they could be, and are not in the store.",
 		Aggregates: []string{Rate, Count},
+		Whole:      true,
 	},
 }
 
@@ -178,6 +196,8 @@ type Query struct {
 	Aggregate string
 	Quantile  float64           // with P, 0 to 100
 	Where     map[string]string // dimension → value; all must hold
+	Zero      time.Time         // T-0, from which seconds are counted
+	From, To  time.Time         // the part of the event to look at, To excluded; zero: not bounded there
 	Ledger    Ledger            // with telemetry_loss
 }
 
@@ -198,6 +218,9 @@ func (q Query) Validate() error {
 	}
 	if q.Aggregate == P && !(q.Quantile >= 0 && q.Quantile <= 100) {
 		return fmt.Errorf("p(%v) is not between p(0) and p(100)", q.Quantile)
+	}
+	if m.Whole && !(q.From.IsZero() && q.To.IsZero()) {
+		return fmt.Errorf("%s is known of the whole event only", m.Name)
 	}
 	for d := range q.Where {
 		if !slices.Contains(m.Dimensions, d) {

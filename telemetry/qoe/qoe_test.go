@@ -328,3 +328,52 @@ func BenchmarkExport(b *testing.B) {
 	}
 	b.ReportMetric(float64(len(events)*b.N)/b.Elapsed().Seconds(), "events/s")
 }
+
+func TestAPartOfTheEvent(t *testing.T) {
+	db := open(t)
+	var events []event.Event
+	for second, n := range []int{5, 3, 0, 4} { // ok play starts in each
+		for i := range n {
+			events = append(events, event.Event{Kind: event.PlayStart, Status: "ok", Region: "us-east", At: at(float64(second) + 0.1 + 0.1*float64(i))})
+		}
+		for _, source := range []float64{1, 2} { // two processes send the crowd
+			events = append(events, event.Event{Kind: event.LoadStats, At: at(float64(second) + 0.9),
+				Nums: map[string]float64{"scheduled": 10 * source, "requests": 10*source + 15*float64(second)}})
+		}
+	}
+	events = append(events, event.Event{Kind: event.PlayStart, Status: "failed", At: at(3.9)})
+	for i := range events {
+		events[i].Run, events[i].Source, events[i].Seq, events[i].Written = "r", "s", uint64(i+1), events[i].At
+	}
+	store(t, db, events)
+	for _, c := range []struct {
+		metric, aggregate string
+		from, to          float64 // of no length: the whole
+		value             float64
+		samples           uint64
+	}{
+		{"play_starts_per_second", qoe.Max, 0, 0, 5, 4},
+		{"play_starts_per_second", qoe.Min, 0, 0, 0, 4},
+		{"play_starts_per_second", qoe.Min, 0, 2, 3, 2},
+		{"play_starts_per_second", qoe.Min, 3, 6, 0, 3}, // nothing came in the last two seconds
+		{"load_amplification", qoe.Max, 0, 0, 4, 4},     // (10+45 + 20+45) / 30
+		{"load_amplification", qoe.Max, 0, 2, 2, 2},
+		{"video_start_failures", qoe.Rate, 0, 3, 0, 8},
+		{"video_start_failures", qoe.Rate, 3, 4, 20, 5},
+	} {
+		q := qoe.Query{Metric: c.metric, Aggregate: c.aggregate, Zero: start}
+		if c.to > c.from {
+			q.From, q.To = at(c.from), at(c.to)
+		}
+		got, err := qoe.Measure(t.Context(), db, "r", q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !near(got.Value, c.value) || got.Samples != c.samples {
+			t.Errorf("%s %s from %v to %v: %v of %d, want %v of %d", c.metric, c.aggregate, c.from, c.to, got.Value, got.Samples, c.value, c.samples)
+		}
+	}
+	if _, err := qoe.Measure(t.Context(), db, "r", qoe.Query{Metric: "telemetry_loss", Aggregate: qoe.Rate, From: start}); err == nil {
+		t.Error("the loss of a part of the event was measured")
+	}
+}
