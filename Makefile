@@ -7,7 +7,7 @@ SCENARIO ?= first-light
 BIN := bin/tminus
 
 .PHONY: help rehearse up build test test-short bench lint fuzz clips golden clean setup \
-	setup-go setup-clickhouse setup-kafka setup-ffmpeg setup-chromium setup-players
+	setup-go setup-clickhouse setup-kafka setup-ffmpeg setup-chromium setup-players setup-peers bench-play-starts
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test-short: setup-go ## the tests that need nothing installed
 
 bench: setup-go setup-clickhouse ## run the benchmarks
 	@go test -run '^$$' -bench . -benchmem ./...
+
+bench-play-starts: setup-peers build ## measure play starts against bare system calls, vegeta and k6
+	@$(BIN) bench play-starts
 
 lint: setup-go ## vet, gofmt, staticcheck
 	@echo "tminus: checking formatting, vet and staticcheck"
@@ -82,3 +85,6 @@ setup-chromium:
 
 setup-players: ## fetch the three browser players for the tests
 	@scenarios/e2e/players/install.sh
+
+setup-peers: setup-go ## build vegeta and k6 for bench-play-starts (once; k6 takes minutes)
+	@scenarios/bench/peers/install.sh >/dev/null

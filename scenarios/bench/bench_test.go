@@ -1,11 +1,17 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tminus-live/tminus/scenarios/process"
@@ -34,4 +40,134 @@ func part() int {
 		return 1
 	}
 	return 0
+}
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// a report with everything that one can have: a figure that was measured, one that is missing, ratios of both.
+func example() *Report {
+	bare := &Figure{Key: "bare_per_s", What: "bare pair", Rounds: []float64{100_000, 120_000, 110_000}, Seconds: 3, Connections: 64, InFlight: 1,
+		Cores: "server on core 0, client on core 1", client: []float64{1, 0.9, 0.8}, server: []float64{0.5, 0.5, 0.5}}
+	service := &Figure{Key: "service_per_s", What: "generator, playback service", Rounds: []float64{60_000, 60_000, 55_000}, Seconds: 3,
+		Connections: 64, InFlight: 1, Cores: "server on core 0, client on core 1", Target: 250_000, Settings: "as it comes"}
+	gone := &Figure{Key: "vegeta_per_s", What: "vegeta", Missing: true, Settings: "none"}
+	r := &Report{
+		Bench: "play-starts", Rounds: 3, Seconds: 3, Machine: Machine{CPU: "a processor", Cores: 2, Kernel: "6.1", Go: "go1.26"},
+		Figures: []*Figure{bare, service, gone}, Facts: map[string]any{"request_bytes": 270},
+		Ratios: []*Ratio{
+			ratio("service_ratio", service, bare, 0.6, "share of the bare exchange that is left"),
+			ratio("vs_vegeta", service, gone, 3, "times what vegeta gets"),
+		},
+	}
+	r.problem("vegeta is missing")
+	r.problem("vegeta is missing")
+	r.settle()
+	return r
+}
+
+func TestReport(t *testing.T) {
+	r := example()
+	for name, write := range map[string]func(io.Writer) error{"report.json": r.WriteJSON, "report.txt": r.WriteTable} {
+		var got bytes.Buffer
+		if err := write(&got); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join("testdata", name)
+		if *update {
+			if err := os.WriteFile(path, got.Bytes(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.String() != string(want) {
+			t.Errorf("%s is now:\n%s", name, got.String())
+		}
+	}
+}
+
+func TestARatioIsTheMedianOfItsRounds(t *testing.T) {
+	// The machine slows down to a half; the ratio in each round is 0.5.
+	by := &Figure{Key: "by", Rounds: []float64{100, 50, 50}}
+	of := &Figure{Key: "of", Rounds: []float64{50, 25, 25}}
+	lame := &Figure{Key: "lame", Rounds: []float64{0, 10, 40}} // its first round failed
+	r := &Report{Figures: []*Figure{by, of, lame}, Ratios: []*Ratio{ratio("half", of, by, 0, ""), ratio("lame", lame, by, 0, "")}}
+	r.settle()
+	if half := r.Ratios[0]; half.Median != 0.5 || half.Spread != 0 {
+		t.Errorf("%+v, want 0.5 without spread", half)
+	}
+	if lame := r.Ratios[1]; lame.Median != 0.5 || len(lame.Rounds) != 2 {
+		t.Errorf("%+v, want the median of two rounds", lame)
+	}
+}
+
+func TestFind(t *testing.T) {
+	for _, b := range All() {
+		if found, err := Find(b.Name); err != nil || found.Name != b.Name {
+			t.Errorf("%s: %v", b.Name, err)
+		}
+	}
+	if _, err := Find("play-stops"); err == nil || !strings.Contains(err.Error(), `"play-stops"`) || !strings.Contains(err.Error(), "play-starts") {
+		t.Errorf("%v, want a sentence that names what was asked for and what there is", err)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	o := Options{}
+	if err := o.Validate(); err != nil || o.Seconds != DefaultSeconds || o.Rounds != DefaultRounds {
+		t.Errorf("%+v, %v", o, err)
+	}
+	o = Options{Seconds: -1, Rounds: 1}
+	if err := o.Validate(); err == nil || !strings.Contains(err.Error(), "seconds") || !strings.Contains(err.Error(), "rounds") {
+		t.Errorf("%v, want both mistakes", err)
+	}
+}
+
+// The whole benchmark, far too short to mean anything and without peers: every figure of ours is there, no answer is wrong, and
+// what is missing is said.
+func TestPlayStarts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes for half a minute")
+	}
+	r, err := playStarts(t.Context(), Options{Seconds: minSeconds, Peers: t.TempDir()})
+	if !errors.Is(err, ErrInvalid) {
+		t.Fatalf("%v, want %v: there are no peers", err, ErrInvalid)
+	}
+	for _, f := range r.Figures {
+		peer := f.Key == "vegeta_per_s" || f.Key == "k6_per_s"
+		if f.Missing != peer || !peer && (f.Median <= 0 || f.Wrong+f.Dropped > 0) {
+			t.Errorf("%+v", *f)
+		}
+	}
+	if len(r.Problems) != 2 || !strings.Contains(strings.Join(r.Problems, ""), "make setup-peers") {
+		t.Errorf("problems %q, want the two peers", r.Problems)
+	}
+	var top map[string]any
+	var out bytes.Buffer
+	if err := r.WriteJSON(&out); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(out.Bytes(), &top); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"bare_per_s", "generator_per_s", "ratio", "service_per_s", "service_ratio", "service_pipelined_per_s",
+		"bare_pipelined_per_s", "bare_accept_per_s", "fresh_tcp_per_s", "fresh_ratio", "bare_tls_per_s", "fresh_tls_per_s", "fresh_tls_ratio"} {
+		if v, ok := top[key].(float64); !ok || v <= 0 {
+			t.Errorf("%s is %v", key, top[key])
+		}
+	}
+	for _, key := range []string{"vs_vegeta", "vs_k6"} {
+		if v, ok := top[key]; !ok || v != nil {
+			t.Errorf("%s is %v, want null", key, v)
+		}
+	}
+}
+
+func TestPeersGetTheSameRequest(t *testing.T) {
+	headers, body := split([]byte("POST /v1/play HTTP/1.1\r\nHost: x\r\nUser-Agent: tminus\r\nContent-Length: 2\r\n\r\n{}"))
+	if string(body) != "{}" || headers.Get("User-Agent") != "tminus" || len(headers) != 1 {
+		t.Errorf("%v %q", headers, body)
+	}
 }

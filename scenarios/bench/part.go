@@ -34,7 +34,7 @@ type Part struct {
 	Answer      []byte
 	Server      int    // clients: the server's pid
 	Tool        string // peers: the binary
-	Procs       int    // peers: GOMAXPROCS
+	Procs, GC   int    // peers: GOMAXPROCS, GOGC
 }
 
 // Roles.

@@ -89,7 +89,7 @@ func driveVegeta(ctx context.Context, p Part) (measured, error) {
 	if err := os.WriteFile(filepath.Join(dir, "target"), append(line, '\n'), 0o600); err != nil {
 		return measured{}, err
 	}
-	env := []string{"GOMAXPROCS=" + strconv.Itoa(p.Procs), "GOGC=" + strconv.Itoa(peerGOGC)}
+	env := []string{"GOMAXPROCS=" + strconv.Itoa(p.Procs), "GOGC=" + strconv.Itoa(p.GC)}
 	n := strconv.Itoa(p.Connections)
 	usage := meter{server: p.Server}
 	usage.begin()
@@ -165,7 +165,7 @@ func driveK6(ctx context.Context, p Part) (measured, error) {
 		}
 	}
 	// Neither a report of its use, nor an extension fetched, nor a server of its own: nothing leaves loopback.
-	env := []string{"GOMAXPROCS=" + strconv.Itoa(p.Procs), "GOGC=" + strconv.Itoa(peerGOGC), "K6_NO_USAGE_REPORT=true", "K6_AUTO_EXTENSION_RESOLUTION=false"}
+	env := []string{"GOMAXPROCS=" + strconv.Itoa(p.Procs), "GOGC=" + strconv.Itoa(p.GC), "K6_NO_USAGE_REPORT=true", "K6_AUTO_EXTENSION_RESOLUTION=false"}
 	usage := meter{server: p.Server}
 	usage.begin()
 	if _, err := runTool(ctx, dir, p.Tool, env, "run", "--quiet", "--no-color", "--no-usage-report", "--no-thresholds", "--address", "",

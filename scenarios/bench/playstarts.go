@@ -81,7 +81,7 @@ func playStarts(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	peer := func(role, version string, client Part, settings string) *Figure {
-		client.Role, client.Tool, client.Procs = role, filepath.Join(tools, role), 1
+		client.Role, client.Tool, client.Procs, client.GC = role, filepath.Join(tools, role), 1, peerGOGC
 		f := add(role+"_per_s", role+" "+version+", playback service", service, client, settings)
 		if _, err := os.Stat(client.Tool); err != nil {
 			f.Missing = true
