@@ -10,7 +10,7 @@ BIN := bin/tminus
 	setup-go setup-clickhouse setup-kafka setup-ffmpeg setup-chromium setup-players setup-peers bench-play-starts
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 rehearse: setup-clickhouse build ## rehearse SCENARIO (first-light) and leave a report in runs/
 	@$(BIN) rehearse $(SCENARIO)

@@ -52,7 +52,7 @@ func playStarts(ctx context.Context, o Options) (*Report, error) {
 	var ms []*measurement
 	add := func(key, what string, server, client Part, settings string) *Figure {
 		server.Core, client.Core = serverCore, clientCore
-		client.Warm = warmUp
+		client.Warm = min(warmUp, o.duration()/2)
 		client.InFlight = max(1, client.InFlight)
 		server.Request, server.Answer, client.Request, client.Answer = request, answer, request, answer
 		server.TLS, server.Fresh = client.TLS, client.Fresh

@@ -64,7 +64,7 @@ type Ratio struct {
 	Rounds  []float64 `json:"rounds"`
 	Median  float64   `json:"median"` // 0: not measured
 	Spread  float64   `json:"spread"`
-	Target  float64   `json:"target"` // at least
+	Target  float64   `json:"target,omitempty"` // at least
 	Missing bool      `json:"missing,omitempty"`
 
 	of, by *Figure
@@ -77,9 +77,11 @@ func ratio(key string, of, by *Figure, target float64, means string) *Ratio {
 // settle computes the medians.
 func (r *Report) settle() {
 	for _, f := range r.Figures {
-		f.Median, f.Spread = middle(f.Rounds)
-		f.ClientBusy, _ = middle(f.client)
-		f.ServerBusy, _ = middle(f.server)
+		median, spread := middle(f.Rounds)
+		client, _ := middle(f.client)
+		server, _ := middle(f.server)
+		f.Median, f.Spread, f.ClientBusy, f.ServerBusy = round(median, 1), round(spread, 1000), round(client, 1000), round(server, 1000)
+		f.Missing = f.Missing || median == 0
 	}
 	for _, q := range r.Ratios {
 		q.Rounds = q.Rounds[:0]
@@ -88,9 +90,27 @@ func (r *Report) settle() {
 				q.Rounds = append(q.Rounds, a/b)
 			}
 		}
-		q.Median, q.Spread = middle(q.Rounds)
-		q.Missing = q.of.Missing || q.by.Missing || q.Median == 0
+		median, spread := middle(q.Rounds)
+		q.Median, q.Spread = round(median, 1000), round(spread, 1000)
+		q.Missing = q.of.Missing || q.by.Missing || median == 0
 	}
+	for _, f := range r.Figures { // after the ratios have had them whole
+		f.Rounds = rounded(f.Rounds, 1)
+	}
+	for _, q := range r.Ratios {
+		q.Rounds = rounded(q.Rounds, 1000)
+	}
+}
+
+// round keeps the parts of one that somebody may read.
+func round(v, parts float64) float64 { return math.Round(v*parts) / parts }
+
+func rounded(v []float64, parts float64) []float64 {
+	out := make([]float64, len(v)) // never nil: JSON says [] then
+	for i := range v {
+		out[i] = round(v[i], parts)
+	}
+	return out
 }
 
 // middle is the median of what was measured and its relative spread; 0, 0 of nothing.
@@ -117,17 +137,17 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	for k, v := range r.Facts {
 		top[k] = v
 	}
-	orNull := func(v float64, missing bool, digits float64) any {
-		if missing || v == 0 {
+	orNull := func(v float64, missing bool) any {
+		if missing {
 			return nil
 		}
-		return math.Round(v*digits) / digits
+		return v
 	}
 	for _, f := range r.Figures {
-		top[f.Key] = orNull(f.Median, f.Missing, 1)
+		top[f.Key] = orNull(f.Median, f.Missing)
 	}
 	for _, q := range r.Ratios {
-		top[q.Key] = orNull(q.Median, q.Missing, 1000)
+		top[q.Key] = orNull(q.Median, q.Missing)
 	}
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
@@ -143,7 +163,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "a second\tspread\tconnections\tclient\tserver\twhat")
 	for _, f := range r.Figures {
-		if f.Missing || f.Median == 0 {
+		if f.Missing {
 			fmt.Fprintf(t, "-\t\t\t\t\t%s: not measured\n", f.What)
 			continue
 		}
@@ -158,17 +178,24 @@ func (r *Report) WriteTable(w io.Writer) error {
 		return err
 	}
 	b.WriteString("(connections x in flight on each; client, server: share of a core used)\n\n")
-	fmt.Fprintln(t, "ratio\tspread\tat least\t\twhat it means")
+	fmt.Fprintln(t, "ratio\tspread\tat least\t \twhat it means")
 	for _, q := range r.Ratios {
-		if q.Missing {
-			fmt.Fprintf(t, "-\t\t%g\tnot measured\t%s: %s\n", q.Target, q.Key, q.Means)
-			continue
+		value, spread, target, verdict := "-", "", "", ""
+		if !q.Missing {
+			value, spread = fmt.Sprintf("%.2f", q.Median), percent(q.Spread)
 		}
-		verdict := "met"
-		if q.Median < q.Target {
-			verdict = "missed"
+		if q.Target > 0 {
+			target = fmt.Sprint(q.Target)
+			switch {
+			case q.Missing:
+				verdict = "not measured"
+			case q.Median < q.Target:
+				verdict = "missed"
+			default:
+				verdict = "met"
+			}
 		}
-		fmt.Fprintf(t, "%.2f\t%s\t%g\t%s\t%s: %s\n", q.Median, percent(q.Spread), q.Target, verdict, q.Key, q.Means)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s: %s\n", value, spread, target, verdict, q.Key, q.Means)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -125,7 +125,7 @@ func (cl *client) open() error {
 		if !cl.c.Fresh {
 			noDelay(fd)
 		}
-		return cl.poll.add(fd, unix.EPOLLIN)
+		return cl.poll.add(fd, unix.EPOLLIN|unix.EPOLLRDHUP)
 	case errno == unix.EAGAIN || errno == unix.ENOTCONN:
 		return cl.poll.add(fd, unix.EPOLLOUT|unix.EPOLLONESHOT)
 	}
@@ -163,7 +163,7 @@ func (cl *client) run(ctx context.Context) (Result, error) {
 			if events[i].Events&unix.EPOLLOUT != 0 {
 				err = cl.connected(fd)
 			} else {
-				err = cl.readable(fd)
+				err = cl.readable(fd, events[i].Events&unix.EPOLLRDHUP != 0)
 			}
 			if err != nil {
 				return Result{}, err
@@ -177,11 +177,23 @@ func (cl *client) connected(fd int) error {
 	if err := sendAll(fd, cl.slab); err != nil {
 		return err
 	}
-	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(fd)}
 	return unix.EpollCtl(cl.poll.epoll, unix.EPOLL_CTL_MOD, fd, &ev)
 }
 
-func (cl *client) readable(fd int) error {
+// closed ends an exchange on a connection of its own, and begins the next one.
+func (cl *client) closed(fd int) error {
+	c := &cl.conns[fd]
+	if c.got != len(cl.c.Answer) {
+		return ErrAnswer
+	}
+	cl.done++
+	c.open = false
+	closeFD(fd)
+	return cl.open()
+}
+
+func (cl *client) readable(fd int, hungUp bool) error {
 	n, errno := recv(fd, cl.buf)
 	switch {
 	case errno == unix.EAGAIN:
@@ -194,13 +206,7 @@ func (cl *client) readable(fd int) error {
 		if !cl.c.Fresh {
 			return errors.New("the server closed a connection")
 		}
-		if c.got != len(cl.c.Answer) {
-			return ErrAnswer
-		}
-		cl.done++
-		c.open = false
-		closeFD(fd)
-		return cl.open()
+		return cl.closed(fd)
 	}
 	if !c.checked {
 		want := cl.c.Answer[c.got:]
@@ -211,6 +217,9 @@ func (cl *client) readable(fd int) error {
 	}
 	c.got += n
 	if cl.c.Fresh {
+		if hungUp && n < len(cl.buf) { // the answer and the server's end came together
+			return cl.closed(fd)
+		}
 		return nil
 	}
 	k := c.got / len(cl.c.Answer)
