@@ -163,15 +163,16 @@ type Storm struct {
 	Name          string    `json:"name"` // "interruption of us-east at T+60 s"
 	Region        string    `json:"region"`
 	AtS           float64   `json:"at_s"`
-	Viewers       uint64    `json:"viewers"`       // who lost their picture
-	Guided        bool      `json:"guided"`        // they held to the service's retry policy
-	BasePerS      float64   `json:"base_per_s"`    // play requests a second before it
-	PeakPerS      float64   `json:"peak_per_s"`    // highest in a second after it
-	Amplification float64   `json:"amplification"` // peak over base
-	AboveS        float64   `json:"above_s"`       // seconds with more than twice the base
-	Attempts      float64   `json:"attempts"`      // requests for each viewer who came back
-	BackS         float64   `json:"back_s"`        // until 95 % of them were watching again, seconds; -1: not before the end
-	Series        []float64 `json:"series"`        // play requests a second, from 10 s before it on
+	ForS          float64   `json:"for_s,omitempty"` // how long there was no picture to come back to, seconds; 0: not known
+	Viewers       uint64    `json:"viewers"`         // who lost their picture
+	Guided        bool      `json:"guided"`          // they held to the service's retry policy
+	BasePerS      float64   `json:"base_per_s"`      // play requests a second before it
+	PeakPerS      float64   `json:"peak_per_s"`      // highest in a second after it
+	Amplification float64   `json:"amplification"`   // peak over base
+	AboveS        float64   `json:"above_s"`         // seconds with more than twice the base
+	Attempts      float64   `json:"attempts"`        // requests for each viewer who came back
+	BackS         float64   `json:"back_s"`          // until 95 % of them were watching again, seconds; -1: not before the end
+	Series        []float64 `json:"series"`          // play requests a second, from 10 s before it on
 }
 
 // Forecast is what was expected of the crowd before the event, and what came.
@@ -216,6 +217,7 @@ type Second struct {
 	Scheduled       float64 `json:"scheduled,omitempty"` // play starts that the schedule had due
 	Requests        float64 `json:"requests,omitempty"`  // play requests sent, with every retry and return
 	Capacity        float64 `json:"capacity,omitempty"`  // of all regions together, play starts; 0: no bound
+	Shed            float64 `json:"shed,omitempty"`      // of play_failures, those that the service shed
 }
 
 // Moment is one line of the story.

@@ -82,6 +82,42 @@ func thousands(s string) string {
 	return sign + whole
 }
 
+// Compact writes a figure in few characters: 1,159, then 98.4k and 1.02M.
+func Compact(f float64) string {
+	switch a := math.Abs(f); {
+	case a >= 999_500:
+		return Significant(f/1e6, 3) + "M"
+	case a >= 1e4:
+		return Significant(f/1e3, 3) + "k"
+	}
+	return Significant(f, 3)
+}
+
+// PerSecond writes a rate of whole things: "250/s", "98.4k/s".
+func PerSecond(f float64) string {
+	if isFinite(f) && math.Abs(f) < 1e4 {
+		f = math.Round(f)
+	}
+	return Compact(f) + "/s"
+}
+
+// Times writes a multiple: "1.4×", "12×".
+func Times(f float64) string { return Significant(f, 2) + "×" }
+
+// Bytes writes an amount of memory in decimal units: "61.2 MB", "1.34 GB".
+func Bytes(n uint64) string {
+	f := float64(n)
+	for _, u := range []struct {
+		size float64
+		name string
+	}{{1e9, "GB"}, {1e6, "MB"}, {1e3, "kB"}} {
+		if f >= u.size*0.9995 {
+			return Significant(f/u.size, 3) + NBSP + u.name
+		}
+	}
+	return Significant(f, 3) + NBSP + "B"
+}
+
 // Count writes a whole number, thousands separated.
 func Count(n uint64) string { return thousands(strconv.FormatUint(n, 10)) }
 
