@@ -9,6 +9,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"github.com/tminus-live/tminus/simulator/audience"
+	"github.com/tminus-live/tminus/simulator/audience/forecast"
 )
 
 // Limits on the crowd's connections and on what people do.
@@ -30,7 +31,7 @@ const (
 var connectionKinds = []string{KeepAlive, Fresh, FreshTLS}
 
 // crowdNodes are the parts of the audience that are read when the rest of the scenario is known.
-type crowdNodes struct{ starts, players, interruptions noted[struct{}] }
+type crowdNodes struct{ starts, players, interruptions, forecast noted[struct{}] }
 
 func keep(n ast.Node, path string) noted[struct{}] {
 	return noted[struct{}]{node: n, path: path, ok: true}
@@ -50,6 +51,7 @@ func (r *reader) audience(n ast.Node, path string, a *Audience, later *crowdNode
 		}},
 		{"connections", "", func(n ast.Node, path string) { r.connections(n, path, &a.Connections) }},
 		{"people", "", func(n ast.Node, path string) { r.people(n, path, &a.People) }},
+		{"forecast", "", func(n ast.Node, path string) { later.forecast = keep(n, path) }},
 		{"interruptions", "", func(n ast.Node, path string) { later.interruptions = keep(n, path) }},
 	})
 	if !later.starts.ok && !later.players.ok {
@@ -93,8 +95,16 @@ func (r *reader) people(n ast.Node, path string, p *audience.People) {
 
 // crowd reads what depends on the event's length and the regions.
 func (r *reader) crowd(later crowdNodes, s *Scenario, end time.Duration) {
+	if later.forecast.ok {
+		s.Audience.Forecast = r.forecast(later.forecast.node, later.forecast.path, end)
+	}
 	if later.starts.ok && (s.Target == nil || s.Target.Play != nil) {
 		s.Audience.Starts = r.starts(later.starts.node, later.starts.path, end)
+	}
+	for i := range s.Audience.Starts {
+		if leg := &s.Audience.Starts[i]; leg.Curve == string(audience.Forecast) {
+			r.expected(later.starts, leg, s.Audience.Forecast)
+		}
 	}
 	if later.interruptions.ok {
 		s.Audience.Interruptions = r.interruptions(later.interruptions.node, later.interruptions.path, s, end)
@@ -171,15 +181,81 @@ func (r *reader) curve(n ast.Node, at string, leg *Start, rate, amplitude, perio
 	}
 }
 
-// beside reads a file that a scenario names: one in the same folder, so that a scenario can be moved with what it needs.
-func (r *reader) beside(at noted[struct{}], name string) []audience.Point {
-	if name != path.Base(name) || name == "." || name == ".." {
-		r.bad(at.node, at.path, "want the name of a file beside the scenario, without a folder, got %q", clip(name))
-		return nil
+// expected gives a leg the forecast's curve.
+func (r *reader) expected(at noted[struct{}], leg *Start, f *Forecast) {
+	if f == nil {
+		r.bad(at.node, at.path, "the curve forecast needs a forecast: give one under audience.forecast")
+		return
 	}
-	b, err := r.open(name)
-	if err != nil {
-		r.bad(at.node, at.path, "cannot read %s: %s", clip(name), err)
+	times := leg.Times
+	if times == 0 {
+		times = 1
+	}
+	for _, p := range f.Curve {
+		if p.At >= leg.At {
+			leg.Points = append(leg.Points, audience.Point{At: p.At - leg.At, Rate: p.Rate * times})
+		}
+	}
+}
+
+// forecast reads what is expected of the crowd and works out its curve.
+func (r *reader) forecast(n ast.Node, path string, end time.Duration) *Forecast {
+	f := &Forecast{}
+	before := len(r.problems)
+	file := func(n ast.Node, path string, read func(name string, b []byte) error) {
+		name, ok := r.text(n, path, "the name of a CSV file beside this one")
+		if !ok {
+			return
+		}
+		if b, ok := r.fileBeside(keep(n, path), name); ok {
+			if err := read(name, b); err != nil {
+				r.bad(n, path, "%s", err)
+			}
+		}
+	}
+	r.mapping(n, path, []field{
+		{"kind", "", func(n ast.Node, path string) { f.Event.Kind = r.word(n, path, "kind of event", forecast.Kinds()) }},
+		{"viewers", "", func(n ast.Node, path string) { f.Event.Audience, _ = r.number(n, path, 1e9) }},
+		{"from", "", func(n ast.Node, path string) {
+			text, ok := r.text(n, path, "a duration such as -2m")
+			if !ok {
+				return
+			}
+			d, err := time.ParseDuration(text)
+			if err != nil || d < -MaxDuration || d > MaxDuration {
+				r.bad(n, path, "want when the rehearsal begins, seen from the event's start, such as -2m, got %q", clip(text))
+			}
+			f.From = d
+		}},
+		{"past", "", func(n ast.Node, path string) {
+			file(n, path, func(name string, b []byte) (err error) {
+				f.Event.Past, err = forecast.ReadPast(name, bytes.NewReader(b))
+				return err
+			})
+		}},
+		{"marketing", "", func(n ast.Node, path string) {
+			file(n, path, func(name string, b []byte) (err error) {
+				f.Event.Marketing, err = forecast.ReadMarketing(name, bytes.NewReader(b))
+				return err
+			})
+		}},
+	})
+	if len(r.problems) > before || end <= 0 {
+		return f
+	}
+	var err error
+	if f.Result, err = forecast.Predict(f.Event); err != nil {
+		r.bad(n, path, "%s", err)
+		return f
+	}
+	f.Curve = f.Result.Points(f.From, f.From+end)
+	return f
+}
+
+// beside reads a measured curve.
+func (r *reader) beside(at noted[struct{}], name string) []audience.Point {
+	b, ok := r.fileBeside(at, name)
+	if !ok {
 		return nil
 	}
 	points, err := audience.ReadCurve(name, bytes.NewReader(b))
@@ -187,6 +263,21 @@ func (r *reader) beside(at noted[struct{}], name string) []audience.Point {
 		r.bad(at.node, at.path, "%s", err)
 	}
 	return points
+}
+
+// fileBeside reads a file that a scenario names: one in the same folder, so that a scenario can be moved with what it
+// needs.
+func (r *reader) fileBeside(at noted[struct{}], name string) ([]byte, bool) {
+	if name != path.Base(name) || name == "." || name == ".." {
+		r.bad(at.node, at.path, "want the name of a file beside the scenario, without a folder, got %q", clip(name))
+		return nil, false
+	}
+	b, err := r.open(name)
+	if err != nil {
+		r.bad(at.node, at.path, "cannot read %s: %s", clip(name), err)
+		return nil, false
+	}
+	return b, true
 }
 
 // ceilings refuses a load beyond the scenario's limits.
@@ -221,7 +312,7 @@ func (r *reader) starts(n ast.Node, path string, end time.Duration) []Start {
 		leg := Start{Curve: string(audience.Constant)}
 		at = noted[time.Duration]{}
 		var length noted[time.Duration]
-		var rate, amplitude, period, file noted[struct{}]
+		var rate, amplitude, period, file, times noted[struct{}]
 		r.mapping(n, path, []field{
 			{"at", "when the leg starts, such as 15s", func(n ast.Node, path string) {
 				d, ok := r.duration(n, path, 0, MaxDuration)
@@ -244,12 +335,16 @@ func (r *reader) starts(n ast.Node, path string, end time.Duration) []Start {
 				leg.Period, _ = r.duration(n, path, time.Second, MaxDuration)
 				period = keep(n, path)
 			}},
+			{"times", "", func(n ast.Node, path string) { leg.Times, _ = r.number(n, path, 100); times = keep(n, path) }},
 			{"file", "", func(n ast.Node, path string) {
 				leg.File, _ = r.text(n, path, "the name of a CSV file beside this one")
 				file = keep(n, path)
 			}},
 		})
 		r.curve(n, path, &leg, rate, amplitude, period, file)
+		if times.ok && leg.Curve != string(audience.Forecast) {
+			r.bad(times.node, times.path, "only the curve forecast comes so many times as large")
+		}
 		if at.ok {
 			switch {
 			case end > 0 && leg.At >= end:

@@ -241,7 +241,7 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 		Audience: Audience{Mix: audience.DefaultMix},
 	}
 	var duration noted[time.Duration]
-	var ladder, topology, playback, faults, objectives, target noted[struct{}]
+	var ladder, topology, playback, instance, faults, objectives, target noted[struct{}]
 	var crowd crowdNodes
 	var hasManifest, hasPlay bool // of the target
 
@@ -277,7 +277,7 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 		}},
 		{"playback", "", func(n ast.Node, path string) {
 			playback = keep(n, path)
-			r.playback(n, path, &s.Playback)
+			instance = r.playback(n, path, &s.Playback)
 		}},
 		{"audience", "the crowd, such as {players: 40}", func(n ast.Node, path string) { r.audience(n, path, &s.Audience, &crowd) }},
 		{"limits", "", func(n ast.Node, path string) {
@@ -324,6 +324,9 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 		r.bad(root, "topology", "missing: the regions of the reference pipeline, such as {regions: [us-east, us-west]}, or a target")
 	}
 	r.crowd(crowd, s, duration.value)
+	if instance.ok && s.Audience.Forecast == nil {
+		r.bad(instance.node, instance.path, "instances are asked for by the nowcast, which needs a forecast: give one under audience.forecast")
+	}
 	r.ceilings(crowd.starts, s, duration)
 	if faults.ok {
 		s.Faults = r.faults(faults.node, faults.path, s, duration.value)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -158,6 +159,59 @@ func TestReadTheCrowd(t *testing.T) {
 	}
 }
 
+func TestReadAForecast(t *testing.T) {
+	src := `apiVersion: tminus/v1
+name: launch
+event: {duration: 60s}
+topology: {regions: [east, west]}
+playback: {instance: 500, lead: 10s}
+audience:
+  forecast: {kind: launch, viewers: 100000, from: -30s, past: past.csv}
+  starts: [{at: 0s, curve: forecast, times: 2}]
+objectives: {video_start_failures: ["rate<0.1%"]}
+`
+	files := map[string]string{"past.csv": "name,kind,total,expected\nspring,launch,90000,80000\n", "torn.csv": "name,kind,total\nspring,lunch,90000\n"}
+	read := func(src string) (*spec.Scenario, error) {
+		return spec.Read("f", []byte(src), func(name string) ([]byte, error) {
+			if b, ok := files[name]; ok {
+				return []byte(b), nil
+			}
+			return nil, errors.New("file does not exist")
+		})
+	}
+	sc, err := read(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := sc.Audience.Forecast
+	if f.Result == nil || f.Result.Learnt != 1 || f.From != -30*s || len(f.Curve) == 0 || sc.Playback.Instance != 500 || sc.Playback.Lead != 10*s {
+		t.Fatalf("forecast %+v, playback %+v", f, sc.Playback)
+	}
+	schedule, err := sc.Audience.Schedule(sc.Event.Duration)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := schedule.Rate(30*s-time.Millisecond), 2*f.Result.Rate(-time.Millisecond).P50; math.Abs(got-want) > want/100 {
+		t.Errorf("%.0f a second as the event begins, want twice the forecast's %.0f", got, want/2)
+	}
+	for _, tc := range []struct{ old, new, want string }{
+		{"kind: launch", "kind: lunch", `f:7:20: audience.forecast.kind: unknown kind of event "lunch"; did you mean "launch"?`},
+		{"past.csv", "torn.csv", `f:7:63: audience.forecast.past: torn.csv:2: unknown kind of event "lunch"; the kinds are title-fight, league-match, launch, concert, premiere`},
+		{"from: -30s", "from: soon", `f:7:51: audience.forecast.from: want when the rehearsal begins, seen from the event's start, such as -2m, got "soon"`},
+		{"{instance: 500, lead: 10s}", "{lead: 10s}", `f:5:18: playback.lead: only instances have a lead time`},
+		{"instance: 500", "capacity: 9, instance: 500", `f:5:22: playback.capacity: instances make the capacity: leave out one of the two`},
+		{"curve: forecast, times: 2", "rate: 5, times: 2", `f:8:37: audience.starts[0].times: only the curve forecast comes so many times as large`},
+	} {
+		if _, err := read(strings.Replace(src, tc.old, tc.new, 1)); fmt.Sprint(err) != tc.want {
+			t.Errorf("%s → %s: got\n%v\nwant\n%s", tc.old, tc.new, err, tc.want)
+		}
+	}
+	without := strings.Replace(src, "  forecast: {kind: launch, viewers: 100000, from: -30s, past: past.csv}\n", "", 1)
+	if _, err := read(without); err == nil || !strings.Contains(err.Error(), "needs a forecast") {
+		t.Errorf("a forecast's curve without a forecast: %v", err)
+	}
+}
+
 func TestReadAPlayAPI(t *testing.T) {
 	src := `apiVersion: tminus/v1
 name: theirs
@@ -261,7 +315,7 @@ func TestOneMistake(t *testing.T) {
 	for _, tc := range []struct{ name, src, want string }{
 		{"flow over lines", with("{players: 1}", "{\n  # how many?\n  players: many, # too many\n  mix: 'mobile-heavy'\n}"), `f:7:12: audience.players: want a whole number, got the text "many"`},
 		{"after quotes over lines", with("name: least", "name: \"lea\\\n  st\"") + "x: 1\n", `f:8:1: x: unknown key; want one of apiVersion, name, seed, event, topology, playback, audience, limits, target, faults, objectives`},
-		{"wide characters", with("{players: 1}", "{'größe': 1, players: 1}"), `f:5:12: audience.größe: unknown key; want one of mix, starts, players, connections, people, interruptions`},
+		{"wide characters", with("{players: 1}", "{'größe': 1, players: 1}"), `f:5:12: audience.größe: unknown key; want one of mix, starts, players, connections, people, forecast, interruptions`},
 		{"after wide characters", with("{players: 1}", "{mix: '日本', players: -1}"), "f:5:17: audience.mix: unknown mix \"日本\"; want one of broadband-tv-heavy, mobile-heavy, browser-heavy, even\nf:5:32: audience.players: want a whole number from 0 to 5000, got -1"},
 		{"empty", "", `f:1:1: the file holds no scenario; it must start with apiVersion: tminus/v1`},
 		{"only a comment", "# hello\n", `f:1:1: the file holds no scenario; it must start with apiVersion: tminus/v1`},

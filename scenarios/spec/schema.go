@@ -8,6 +8,7 @@ import (
 	"github.com/invopop/jsonschema"
 
 	"github.com/tminus-live/tminus/simulator/audience"
+	"github.com/tminus-live/tminus/simulator/audience/forecast"
 	"github.com/tminus-live/tminus/telemetry/qoe"
 )
 
@@ -41,11 +42,15 @@ type (
 
 		Connections   *fileConnections   `json:"connections,omitempty" jsonschema:"description=How play starts reach a playback service"`
 		People        *filePeople        `json:"people,omitempty" jsonschema:"description=What viewers do when Play fails; left out: all follow the service's retry policy"`
+		Forecast      *fileForecast      `json:"forecast,omitempty" jsonschema:"description=What is expected of the crowd"`
 		Interruptions []fileInterruption `json:"interruptions,omitempty" jsonschema:"description=Viewers who lose their picture and come back"`
 	}
 	filePlayback struct {
 		Capacity      float64 `json:"capacity,omitempty" jsonschema:"minimum=0,description=Play starts a second of all regions together; what is beyond is shed by priority"`
 		GuidedBackoff *bool   `json:"guidedBackoff,omitempty" jsonschema:"default=true,description=Answers say when to come back"`
+
+		Instance float64      `json:"instance,omitempty" jsonschema:"minimum=1,description=Play starts a second that one instance carries; the nowcast asks for instances"`
+		Lead     fileDuration `json:"lead,omitempty" jsonschema:"description=How long a new instance takes to be of use; 20s where left out"`
 	}
 	fileLimits struct {
 		Rate     float64      `json:"rate,omitempty" jsonschema:"minimum=0,description=Play starts a second"`
@@ -68,6 +73,13 @@ type (
 		Viewers uint64       `json:"viewers" jsonschema:"minimum=1,description=Viewers of the region who lose their picture and press Play again"`
 		Guided  *bool        `json:"guided,omitempty" jsonschema:"default=true,description=They hold to the retry policy that came with their session; false: nobody does and no answer has one"`
 	}
+	fileForecast struct {
+		Kind      string  `json:"kind,omitempty"`
+		Viewers   float64 `json:"viewers,omitempty" jsonschema:"minimum=0,description=Expected play starts in all; left out: learnt from past events"`
+		From      string  `json:"from,omitempty" jsonschema:"description=When the rehearsal begins, seen from the event's start: -2m"`
+		Past      string  `json:"past,omitempty" jsonschema:"description=CSV file of past events, beside the scenario"`
+		Marketing string  `json:"marketing,omitempty" jsonschema:"description=CSV file of interest by hours before the start, beside the scenario"`
+	}
 	fileStart struct {
 		At        fileDuration `json:"at"`
 		Rate      float64      `json:"rate,omitempty" jsonschema:"minimum=0,description=Play starts a second"`
@@ -75,6 +87,7 @@ type (
 		Curve     string       `json:"curve,omitempty"`
 		Amplitude float64      `json:"amplitude,omitempty" jsonschema:"minimum=0,description=Of a sinus: how far the rate swings around its middle"`
 		Period    fileDuration `json:"period,omitempty" jsonschema:"description=Of a sinus: from one peak to the next"`
+		Times     float64      `json:"times,omitempty" jsonschema:"minimum=0,maximum=100,description=Of a forecast: so many times as many come as expected"`
 		File      string       `json:"file,omitempty" jsonschema:"description=Of a measured curve: a CSV file beside the scenario"`
 	}
 	fileTarget struct {
@@ -183,6 +196,8 @@ func (fileConnections) JSONSchemaExtend(s *jsonschema.Schema) {
 	most(s, "perService", MaxConnections)
 	most(s, "inFlight", MaxInFlight)
 }
+
+func (fileForecast) JSONSchemaExtend(s *jsonschema.Schema) { words(s, "kind", forecast.Kinds()) }
 
 func (filePeople) JSONSchemaExtend(s *jsonschema.Schema) { most(s, "presses", MaxPresses) }
 

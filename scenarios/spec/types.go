@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/tminus-live/tminus/simulator/audience"
+	"github.com/tminus-live/tminus/simulator/audience/forecast"
 )
 
 // Scenario is one rehearsal: the event, the pipeline, the crowd, the faults and the objectives.
@@ -37,6 +38,11 @@ type Topology struct {
 type Playback struct {
 	Capacity      float64 // play starts a second, all regions together; 0: what the machine carries
 	GuidedBackoff bool    // answers say when to come back (default)
+
+	// Instead of a capacity that stays: what one instance carries, play starts a second, and how long a new one takes
+	// to be of use. The nowcast asks for instances; Instance 0: there are none.
+	Instance float64
+	Lead     time.Duration
 }
 
 // Audience is the crowd.
@@ -47,6 +53,15 @@ type Audience struct {
 	Connections   Connections
 	People        audience.People
 	Interruptions []Interruption
+	Forecast      *Forecast // nil: nothing was forecast
+}
+
+// Forecast is what is expected of the crowd before the event.
+type Forecast struct {
+	Event  forecast.Event
+	From   time.Duration    // T-0, from the forecast event's start: -2m when the rehearsal begins two minutes before it
+	Curve  []audience.Point // the middle estimate, from T-0 on
+	Result *forecast.Prediction
 }
 
 // Connections is how play starts reach a playback service.
@@ -79,6 +94,7 @@ type Start struct {
 
 	Amplitude float64          // sinus: swing around Rate, play starts a second
 	Period    time.Duration    // sinus
+	Times     float64          // forecast: so many times as many come as expected; 0: 1
 	File      string           // csv: the measured curve, beside the scenario file
 	Points    []audience.Point // csv: what it holds; forecast: what is predicted
 }
