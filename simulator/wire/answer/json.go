@@ -1,0 +1,504 @@
+package answer
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+	"unsafe"
+)
+
+// MaxDepth bounds the nesting of a JSON text: deeper ones count as not JSON.
+const MaxDepth = 100
+
+// Kind is what stands at a path.
+type Kind uint8
+
+// Kinds of a Value.
+const (
+	Absent Kind = iota
+	Null
+	Bool
+	Number
+	String
+	Object
+	Array
+)
+
+// Value is what stands at a path. It points into the text that was read.
+type Value struct {
+	Kind    Kind
+	raw     []byte // a string's without its quotes, a number's digits
+	escaped bool
+}
+
+// Paths finds values in JSON texts. It is immutable and safe for concurrent use.
+type Paths struct {
+	nodes []node
+}
+
+// node is one step of the paths: what is of interest under an object's keys or an array's places.
+type node struct {
+	children []child
+	capture  int // index of the path that ends here; -1: none does
+}
+
+type child struct {
+	key   string
+	place int // in an array, where the key is a number; else -1
+	node  int
+}
+
+// CompilePaths reads paths such as "data.session.id", "$.streams[0].url" or "streams.0.url": keys and places in arrays
+// from the outside to the inside. Keys that contain a dot or a bracket are written ["like.this"].
+func CompilePaths(paths ...string) (*Paths, error) {
+	p := &Paths{nodes: []node{{capture: -1}}}
+	for i, path := range paths {
+		keys, err := splitPath(path)
+		if err != nil {
+			return nil, fmt.Errorf("path %q: %w", path, err)
+		}
+		at := 0
+		for _, key := range keys {
+			at = p.step(at, key)
+		}
+		if p.nodes[at].capture >= 0 {
+			return nil, fmt.Errorf("path %q is given twice", path)
+		}
+		p.nodes[at].capture = i
+	}
+	return p, nil
+}
+
+func (p *Paths) step(at int, key string) int {
+	for _, c := range p.nodes[at].children {
+		if c.key == key {
+			return c.node
+		}
+	}
+	place := -1
+	if n, ok := digits([]byte(key)); ok {
+		place = n
+	}
+	p.nodes = append(p.nodes, node{capture: -1})
+	p.nodes[at].children = append(p.nodes[at].children, child{key, place, len(p.nodes) - 1})
+	return len(p.nodes) - 1
+}
+
+func splitPath(path string) (keys []string, err error) {
+	rest := strings.TrimPrefix(path, "$")
+	if len(rest) == len(path) && !strings.HasPrefix(rest, "[") { // without $ the first key has no dot before it
+		rest = "." + rest
+	}
+	for rest != "" {
+		switch {
+		case rest[0] == '.':
+			end := strings.IndexAny(rest[1:], ".[") + 1
+			if end == 0 {
+				end = len(rest)
+			}
+			if end == 1 {
+				return nil, fmt.Errorf("a key is missing")
+			}
+			keys, rest = append(keys, rest[1:end]), rest[end:]
+		case strings.HasPrefix(rest, `["`), strings.HasPrefix(rest, `['`):
+			end := strings.Index(rest[2:], rest[1:2]+"]")
+			if end < 0 {
+				return nil, fmt.Errorf("a bracket is not closed")
+			}
+			keys, rest = append(keys, rest[2:end+2]), rest[end+4:]
+		case rest[0] == '[':
+			end := strings.IndexByte(rest, ']')
+			if end < 0 {
+				return nil, fmt.Errorf("a bracket is not closed")
+			}
+			if _, ok := digits([]byte(rest[1:end])); !ok {
+				return nil, fmt.Errorf("%q is no place in an array", rest[1:end])
+			}
+			keys, rest = append(keys, rest[1:end]), rest[end+1:]
+		default:
+			return nil, fmt.Errorf("want a dot or a bracket before %q", rest)
+		}
+	}
+	if len(keys) > MaxDepth/2 {
+		return nil, fmt.Errorf("%d keys deep", len(keys))
+	}
+	return keys, nil
+}
+
+// Read finds the paths' values in a JSON text: out[i] is that of the i-th path; where a key is given twice, the later
+// counts. It returns false where the text is not JSON, which is checked to its last byte. out must have a place
+// for each path. It does not allocate.
+func (p *Paths) Read(text []byte, out []Value) bool {
+	clear(out)
+	s := scan{text, p.nodes, out}
+	i := s.value(s.space(0), 0, 0)
+	return i >= 0 && s.space(i) == len(text)
+}
+
+type scan struct {
+	b     []byte
+	nodes []node
+	out   []Value
+}
+
+func (s *scan) space(i int) int {
+	for i < len(s.b) {
+		switch s.b[i] {
+		case ' ', '\t', '\n', '\r':
+			i++
+		default:
+			return i
+		}
+	}
+	return i
+}
+
+// value reads the value at i, of which the paths from node n on are of interest (n < 0: none is), and returns where it
+// ends; -1: it is no value.
+func (s *scan) value(i, n, depth int) int {
+	if i >= len(s.b) || depth > MaxDepth {
+		return -1
+	}
+	var kind Kind
+	end, escaped := -1, false
+	from := i
+	switch c := s.b[i]; {
+	case c == '"':
+		end, escaped = stringEnd(s.b, i+1)
+		kind, from = String, i+1
+	case c == '{':
+		kind, end = Object, s.object(i+1, n, depth+1)
+	case c == '[':
+		kind, end = Array, s.array(i+1, n, depth+1)
+	case c == '-' || '0' <= c && c <= '9':
+		kind, end = Number, numberEnd(s.b, i)
+	case c == 't' && hasPrefix(s.b[i:], "true"):
+		kind, end = Bool, i+4
+	case c == 'f' && hasPrefix(s.b[i:], "false"):
+		kind, end = Bool, i+5
+	case c == 'n' && hasPrefix(s.b[i:], "null"):
+		kind, end = Null, i+4
+	}
+	if end < 0 {
+		return -1
+	}
+	if n >= 0 && s.nodes[n].capture >= 0 {
+		s.out[s.nodes[n].capture] = Value{kind, s.b[from:end], escaped}
+	}
+	if kind == String {
+		end++ // its quote
+	}
+	return end
+}
+
+func hasPrefix(b []byte, s string) bool { return len(b) >= len(s) && string(b[:len(s)]) == s }
+
+func (s *scan) object(i, n, depth int) int {
+	i = s.space(i)
+	if i < len(s.b) && s.b[i] == '}' {
+		return i + 1
+	}
+	for {
+		if i >= len(s.b) || s.b[i] != '"' {
+			return -1
+		}
+		end, escaped := stringEnd(s.b, i+1)
+		if end < 0 {
+			return -1
+		}
+		next := -1
+		if n >= 0 {
+			next = s.under(n, s.b[i+1:end], escaped)
+		}
+		i = s.space(end + 1)
+		if i >= len(s.b) || s.b[i] != ':' {
+			return -1
+		}
+		if i = s.value(s.space(i+1), next, depth); i < 0 {
+			return -1
+		}
+		if i = s.space(i); i >= len(s.b) {
+			return -1
+		}
+		switch s.b[i] {
+		case '}':
+			return i + 1
+		case ',':
+			i = s.space(i + 1)
+		default:
+			return -1
+		}
+	}
+}
+
+func (s *scan) under(n int, key []byte, escaped bool) int {
+	var room [256]byte
+	if escaped {
+		if len(key) > len(room) {
+			return -1 // six bytes a character: no key of ours
+		}
+		key = unescape(room[:0], key)
+	}
+	for _, c := range s.nodes[n].children {
+		if string(key) == c.key {
+			return c.node
+		}
+	}
+	return -1
+}
+
+func (s *scan) array(i, n, depth int) int {
+	i = s.space(i)
+	if i < len(s.b) && s.b[i] == ']' {
+		return i + 1
+	}
+	for place := 0; ; place++ {
+		next := -1
+		if n >= 0 {
+			for _, c := range s.nodes[n].children {
+				if c.place == place {
+					next = c.node
+				}
+			}
+		}
+		if i = s.value(i, next, depth); i < 0 {
+			return -1
+		}
+		if i = s.space(i); i >= len(s.b) {
+			return -1
+		}
+		switch s.b[i] {
+		case ']':
+			return i + 1
+		case ',':
+			i = s.space(i + 1)
+		default:
+			return -1
+		}
+	}
+}
+
+// stringEnd returns where the string that begins at i, after its quote, has its closing quote; -1: it is none.
+func stringEnd(b []byte, i int) (end int, escaped bool) {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	for i < len(b) {
+		// Eight bytes at a time up to the first quote, backslash or control character: a zero byte x has its high bit
+		// set in (x-1)&^x, and no byte below the first such is set wrongly.
+		if i+8 <= len(b) {
+			w := binary.LittleEndian.Uint64(b[i:])
+			quote, slash := w^'"'*ones, w^'\\'*ones
+			if hit := ((quote-ones)&^quote | (slash-ones)&^slash | (w-' '*ones)&^w) & highs; hit == 0 {
+				i += 8
+				continue
+			} else {
+				i += bits.TrailingZeros64(hit) >> 3
+			}
+		}
+		switch c := b[i]; {
+		case c == '"':
+			return i, escaped
+		case c < ' ':
+			return -1, false
+		case c != '\\':
+			i++
+			continue
+		}
+		escaped = true
+		if i+1 >= len(b) {
+			return -1, false
+		}
+		switch b[i+1] {
+		case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+			i += 2
+		case 'u':
+			if i+6 > len(b) {
+				return -1, false
+			}
+			for _, c := range b[i+2 : i+6] {
+				if hex(c) < 0 {
+					return -1, false
+				}
+			}
+			i += 6
+		default:
+			return -1, false
+		}
+	}
+	return -1, false
+}
+
+func hex(c byte) rune {
+	switch {
+	case '0' <= c && c <= '9':
+		return rune(c - '0')
+	case 'a' <= c && c <= 'f':
+		return rune(c - 'a' + 10)
+	case 'A' <= c && c <= 'F':
+		return rune(c - 'A' + 10)
+	}
+	return -1
+}
+
+// numberEnd returns where the number at i ends; -1: it is none.
+func numberEnd(b []byte, i int) int {
+	run := func() bool {
+		from := i
+		for i < len(b) && '0' <= b[i] && b[i] <= '9' {
+			i++
+		}
+		return i > from
+	}
+	if b[i] == '-' {
+		i++
+	}
+	if i < len(b) && b[i] == '0' {
+		i++
+	} else if !run() {
+		return -1
+	}
+	if i < len(b) && b[i] == '.' {
+		i++
+		if !run() {
+			return -1
+		}
+	}
+	if i < len(b) && (b[i] == 'e' || b[i] == 'E') {
+		i++
+		if i < len(b) && (b[i] == '+' || b[i] == '-') {
+			i++
+		}
+		if !run() {
+			return -1
+		}
+	}
+	return i
+}
+
+// Append appends a string's characters, or a number's digits, to dst.
+func (v Value) Append(dst []byte) []byte {
+	if v.escaped {
+		return unescape(dst, v.raw)
+	}
+	return append(dst, v.raw...)
+}
+
+// Len is the length of what Append appends at most.
+func (v Value) Len() int { return len(v.raw) }
+
+// Plain returns a string's characters, or a number's digits, without copying them, and false where the string has
+// escapes: then use Append.
+func (v Value) Plain() ([]byte, bool) { return v.raw, !v.escaped }
+
+// HasPrefix reports whether a string begins with s, which has no slash or only ones that may be escaped.
+func (v Value) HasPrefix(s string) bool {
+	if v.Kind != String {
+		return false
+	}
+	if !v.escaped {
+		return hasPrefix(v.raw, s)
+	}
+	var room [64]byte
+	return hasPrefix(unescape(room[:0], v.raw[:min(len(v.raw), len(room))]), s)
+}
+
+// Int returns a whole number from 0 to 999,999,999 that is written without a point or an exponent.
+func (v Value) Int() (int, bool) {
+	if v.Kind != Number {
+		return 0, false
+	}
+	return digits(v.raw)
+}
+
+// Float returns a number.
+func (v Value) Float() (float64, bool) {
+	if v.Kind != Number || len(v.raw) > 400 {
+		return 0, false
+	}
+	// A number of few digits, as backoff in seconds is, is an integer over a power of ten, both exact.
+	var n uint64
+	point, exact := 0, len(v.raw) <= 15
+	for i, c := range v.raw {
+		switch {
+		case '0' <= c && c <= '9':
+			n = n*10 + uint64(c-'0')
+		case c == '.':
+			point = len(v.raw) - 1 - i
+		default:
+			exact = false
+		}
+	}
+	if exact {
+		return float64(n) / powers[point], true
+	}
+	f, err := strconv.ParseFloat(unsafe.String(unsafe.SliceData(v.raw), len(v.raw)), 64)
+	return f, err == nil
+}
+
+var powers = [...]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15}
+
+// unescape appends the characters that a valid JSON string stands for; a cut one's last escape may be missing.
+func unescape(dst, raw []byte) []byte {
+	for i := 0; i < len(raw); {
+		c := raw[i]
+		if c != '\\' {
+			dst = append(dst, c)
+			i++
+			continue
+		}
+		if i+1 >= len(raw) {
+			break
+		}
+		switch c := raw[i+1]; c {
+		case 'b':
+			dst = append(dst, '\b')
+		case 'f':
+			dst = append(dst, '\f')
+		case 'n':
+			dst = append(dst, '\n')
+		case 'r':
+			dst = append(dst, '\r')
+		case 't':
+			dst = append(dst, '\t')
+		case 'u':
+			r := point(raw[i:])
+			if r < 0 {
+				return dst
+			}
+			i += 6
+			if utf16.IsSurrogate(r) {
+				if both := utf16.DecodeRune(r, point(raw[i:])); both != utf8.RuneError {
+					r = both
+					i += 6
+				} else {
+					r = utf8.RuneError
+				}
+			}
+			dst = utf8.AppendRune(dst, r)
+			continue
+		default:
+			dst = append(dst, c)
+		}
+		i += 2
+	}
+	return dst
+}
+
+// point returns the code unit of \uXXXX at the beginning of b; -1: there is none.
+func point(b []byte) rune {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return -1
+	}
+	var r rune
+	for _, c := range b[2:6] {
+		h := hex(c)
+		if h < 0 {
+			return -1
+		}
+		r = r<<4 | h
+	}
+	return r
+}
