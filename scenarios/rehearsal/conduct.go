@@ -201,6 +201,13 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 			stop(err)
 		}
 	})
+	watching, stopWatching := context.WithCancel(live)
+	var watchers sync.WaitGroup
+	watchers.Go(func() {
+		watchProcesses(watching, func() map[string]int { return r.pids(crowd) }, r.telemetry.sink, r.log)
+	})
+	defer watchers.Wait() // they put events on the timeline, which ends after this
+	defer stopWatching()
 	r.phase("countdown", "")
 	if err := sleepUntil(live, r.zero); err != nil {
 		stop(nil)

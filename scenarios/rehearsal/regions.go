@@ -127,6 +127,16 @@ func (r *Region) Stop(ctx context.Context) error {
 	return p.Stop(ctx)
 }
 
+// PID is the process id of the region's incarnation that is alive; false when none is.
+func (r *Region) PID() (int, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.proc == nil || !r.proc.Alive() {
+		return 0, false
+	}
+	return r.proc.PID(), true
+}
+
 // Alive reports whether the region's process runs.
 func (r *Region) Alive() bool {
 	r.mu.Lock()
