@@ -19,7 +19,8 @@ import (
 )
 
 // Publisher takes events to Kafka: kafka.Client is one. It returns nil only when all in-sync replicas have the values,
-// each of which is NDJSON of whole events of the source.
+// each of which is NDJSON of whole events of the source. An error with a method HeldBack() bool that returns true says
+// that nothing was taken and that it should be asked again soon.
 type Publisher interface {
 	Publish(ctx context.Context, run, source string, values [][]byte) error
 }
@@ -32,10 +33,12 @@ type Config struct {
 
 	Publisher Publisher // nil: nothing is shipped, Recover does it later
 
-	QueueBytes   int           // events waiting in memory for the disk; 16 MiB
-	SpoolBytes   int64         // events waiting on disk for Kafka; 1 GiB
+	QueueBytes   int           // events waiting in memory for the disk; 64 MiB: two seconds of 100,000 play starts each
+	SpoolBytes   int64         // events waiting on disk for Kafka; 16 GiB
+	SpareBytes   int64         // of the disk, left to others: the spool counts as full before; 256 MiB
 	SegmentBytes int64         // 32 MiB
 	FlushEvery   time.Duration // 5 ms
+	ShipEvery    time.Duration // how long events on disk wait to make a fuller request to Kafka; 50 ms
 	DrainFor     time.Duration // how long Run goes on shipping after its context ended; 5 s
 
 	Now    func() time.Time // nil = time.Now
@@ -48,11 +51,14 @@ var ErrExists = errors.New("the source already has a telemetry spool")
 var errSpoolFull = errors.New("the spool is at its limit")
 
 const (
-	kickBytes    = 64 << 10
+	kickBytes    = 256 << 10
+	keepBytes    = 4 << 20   // of an emptied buffer's memory that is kept for the next
 	messageBytes = 64 << 10  // of events in one Kafka message
 	batchBytes   = 512 << 10 // of events in one request to Kafka
 	retryFirst   = 50 * time.Millisecond
 	retryMost    = time.Second
+	heldMost     = 200 * time.Millisecond // between two questions to a Kafka that holds back
+	landing      = 2 * time.Second        // for a request that is on its way when shipping ends: cut off, it may arrive twice
 	lockEvery    = 20 * time.Millisecond
 	lockWait     = time.Second // how long a lock that another process holds is asked for
 )
@@ -84,12 +90,7 @@ type Emitter struct {
 	dirty   chan struct{} // the queue is no longer empty
 	grown   chan struct{} // the spool has grown
 	bodies  sync.Pool
-	flushed struct { // owned by the flusher
-		file    io.WriteCloser
-		pending []byte // taken from the queue, not yet written
-		torn    int64  // bytes of half an event at the end of the file
-		spare   []byte
-	}
+	flushed flushed // owned by the flusher
 
 	stateMu sync.Mutex
 	state   state
@@ -98,12 +99,21 @@ type Emitter struct {
 	saved   state
 }
 
+type flushed struct {
+	file    io.WriteCloser
+	pending []byte // taken from the queue, not yet written
+	torn    int64  // bytes of half an event at the end of the file
+	spare   []byte
+}
+
 // Open makes the spool of a source. Call Run next.
 func Open(cfg Config) (*Emitter, error) {
-	cfg.QueueBytes = or(cfg.QueueBytes, 16<<20)
-	cfg.SpoolBytes = or(cfg.SpoolBytes, 1<<30)
+	cfg.QueueBytes = or(cfg.QueueBytes, 64<<20)
+	cfg.SpoolBytes = or(cfg.SpoolBytes, 16<<30)
+	cfg.SpareBytes = or(cfg.SpareBytes, 256<<20)
 	cfg.SegmentBytes = or(cfg.SegmentBytes, 32<<20)
 	cfg.FlushEvery = or(cfg.FlushEvery, 5*time.Millisecond)
+	cfg.ShipEvery = or(cfg.ShipEvery, 50*time.Millisecond)
 	cfg.DrainFor = or(cfg.DrainFor, 5*time.Second)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -170,6 +180,23 @@ func or[T comparable](v, def T) T {
 		return def
 	}
 	return v
+}
+
+// reuse keeps an emptied buffer for the next events, unless a burst has made it large.
+func (f *flushed) reuse(b []byte) {
+	f.pending, f.spare = nil, nil
+	if cap(b) <= keepBytes {
+		f.spare = b[:0]
+	}
+}
+
+// freeBytes is what is left of the disk that a folder is on. It is replaced by a test.
+var freeBytes = func(dir string) (int64, error) {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return 0, err
+	}
+	return int64(fs.Bavail) * int64(fs.Bsize), nil //nolint:unconvert // the types differ between systems
 }
 
 func createSegment(base string, n int) (*os.File, error) {
@@ -252,25 +279,38 @@ func (e *Emitter) Err() error {
 // DrainFor at most, and returns. What was not acknowledged by then stays in the spool for Recover. The error, if any,
 // says how many events could not be written.
 func (e *Emitter) Run(ctx context.Context) error {
-	shipCtx, stopShipping := context.WithCancel(context.WithoutCancel(ctx))
+	sendCtx, stopSending := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSending()
+	shipCtx, stopShipping := context.WithCancel(sendCtx)
+	defer stopShipping()
 	shipped := make(chan struct{})
 	flushDone := make(chan struct{})
 	go func() {
 		defer close(shipped)
-		e.ship(shipCtx, flushDone)
+		e.ship(shipCtx, sendCtx, flushDone)
 	}()
 	e.flushUntil(ctx)
 	close(flushDone)
 	wake(e.grown)
-	drain := time.NewTimer(e.cfg.DrainFor)
-	select {
-	case <-shipped:
-	case <-drain.C:
+	if !ended(shipped, e.cfg.DrainFor) {
+		stopShipping()
+		ended(shipped, landing)
 	}
-	drain.Stop()
-	stopShipping()
+	stopSending()
 	<-shipped
 	return e.close()
+}
+
+// ended waits for done; false when it took longer than d.
+func ended(done <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
 }
 
 func (e *Emitter) flushUntil(ctx context.Context) {
@@ -355,7 +395,7 @@ func (e *Emitter) write() error {
 	f := &e.flushed
 	for start := f.pending; ; {
 		if len(f.pending) == 0 {
-			f.spare, f.pending = start[:0], nil
+			f.reuse(start)
 			return nil
 		}
 		e.stateMu.Lock()
@@ -363,6 +403,9 @@ func (e *Emitter) write() error {
 		e.stateMu.Unlock()
 		if unacked > 0 && unacked+int64(len(f.pending)) > e.cfg.SpoolBytes {
 			return fmt.Errorf("telemetry spool %s: %w of %d MiB: Kafka is not taking its events", e.cfg.Dir, errSpoolFull, e.cfg.SpoolBytes>>20)
+		}
+		if free, err := freeBytes(e.cfg.Dir); err == nil && free < e.cfg.SpareBytes+int64(len(f.pending)) {
+			return fmt.Errorf("telemetry spool %s: the disk is nearly full: %d MiB are left", e.cfg.Dir, free>>20)
 		}
 		n, err := f.file.Write(f.pending)
 		if n > 0 {
@@ -390,7 +433,7 @@ func (e *Emitter) write() error {
 		if len(f.pending) == 0 && pos.Offset >= e.cfg.SegmentBytes { // only between whole events
 			next, err := createSegment(e.base, pos.Segment+1)
 			if err != nil {
-				f.spare, f.pending = start[:0], nil
+				f.reuse(start)
 				e.log.Warn("telemetry spool stays with a long segment", "error", err)
 				return nil
 			}
@@ -453,8 +496,9 @@ func (e *Emitter) close() error {
 	return nil
 }
 
-// ship sends what is spooled, in order, until all is acknowledged and no more will come, or ctx ends.
-func (e *Emitter) ship(ctx context.Context, flushDone <-chan struct{}) {
+// ship sends what is spooled, in order, until all is acknowledged and no more will come, or ctx ends; a request that is
+// under way then may go on until sendCtx ends.
+func (e *Emitter) ship(ctx, sendCtx context.Context, flushDone <-chan struct{}) {
 	if e.cfg.Publisher == nil {
 		return
 	}
@@ -483,26 +527,74 @@ func (e *Emitter) ship(ctx context.Context, flushDone <-chan struct{}) {
 			}
 			continue
 		}
-		next, err := r.send(ctx, e.cfg.Publisher, e.cfg.Run, e.cfg.Source, from, to)
-		if err != nil {
-			if ctx.Err() != nil {
-				return
+		if from.Segment == to.Segment && to.Offset-from.Offset < batchBytes && !closed(flushDone) {
+			if fuller, ok := e.linger(ctx, flushDone, to); ok {
+				to = fuller
 			}
-			if wait == retryFirst {
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		next, err := r.send(sendCtx, e.cfg.Publisher, e.cfg.Run, e.cfg.Source, from, to)
+		if err != nil {
+			most := retryMost
+			if heldBack(err) {
+				most = heldMost
+			} else if wait == retryFirst {
 				e.log.Warn("telemetry waits in the spool", "error", err)
 			}
-			if !pause(ctx, wait) {
+			if !pause(ctx, min(wait, most)) {
 				return
 			}
-			wait = min(2*wait, retryMost)
+			wait = min(2*wait, most)
 			continue
 		}
 		if wait != retryFirst {
-			e.log.Info("telemetry is shipped again")
+			e.log.Debug("telemetry is shipped again")
 			wait = retryFirst
 		}
 		e.advance(from, next)
 	}
+}
+
+// linger waits a little for more than what ends at to, and says where it ends then: a request to Kafka costs the same for
+// one event as for a thousand.
+func (e *Emitter) linger(ctx context.Context, flushDone <-chan struct{}, to position) (position, bool) {
+	timer := time.NewTimer(e.cfg.ShipEvery)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-flushDone:
+		case <-ctx.Done():
+			return to, false
+		case <-e.grown:
+			e.stateMu.Lock()
+			now := e.state.Written
+			e.stateMu.Unlock()
+			if now.Segment == to.Segment && now.Offset-to.Offset < batchBytes {
+				continue
+			}
+		}
+		e.stateMu.Lock()
+		defer e.stateMu.Unlock()
+		return e.state.Written, true
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// heldBack reports whether a Publisher's error says that it takes nothing for now: it is asked again soon, and quietly.
+func heldBack(err error) bool {
+	var says interface{ HeldBack() bool }
+	return errors.As(err, &says) && says.HeldBack()
 }
 
 // pause waits; false when ctx ended first.

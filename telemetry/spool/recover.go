@@ -92,7 +92,8 @@ func Total(accounts []Account, run string) (c Counts) {
 
 // Recover ships what dead processes left unacknowledged in dir, and returns how many events it shipped; spools that are
 // held for a second on end are their living processes', and are left to them. A torn last event, which a killed process
-// was writing, is not an emitted event. When a source cannot be shipped the others are still tried.
+// was writing, is not an emitted event. When a source cannot be shipped the others are still tried; a Kafka that holds
+// back is waited for until ctx ends.
 func Recover(ctx context.Context, dir string, p Publisher) (shipped uint64, err error) {
 	paths, err := stateFiles(dir)
 	if err != nil {
@@ -159,13 +160,22 @@ func recoverOne(ctx context.Context, path string, p Publisher) (shipped uint64, 
 	defer r.close()
 	for s.Acked.Lines < s.Written.Lines {
 		next, err := r.send(ctx, p, s.Run, s.Source, s.Acked, s.Written)
+		if heldBack(err) && pause(ctx, retryFirst) {
+			continue
+		}
 		if err != nil {
 			return shipped, fmt.Errorf("%d events of %s are still in its telemetry spool: %w", s.Written.Lines-s.Acked.Lines, s.Source, err)
 		}
 		shipped += next.Lines - s.Acked.Lines
+		done := s.Acked.Segment
 		s.Acked = next
 		if err := save(); err != nil {
 			return shipped, err
+		}
+		for ; done < next.Segment; done++ { // a long backlog need not stay on the disk to its end
+			if err := os.Remove(segmentPath(base, done)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return shipped, fmt.Errorf("telemetry spool: %w", err)
+			}
 		}
 	}
 	if err := save(); err != nil {
