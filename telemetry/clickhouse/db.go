@@ -26,7 +26,8 @@ const (
 // DB is a store of events. Safe for concurrent use.
 type DB struct {
 	conn    driver.Conn
-	address string // without the password
+	inserts driver.Conn // one connection: each keeps a buffer as large as its largest insert
+	address string      // without the password
 	name    string
 }
 
@@ -90,9 +91,16 @@ func Open(ctx context.Context, address string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ClickHouse at %s: %w", shown, err)
 	}
-	db := &DB{conn: conn, address: shown, name: opt.Auth.Database}
-	if err := db.open(ctx, opt); err != nil {
+	one := *opt
+	one.MaxOpenConns, one.MaxIdleConns = 1, 1
+	inserts, err := ch.Open(&one)
+	if err != nil {
 		conn.Close()
+		return nil, fmt.Errorf("ClickHouse at %s: %w", shown, err)
+	}
+	db := &DB{conn: conn, inserts: inserts, address: shown, name: opt.Auth.Database}
+	if err := db.open(ctx, opt); err != nil {
+		db.Close()
 		return nil, err
 	}
 	return db, nil
@@ -138,7 +146,7 @@ func plain(err error) error {
 }
 
 // Close ends the connections.
-func (db *DB) Close() error { return db.conn.Close() }
+func (db *DB) Close() error { return errors.Join(db.inserts.Close(), db.conn.Close()) }
 
 // Address is where the store is, without a password: for reports and errors.
 func (db *DB) Address() string { return db.address }

@@ -8,12 +8,49 @@ import (
 	ch "github.com/ClickHouse/clickhouse-go/v2"
 )
 
-// column is one column of the events table, in the order of Rows.columns.
+// column is one column of the events table.
 type column struct{ name, typ, codec string }
+
+// The places of the columns in columns and in Rows.
+const (
+	colRun = iota
+	colSource
+	colSeq
+	colAt
+	colWritten
+	colStoredAt
+	colKind
+	colStatus
+	colRegion
+	colComponent
+	colSession
+	colDevice
+	colISP
+	colEdge
+	colRendition
+	colSegment
+	colFault
+	colState
+	colDetail
+	colValue
+	colLag
+	colBuffer
+	colLatency
+	colPlaying
+	colRebuffer
+	colBitrate
+	colBytes
+	colAttempts
+	colNums
+	colTopic
+	colPartition
+	colOffset
+	columnCount
+)
 
 // Columns with few values are LowCardinality: a byte or two a row, and filters compare numbers. Times and counters go
 // up slowly: Delta leaves small differences for ZSTD.
-var columns = []column{
+var columns = [columnCount]column{
 	{"run", "LowCardinality(String)", ""},
 	{"source", "LowCardinality(String)", ""},
 	{"seq", "UInt64", "Delta, ZSTD(1)"},

@@ -27,8 +27,11 @@ type Config struct {
 	// for clocks that differ). Zero reads the topic from its beginning.
 	Since time.Time
 
-	Rows  int           // of a batch, before it is stored; 20,000
-	Every time.Duration // the longest a row waits for its batch; 200 ms
+	Rows  int           // of a batch, before it is stored; 100,000
+	Every time.Duration // the longest a row waits for its batch while the store is free; 200 ms
+
+	// Stored is told, after each batch, up to which offset of a partition everything is in the store. Nil: nobody.
+	Stored func(partition int, offset int64)
 
 	Now    func() time.Time // nil = time.Now
 	Logger *slog.Logger     // nil = none
@@ -77,7 +80,7 @@ func New(cfg Config) (*Ingester, error) {
 	if err := errors.Join(missing...); err != nil {
 		return nil, err
 	}
-	cfg.Rows = cmp.Or(cfg.Rows, 20_000)
+	cfg.Rows = cmp.Or(cfg.Rows, 100_000)
 	cfg.Every = cmp.Or(cfg.Every, 200*time.Millisecond)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -162,13 +165,14 @@ type batch struct {
 	duplicates uint64
 	malformed  uint64
 	offsets    map[int]span // first and last of each partition
+	due        bool         // its first row has waited long enough
 	tries      int
 	swallowed  int // how often the store knew the token and did not have the rows
 }
 
 func (b *batch) reset() {
 	b.rows.Reset()
-	b.duplicates, b.malformed, b.tries, b.swallowed = 0, 0, 0, 0
+	b.duplicates, b.malformed, b.tries, b.swallowed, b.due = 0, 0, 0, 0, false
 	clear(b.offsets)
 }
 
@@ -182,22 +186,13 @@ func (b *batch) token(run, topic string) string {
 	return s.String()
 }
 
-// collect fills batches; storing one and filling the next go on side by side.
+// collect fills batches; storing one and filling the next go on side by side. A batch that is due goes on filling for as
+// long as the store is busy with the one before: the more there is to do, the larger, and the cheaper, its inserts.
 func (g *Ingester) collect(ctx context.Context, fetched <-chan []kafka.Message, full chan<- *batch, empty <-chan *batch) error {
-	var decoder event.Decoder
+	decoder := event.Decoder{Alias: true} // the rows copy what they keep
 	due := time.NewTimer(time.Hour)
 	due.Stop()
 	var b *batch
-	hand := func() bool {
-		due.Stop()
-		select {
-		case full <- b:
-		case <-ctx.Done():
-			return false
-		}
-		b = nil
-		return true
-	}
 	for {
 		if b == nil {
 			select {
@@ -206,36 +201,32 @@ func (g *Ingester) collect(ctx context.Context, fetched <-chan []kafka.Message, 
 				return nil
 			}
 		}
+		in, out := fetched, full
+		if b.rows.Len() >= g.cfg.Rows {
+			in = nil
+		} else if !b.due {
+			out = nil
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-due.C:
-			if !hand() {
-				return nil
-			}
-		case messages := <-fetched:
+			b.due = true
+		case out <- b:
+			due.Stop()
+			b = nil
+		case messages := <-in:
+			first := len(b.offsets) == 0
 			for _, m := range messages {
 				if m.Run != g.cfg.Run {
 					continue
 				}
-				first := len(b.offsets) == 0
 				if err := g.add(b, m, &decoder); err != nil {
 					return err
 				}
-				if first {
-					due.Reset(g.cfg.Every)
-				}
-				if b.rows.Len() < g.cfg.Rows {
-					continue
-				}
-				if !hand() {
-					return nil
-				}
-				select {
-				case b = <-empty:
-				case <-ctx.Done():
-					return nil
-				}
+			}
+			if first && len(b.offsets) > 0 {
+				due.Reset(g.cfg.Every)
 			}
 		}
 	}
@@ -253,8 +244,10 @@ func (g *Ingester) add(b *batch, m kafka.Message, decoder *event.Decoder) error 
 		b.offsets[m.Partition] = span{offset, offset}
 	}
 	from := clickhouse.Origin{Topic: g.cfg.Client.Topic(), Partition: m.Partition, Offset: m.Offset}
+	var e event.Event
+	var source string
+	var s *spans
 	for line := range bytes.SplitSeq(m.Value, []byte{'\n'}) {
-		var e event.Event
 		err := decoder.Decode(line, &e)
 		if err == nil && (e.Run != g.cfg.Run || e.Source == "" || e.Seq == 0) {
 			err = fmt.Errorf("run %q, source %q, seq %d", e.Run, e.Source, e.Seq)
@@ -266,10 +259,12 @@ func (g *Ingester) add(b *batch, m kafka.Message, decoder *event.Decoder) error 
 			}
 			continue
 		}
-		s := g.seen[e.Source]
-		if s == nil {
-			s = new(spans)
-			g.seen[e.Source] = s
+		if s == nil || e.Source != source {
+			if s = g.seen[e.Source]; s == nil {
+				s = new(spans)
+				g.seen[e.Source] = s
+			}
+			source = e.Source
 		}
 		n := len(*s)
 		if !s.add(e.Seq) {
@@ -343,6 +338,11 @@ func (g *Ingester) note(b *batch) {
 		s.Duplicates += b.duplicates
 		s.Malformed += b.malformed
 	})
+	if g.cfg.Stored != nil {
+		for p, o := range b.offsets {
+			g.cfg.Stored(p, int64(o.hi))
+		}
+	}
 }
 
 // fetch reads one partition from offset on.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	kgo "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/compress"
+	"github.com/segmentio/kafka-go/compress/snappy"
 )
 
 const (
@@ -38,8 +40,23 @@ const (
 // ErrUnreachable is wrapped by the errors of Check and EnsureTopic when no broker answers.
 var ErrUnreachable = errors.New("cannot reach Kafka")
 
+// ErrHeldBack is wrapped by Publish's error when the broker takes nothing for now, and says so (Kafka's
+// THROTTLING_QUOTA_EXCEEDED): nothing was written, and it is worth asking again in a moment. The error has a method
+// HeldBack() bool that says the same.
+var ErrHeldBack error = kgo.ThrottlingQuotaExceeded
+
+type heldBack struct{ error }
+
+func (heldBack) HeldBack() bool  { return true }
+func (e heldBack) Unwrap() error { return e.error }
+
 // ErrOffsetOutOfRange is wrapped by Fetch's error when the partition does not hold the offset: retention took it.
 var ErrOffsetOutOfRange error = kgo.OffsetOutOfRange
+
+// Messages are compressed with Snappy at its fastest: play starts shrink to a quarter, and what that costs is saved again
+// where fewer bytes are copied, checked and written. LZ4 and Zstandard take two and four times its CPU for as much and
+// two thirds of its size.
+func init() { compress.SnappyCodec.Compression = snappy.FasterCompression }
 
 // Config of a client.
 type Config struct {
@@ -87,7 +104,8 @@ func New(cfg Config) (*Client, error) {
 		cfg:       cfg,
 		brokers:   brokers,
 		transport: transport,
-		client:    &kgo.Client{Addr: kgo.TCP(brokers...), Timeout: requestTimeout, Transport: transport},
+
+		client: &kgo.Client{Addr: kgo.TCP(brokers...), Timeout: requestTimeout, Transport: transport},
 	}, nil
 }
 
@@ -210,6 +228,7 @@ func (c *Client) Publish(ctx context.Context, run, source string, values [][]byt
 			Partition:    partition,
 			RequiredAcks: kgo.RequireAll,
 			Records:      kgo.NewRecordReader(records...),
+			Compression:  kgo.Snappy,
 		})
 		if err == nil {
 			err = res.Error
@@ -218,6 +237,9 @@ func (c *Client) Publish(ctx context.Context, run, source string, values [][]byt
 			return nil
 		}
 		err = fmt.Errorf("publishing %d messages of %s to Kafka at %s: %w", len(values), source, c.cfg.Address, err)
+		if errors.Is(err, ErrHeldBack) {
+			return heldBack{err}
+		}
 		if !errors.Is(err, kgo.NotLeaderForPartition) && !errors.Is(err, kgo.LeaderNotAvailable) && !errors.Is(err, kgo.UnknownTopicOrPartition) {
 			return err
 		}

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -173,5 +177,72 @@ func TestBadAddress(t *testing.T) {
 		if _, err := kafka.New(kafka.Config{Address: address}); err == nil {
 			t.Errorf("%q was taken", address)
 		}
+	}
+}
+
+// A broker that may hold only so much refuses, says so, and takes more once it is told what is stored; its files do not
+// grow, and after a kill -9 (a copy of its folder as it stands) offsets go on from where they were.
+func TestHoldsProducersBack(t *testing.T) {
+	const hold = 200_000
+	dir := t.TempDir()
+	e, err := kafka.ListenEmbedded(kafka.EmbeddedConfig{Dir: dir, Addr: "127.0.0.1:0", Partitions: 1, HoldBytes: hold})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	c := client(t, e.Addr())
+	random := rand.New(rand.NewPCG(1, 1))
+	value := make([]byte, 50_000) // does not compress
+	for i := range value {
+		value[i] = byte(random.Uint32())
+	}
+	published := int64(0)
+	for range 30 {
+		refused := false
+		for range 10 {
+			err := c.Publish(t.Context(), "r", "s", [][]byte{value})
+			var says interface{ HeldBack() bool }
+			if refused = errors.Is(err, kafka.ErrHeldBack) && errors.As(err, &says) && says.HeldBack(); refused {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			published++
+		}
+		if !refused || e.Held() < hold || e.Held() > hold+60_000 {
+			t.Fatalf("after %d messages: refused %v, %d bytes held", published, refused, e.Held())
+		}
+		e.Stored(0, published-1)
+		for deadline := time.Now().Add(10 * time.Second); e.Held() > 60_000; { // the last message stays
+			if time.Now().After(deadline) {
+				t.Fatalf("%d bytes held", e.Held())
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	size := int64(0)
+	killed := t.TempDir()
+	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	filepath.WalkDir(killed, func(_ string, d fs.DirEntry, _ error) error {
+		if info, err := d.Info(); err == nil && !d.IsDir() {
+			size += info.Size()
+		}
+		return nil
+	})
+	if size > 6<<20 {
+		t.Errorf("%d messages of 50 kB, all stored, take %d bytes of disk", published, size)
+	}
+	again, _ := embedded(t, killed, "127.0.0.1:0")
+	c = client(t, again.Addr())
+	publish(t, c, "r", "s", "next")
+	messages, next, err := c.Fetch(t.Context(), "r", 0, published)
+	if err != nil || len(messages) != 1 || messages[0].Offset != published || next != published+1 {
+		t.Errorf("%d messages, next %d, %v; want one at %d", len(messages), next, err, published)
 	}
 }
