@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -123,6 +124,26 @@ func TestKillLosesNoAcknowledgedRow(t *testing.T) {
 	p.p.Wait()
 	p = start(t, dir)
 	p.want(t, nil, "SELECT count(), sum(a) FROM d.t", "20\t190\n")
+}
+
+// Every thread gives way, also those of the library that came later.
+func TestGivesWay(t *testing.T) {
+	p := start(t, t.TempDir())
+	p.want(t, nil, "SELECT count() FROM numbers(1000000)", "1000000\n")
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.p.Process.Pid))
+	if err != nil || len(tasks) < 5 {
+		t.Skip("no threads to be seen", err)
+	}
+	for _, task := range tasks {
+		stat, err := os.ReadFile(task)
+		if err != nil {
+			continue // it has just ended
+		}
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		if nice := fields[19-3]; nice != fmt.Sprint(engine.DefaultNice) {
+			t.Errorf("%.60s… runs at nice %s", stat, nice)
+		}
+	}
 }
 
 func TestOneProcessPerFolder(t *testing.T) {

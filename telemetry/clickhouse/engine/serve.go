@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -35,6 +37,10 @@ const (
 	engineConns   = 4                // statements at once; more wait their turn
 	maxMemory     = 4 << 30          // bytes one statement may use
 	maxParameters = 64
+
+	// DefaultNice leaves the engine a tenth of what others get while they want all of the machine, and everything when
+	// they do not: it has a whole spool to catch up from, and they have only this moment.
+	DefaultNice = 10
 )
 
 // Config of an embedded engine.
@@ -42,6 +48,7 @@ type Config struct {
 	Dir  string // data folder; made if missing; held by this process alone
 	Addr string // "127.0.0.1:0"
 	Lib  string // libchdb.so; "" = FindLib
+	Nice int    // scheduling priority of the whole process, 1 to 19 (least); 0 = DefaultNice, negative: left as it is
 
 	Logger *slog.Logger // nil = none
 }
@@ -68,6 +75,16 @@ func Listen(cfg Config) (_ *Server, err error) {
 			return nil, err
 		}
 	}
+	lower := func() {
+		nice := cmp.Or(cfg.Nice, DefaultNice)
+		if nice < 0 {
+			return
+		}
+		if err := giveWay(nice); err != nil { // it works as well as it does
+			log.Warn("the embedded ClickHouse keeps its priority", "error", err)
+		}
+	}
+	lower()
 	listener, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("the embedded ClickHouse cannot listen on %s: %w", cfg.Addr, err)
@@ -108,6 +125,7 @@ func Listen(cfg Config) (_ *Server, err error) {
 	if s.hello, err = s.askHello(); err != nil {
 		return nil, err
 	}
+	lower() // one of the engine's threads has raised its own
 	return s, nil
 }
 
@@ -187,6 +205,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answerError(w, err)
 		return
 	}
+	defer req.release()
 	var k *conn
 	select {
 	case k = <-s.conns:
@@ -210,6 +229,15 @@ type request struct {
 	settings              []param
 	insert                bool // data goes to the INSERT sql, in format
 	data                  []byte
+	buffer                *bytes.Buffer // holds data until release
+}
+
+// bodies are the buffers of request bodies: an insert's is some tens of megabytes, and the next one's is as large.
+var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+func (r *request) release() {
+	r.data = nil
+	bodies.Put(r.buffer)
 }
 
 var (
@@ -225,7 +253,7 @@ type badRequest struct{ text string }
 
 func (e *badRequest) Error() string { return e.text }
 
-func readRequest(w http.ResponseWriter, r *http.Request) (*request, error) {
+func readRequest(w http.ResponseWriter, r *http.Request) (_ *request, err error) {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, &badRequest{"the URL's query cannot be read"}
@@ -233,11 +261,17 @@ func readRequest(w http.ResponseWriter, r *http.Request) (*request, error) {
 	if len(q) > maxParameters {
 		return nil, &badRequest{fmt.Sprintf("more than %d parameters", maxParameters)}
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
-	if err != nil {
+	req := &request{format: "TabSeparated", buffer: bodies.Get().(*bytes.Buffer)}
+	req.buffer.Reset()
+	defer func() {
+		if err != nil {
+			req.release()
+		}
+	}()
+	if _, err := req.buffer.ReadFrom(http.MaxBytesReader(w, r.Body, MaxBody)); err != nil {
 		return nil, &badRequest{fmt.Sprintf("the body cannot be read whole (at most %d bytes): %v", MaxBody, err)}
 	}
-	req := &request{format: "TabSeparated"}
+	body := req.buffer.Bytes()
 	for name, values := range q {
 		v := values[0]
 		switch {
