@@ -32,8 +32,8 @@ const (
 	countdown = 3 * time.Second
 	// stopGrace bounds the orderly end of the regions.
 	stopGrace = 10 * time.Second
-	// drainLimit is how long after the last event the store may take to hold them all.
-	drainLimit = 30 * time.Second
+	// drainLimit is how long after the last event the store may take to hold them all, as long as it gets on.
+	drainLimit = 10 * time.Minute
 	// crowdGrace is how long after the end of the event the last answers are waited for.
 	crowdGrace = 5 * time.Second
 )

@@ -111,15 +111,16 @@ func openTelemetry(ctx context.Context, cfg Config, run, folder string, st *stat
 	}
 
 	address := cfg.Kafka
+	var stored func(partition int, offset int64) // nil: somebody else's broker keeps what it is told to keep
 	t.broker = address
 	if address == "" {
 		t.broker = "embedded"
-		broker, err := kafka.ListenEmbedded(kafka.EmbeddedConfig{Dir: filepath.Join(folder, "kafka"), Addr: "127.0.0.1:0"})
+		broker, err := kafka.ListenEmbedded(kafka.EmbeddedConfig{Dir: filepath.Join(folder, "kafka"), Addr: "127.0.0.1:0", HoldBytes: kafka.DefaultHold})
 		if err != nil {
 			return nil, err
 		}
 		t.background(broker.Run)
-		address = broker.Addr()
+		address, stored = broker.Addr(), broker.Stored
 	}
 	if t.client, err = kafka.New(kafka.Config{Address: address}); err != nil {
 		return nil, err
@@ -129,7 +130,7 @@ func openTelemetry(ctx context.Context, cfg Config, run, folder string, st *stat
 		return nil, err
 	}
 
-	if t.ingest, err = ingest.New(ingest.Config{Client: t.client, DB: t.db, Run: run, Since: time.Now(), Logger: cfg.Log}); err != nil {
+	if t.ingest, err = ingest.New(ingest.Config{Client: t.client, DB: t.db, Run: run, Since: time.Now(), Stored: stored, Logger: cfg.Log}); err != nil {
 		return nil, err
 	}
 	t.background(t.ingest.Run)
@@ -203,11 +204,17 @@ type ledger struct {
 	notes      []string
 }
 
-// drain closes the conductor's own sink, ships what dead processes left behind, and waits, limit at most, until the store
-// holds all that was emitted. Every other process of the run must have ended.
+// drainStall is how long nothing more may be stored before drain gives up.
+const drainStall = 15 * time.Second
+
+// drain closes the conductor's own sink, ships what dead processes left behind, and waits until the store holds all that
+// was emitted: for as long as it gets on, limit at most. Every other process of the run must have ended.
 func (t *telemetryPath) drain(ctx context.Context, limit time.Duration) (l ledger, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	go t.watchDrain(ctx, stop)
 	if err := t.closeSink(); err != nil {
 		l.notes = append(l.notes, err.Error())
 	}
@@ -216,7 +223,7 @@ func (t *telemetryPath) drain(ctx context.Context, limit time.Duration) (l ledge
 		return l, fmt.Errorf("there is nothing to judge by: %w", t.process.Err())
 	default:
 	}
-	if _, err := spool.Recover(ctx, t.events.Spool, t.client); err != nil {
+	if _, err := spool.Recover(ctx, t.events.Spool, t.client); err != nil && context.Cause(ctx) == nil { // else it is told below
 		l.notes = append(l.notes, err.Error())
 	}
 	accounts, err := spool.Ledger(t.events.Spool)
@@ -237,4 +244,32 @@ func (t *telemetryPath) drain(ctx context.Context, limit time.Duration) (l ledge
 		l.notes = append(l.notes, fmt.Sprintf("%d lines in Kafka were no events of the run", seen.Malformed))
 	}
 	return l, nil
+}
+
+// watchDrain ends a drain that does not get on, or that nothing is left to wait for.
+func (t *telemetryPath) watchDrain(ctx context.Context, stop context.CancelCauseFunc) {
+	const every = 250 * time.Millisecond
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	var before ingest.Stats
+	var acked uint64
+	since := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.died():
+			stop(fmt.Errorf("the store has ended: %w", t.process.Err()))
+			return
+		case now := <-tick.C:
+			counts, _ := spool.Peek(t.events.Spool, t.events.Run) // what cannot be read does not get on
+			if stats := t.ingest.Stats(); stats != before || counts.Acked != acked {
+				before, acked, since = stats, counts.Acked, now
+			}
+			if now.Sub(since) > drainStall {
+				stop(fmt.Errorf("nothing more was stored for %s", drainStall))
+				return
+			}
+		}
+	}
 }

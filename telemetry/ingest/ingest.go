@@ -109,7 +109,7 @@ func (g *Ingester) update(f func(*Stats)) {
 // Stored is Stats().Stored.
 func (g *Ingester) Stored() uint64 { return g.Stats().Stored }
 
-// WaitStored returns nil once at least n events of the run are stored, or the context's error with how many are missing.
+// WaitStored returns nil once at least n events of the run are stored, or the context's cause with how many are missing.
 func (g *Ingester) WaitStored(ctx context.Context, n uint64) error {
 	for {
 		g.mu.Lock()
@@ -121,7 +121,7 @@ func (g *Ingester) WaitStored(ctx context.Context, n uint64) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d events are stored: %w", stored, n, ctx.Err())
+			return fmt.Errorf("%d of %d events are stored: %w", stored, n, context.Cause(ctx))
 		}
 	}
 }
