@@ -124,6 +124,7 @@ type Crowd struct {
 	device  draw
 	regions []string
 	home    draw
+	part    portion // of the viewers, for one of several generators
 }
 
 type deviceDraw struct {
@@ -228,7 +229,7 @@ func NewCrowdIn(mixName string, regions []Region, seed uint64) (*Crowd, error) {
 
 // Viewer returns the k-th viewer: a pure function of the crowd's seed and k.
 func (c *Crowd) Viewer(k uint64) Viewer {
-	g := splitmix{mix64(c.seed ^ mix64(k+1))}
+	g := splitmix{mix64(c.seed ^ mix64(c.part.index(k)+1))}
 	v := Viewer{ID: g.next()}
 	d := &c.devices[c.device.pick(g.next())]
 	v.Device = d.name

@@ -161,6 +161,7 @@ type Schedule struct {
 	pieces []piece
 	end    time.Duration
 	total  uint64
+	part   portion // of the starts, for one of several generators
 }
 
 // countEpsilon absorbs rounding of the integrated rate: a schedule of 10 s at 100.1/s has 1001 starts, not 1002.
@@ -348,7 +349,7 @@ func CheckPoints(points []Point) error {
 }
 
 // Total returns how many play starts the schedule holds.
-func (s *Schedule) Total() uint64 { return s.total }
+func (s *Schedule) Total() uint64 { return s.part.count(s.total) }
 
 // End returns the length of the event.
 func (s *Schedule) End() time.Duration { return s.end }
@@ -360,7 +361,7 @@ func (s *Schedule) Rate(t time.Duration) float64 {
 	if i == len(s.pieces) || x < s.pieces[i].from {
 		return 0
 	}
-	return s.pieces[i].rate(x - s.pieces[i].from)
+	return s.part.rate(s.pieces[i].rate(x - s.pieces[i].from))
 }
 
 // Peak returns the highest rate of the schedule, in play starts a second.
@@ -369,12 +370,15 @@ func (s *Schedule) Peak() float64 {
 	for i := range s.pieces {
 		peak = max(peak, s.pieces[i].peak())
 	}
-	return peak
+	return s.part.rate(peak)
 }
 
 // Intended returns when the k-th play start (from 0) is due, from the start of the event: the moment at which the
 // integrated rate reaches k and the rate is above 0. It never decreases with k. For k ≥ Total it returns End.
-func (s *Schedule) Intended(k uint64) time.Duration {
+func (s *Schedule) Intended(k uint64) time.Duration { return s.intended(s.part.index(k)) }
+
+// intended is Intended by the number among all starts.
+func (s *Schedule) intended(k uint64) time.Duration {
 	if k >= s.total {
 		return s.end
 	}
@@ -395,7 +399,9 @@ func (s *Schedule) due(i int, k uint64) time.Duration {
 }
 
 // Count returns how many starts are due before t: those k with Intended(k) < t.
-func (s *Schedule) Count(t time.Duration) uint64 {
+func (s *Schedule) Count(t time.Duration) uint64 { return s.part.count(s.count(t)) }
+
+func (s *Schedule) count(t time.Duration) uint64 {
 	if t >= s.end {
 		return s.total
 	}
@@ -407,10 +413,10 @@ func (s *Schedule) Count(t time.Duration) uint64 {
 	p := &s.pieces[i]
 	k := min(uint64(max(0, p.n0+p.upTo(x-p.from))), s.total)
 	// The integral is exact but for rounding: the neighbours decide.
-	for k > 0 && s.Intended(k-1) >= t {
+	for k > 0 && s.intended(k-1) >= t {
 		k--
 	}
-	for k < s.total && s.Intended(k) < t {
+	for k < s.total && s.intended(k) < t {
 		k++
 	}
 	return k
@@ -428,6 +434,7 @@ func (s *Schedule) Walk() Walk { return Walk{s: s} }
 
 // Intended is Schedule.Intended: constant time for a k not below the one asked for last, right for any.
 func (w *Walk) Intended(k uint64) time.Duration {
+	k = w.s.part.index(k)
 	if k >= w.s.total {
 		return w.s.end
 	}
