@@ -377,3 +377,38 @@ func TestAPartOfTheEvent(t *testing.T) {
 		t.Error("the loss of a part of the event was measured")
 	}
 }
+
+func TestLoadAndReturns(t *testing.T) {
+	db := open(t)
+	var events []event.Event
+	for second := range 3 {
+		events = append(events, event.Event{Kind: event.LoadStats, At: at(float64(second) + 1.02), // the second has just ended
+			Nums: map[string]float64{"scheduled": 10, "requests": 10 * float64(second+1)}})
+	}
+	for i := range 20 { // one of 20 never comes back
+		e := event.Event{Kind: event.PlayStart, State: "return", Status: "ok", Attempts: uint32(1 + i%2), At: at(1 + float64(i)/10)}
+		if i == 19 {
+			e.Status = "failed"
+		}
+		events = append(events, e)
+	}
+	events = append(events, event.Event{Kind: event.PlayStart, Status: "ok", Attempts: 9, At: at(2)})
+	for i := range events {
+		events[i].Run, events[i].Source, events[i].Seq, events[i].Written = "r", "s", uint64(i+1), events[i].At
+	}
+	store(t, db, events)
+	seconds, err := qoe.LoadSeconds(t.Context(), db, "r", start, 4)
+	if want := []qoe.LoadSecond{{10, 10}, {10, 20}, {10, 30}, {}}; err != nil || !slices.Equal(seconds, want) {
+		t.Errorf("%v, %v, want %v", seconds, err, want)
+	}
+	r, err := qoe.ReturnsOf(t.Context(), db, "r", at(1), at(9))
+	if want := (qoe.Returns{Viewers: 20, OK: 19, Attempts: 1.5, BackS: 1.8}); err != nil || !near(r.BackS, want.BackS) || r.Viewers != 20 || r.OK != 19 || r.Attempts != 1.5 {
+		t.Errorf("%+v, %v, want %+v", r, err, want)
+	}
+	if r, err := qoe.ReturnsOf(t.Context(), db, "r", at(1), at(2)); err != nil || r.Viewers != 10 || r.BackS < 0 {
+		t.Errorf("the first second: %+v, %v", r, err)
+	}
+	if r, err := qoe.ReturnsOf(t.Context(), db, "r", at(20), at(30)); err != nil || r.Viewers != 0 || r.BackS != -1 {
+		t.Errorf("nobody: %+v, %v", r, err)
+	}
+}
