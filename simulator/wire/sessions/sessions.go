@@ -38,7 +38,7 @@ type Config struct {
 
 	Play     []player.Service // playback services of every region, in the scenario's order
 	Title    string           // what to play, with Play
-	Manifest string           // a DASH or HLS URL on a loopback address
+	Manifest string           // a DASH or HLS URL on a loopback address, or one that Permit has
 
 	// Viewer says who the i-th viewer is; nil: all alike.
 	Viewer func(i int) Viewer
@@ -48,6 +48,9 @@ type Config struct {
 	End    time.Time     // everybody leaves; zero: when the stream ends or ctx does
 
 	Tuning player.Tuning // zero: the defaults of package player
+
+	Permit    Permit // what may be reached beyond loopback; nil: nothing
+	UserAgent string // what every request calls itself; empty: Go's name
 
 	Sink event.Sink
 	Log  *slog.Logger // nil: silent
@@ -92,7 +95,7 @@ type Crowd struct {
 	stop    context.CancelCauseFunc
 }
 
-// New checks cfg and resolves the hosts it names: ErrNotLoopback for any that is not on this machine.
+// New checks cfg and resolves the hosts it names: ErrNotLoopback for any that is not on this machine and has no permit.
 func New(cfg Config) (*Crowd, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -112,7 +115,7 @@ func New(cfg Config) (*Crowd, error) {
 		}
 	}
 	for _, t := range targets {
-		if err := CheckTarget(context.Background(), t); err != nil {
+		if err := checkTarget(context.Background(), t, cfg.Permit); err != nil {
 			return nil, err
 		}
 	}
