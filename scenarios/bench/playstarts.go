@@ -55,7 +55,7 @@ func playStarts(ctx context.Context, o Options) (*Report, error) {
 		client.Warm = min(warmUp, o.duration()/2)
 		client.InFlight = max(1, client.InFlight)
 		server.Request, server.Answer, client.Request, client.Answer = request, answer, request, answer
-		server.TLS, server.Fresh = client.TLS, client.Fresh
+		server.TLS, server.Fresh, server.Reset = client.TLS, client.Fresh, client.Reset
 		f := &Figure{
 			Key: key, What: what, Seconds: o.Seconds, Connections: client.Connections, InFlight: client.InFlight,
 			Cores: where, Settings: settings,

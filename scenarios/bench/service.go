@@ -2,16 +2,14 @@ package bench
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"time"
 
 	"github.com/tminus-live/tminus/reference/manifest"
 	"github.com/tminus-live/tminus/reference/playback"
+	"github.com/tminus-live/tminus/reference/playback/front"
 	"github.com/tminus-live/tminus/reference/timeline"
 )
 
@@ -43,29 +41,32 @@ func newService(addr netip.AddrPort, log *slog.Logger) (*playback.Service, error
 }
 
 func serveService(ctx context.Context, p Part, log *slog.Logger) error {
-	l, err := listenAbove(p.Addr, func(a netip.AddrPort) (net.Listener, error) { return net.Listen("tcp", a.String()) })
+	l, err := listenAbove(p.Addr, func(a netip.AddrPort) (net.Listener, error) { return net.Listen("tcp4", a.String()) })
 	if err != nil {
 		return err
 	}
 	addr := netip.MustParseAddrPort(l.Addr().String())
+	service, err := newService(addr, log)
+	if err != nil {
+		return err
+	}
+	f, err := front.New(front.Config{
+		Play: func(dst []byte, now time.Time, body []byte) ([]byte, int, int) {
+			out, status := service.Play(dst, now, body)
+			return out, status, 0
+		},
+		Rest: service.Handler(), Loops: 1, Now: time.Now, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	serve := func(ctx context.Context) error { return f.Serve(ctx, l) }
 	if p.TLS != nil {
 		t, err := serverTLS(p.TLS)
 		if err != nil {
 			return err
 		}
-		l = tls.NewListener(l, t)
+		serve = func(ctx context.Context) error { return f.ServeTLS(ctx, l, t) }
 	}
-	service, err := newService(addr, log)
-	if err != nil {
-		return err
-	}
-	srv := &http.Server{Handler: service.Handler()}
-	return runServer(ctx, addr, func(ctx context.Context) error {
-		stop := context.AfterFunc(ctx, func() { srv.Close() })
-		defer stop()
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
+	return runServer(ctx, addr, serve)
 }

@@ -43,7 +43,7 @@ func BenchmarkSettings(b *testing.B) {
 				client.Core = clientCore
 			}
 			client.Warm, client.Request, client.Answer = warmUp, request, answer
-			m := measurement{&Figure{}, Part{Role: server, Core: serverCore, Fresh: client.Fresh, TLS: client.TLS, Answer: answer}, client}
+			m := measurement{&Figure{}, Part{Role: server, Core: serverCore, Fresh: client.Fresh, Reset: client.Reset, TLS: client.TLS, Answer: answer}, client}
 			got, err := m.once(b.Context(), o, firstPort+9000)
 			if err != nil {
 				b.Fatal(err)
@@ -67,6 +67,7 @@ func BenchmarkSettings(b *testing.B) {
 	}
 	for _, n := range []int{4, 16, 64} {
 		try(fmt.Sprintf("bare/fresh/%d", n), bareServer, Part{Role: bareClient, Connections: n, Fresh: true})
+		try(fmt.Sprintf("bare/fresh/%d/reset", n), bareServer, Part{Role: bareClient, Connections: n, Fresh: true, Reset: true})
 		try(fmt.Sprintf("generator/fresh/%d", n), serviceServer, Part{Role: generator, Connections: n, Fresh: true})
 	}
 	const anyCore = -1

@@ -42,8 +42,9 @@ func TestExchange(t *testing.T) {
 		{Connections: 8},
 		{Connections: 4, InFlight: 8},
 		{Connections: 8, Fresh: true},
+		{Connections: 8, Fresh: true, Reset: true},
 	} {
-		s := serve(t, ServerConfig{Answer: response, Close: c.Fresh})
+		s := serve(t, ServerConfig{Answer: response, Close: c.Fresh && !c.Reset})
 		c.Addr, c.Request, c.Answer = s.Addr(), request, response
 		c.Warm, c.For = 10*time.Millisecond, 100*time.Millisecond
 		r, err := Exchange(t.Context(), c)
@@ -97,9 +98,10 @@ func BenchmarkExchange(b *testing.B) {
 		{"64x1", ClientConfig{Connections: 64}},
 		{"64x8", ClientConfig{Connections: 64, InFlight: 8}},
 		{"fresh", ClientConfig{Connections: 16, Fresh: true}},
+		{"fresh-reset", ClientConfig{Connections: 16, Fresh: true, Reset: true}},
 	} {
 		b.Run(v.name, func(b *testing.B) {
-			s := serve(b, ServerConfig{Answer: response, Close: v.c.Fresh})
+			s := serve(b, ServerConfig{Answer: response, Close: v.c.Fresh && !v.c.Reset})
 			c := v.c
 			c.Addr, c.Request, c.Answer, c.Warm, c.For = s.Addr(), request, response, 200*time.Millisecond, 2*time.Second
 			r, err := Exchange(b.Context(), c)

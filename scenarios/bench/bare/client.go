@@ -21,7 +21,8 @@ type ClientConfig struct {
 	Answer      []byte // what the server sends for each request: its length ends an answer
 	Connections int
 	InFlight    int  // requests in flight on each connection; 0: 1
-	Fresh       bool // a connection for each exchange, which the server closes after its answer; InFlight is 1
+	Fresh       bool // a connection for each exchange; InFlight is 1
+	Reset       bool // Fresh: the client ends a connection with a reset; otherwise the server closes after its answer
 	Warm, For   time.Duration
 	Begin       func() // called once when the warm-up has ended; may be nil
 }
@@ -189,6 +190,10 @@ func (cl *client) closed(fd int) error {
 	}
 	cl.done++
 	c.open = false
+	if cl.c.Reset {
+		l := unix.Linger{Onoff: 1}
+		unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER, uintptr(unsafe.Pointer(&l)), unsafe.Sizeof(l), 0)
+	}
 	closeFD(fd)
 	return cl.open()
 }
@@ -203,7 +208,7 @@ func (cl *client) readable(fd int, hungUp bool) error {
 	}
 	c := &cl.conns[fd]
 	if n == 0 {
-		if !cl.c.Fresh {
+		if !cl.c.Fresh || cl.c.Reset {
 			return errors.New("the server closed a connection")
 		}
 		return cl.closed(fd)
@@ -217,7 +222,7 @@ func (cl *client) readable(fd int, hungUp bool) error {
 	}
 	c.got += n
 	if cl.c.Fresh {
-		if hungUp && n < len(cl.buf) { // the answer and the server's end came together
+		if cl.c.Reset && c.got >= len(cl.c.Answer) || hungUp && n < len(cl.buf) { // the answer and the server's end came together
 			return cl.closed(fd)
 		}
 		return nil

@@ -62,6 +62,7 @@ func (s *Server) bind(sa *unix.SockaddrInet4) (err error) {
 	if err := unix.SetsockoptInt(s.listener, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return err
 	}
+	noDelay(s.listener) // connections inherit it
 	if err := unix.Bind(s.listener, sa); err != nil {
 		return err
 	}
@@ -145,18 +146,12 @@ func (s *Server) accept(conns map[int]struct{}, buf []byte) error {
 			return fmt.Errorf("accept: %w", errno)
 		}
 		fd := int(r)
-		if s.c.Close {
-			// The request is often there already: then the connection never meets epoll.
-			n, errno := recv(fd, buf)
-			if errno == 0 {
-				if n > 0 {
-					s.answer(fd, buf[:n])
-				}
+		// The first request is often there already: then, with Close, the connection never meets epoll.
+		if n, errno := recv(fd, buf); errno == 0 {
+			if n == 0 || !s.answer(fd, buf[:n]) || s.c.Close {
 				closeFD(fd)
 				continue
 			}
-		} else {
-			noDelay(fd)
 		}
 		if err := s.poll.add(fd, unix.EPOLLIN); err != nil {
 			closeFD(fd)
