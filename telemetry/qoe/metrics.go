@@ -42,8 +42,10 @@ var statistics = []string{P, Avg, Min, Max, Med, Count}
 // watched are the sessions that were seen to play or to stall.
 const watched = "SELECT uniqExact(session) FROM events WHERE run = {run:String} AND kind = 'heartbeat' AND playing_ms + rebuffer_ms > 0 {where}"
 
-// started are the sessions that a playback service (or, for somebody else's stream, a manifest) gave.
-const started = "SELECT session FROM events WHERE run = {run:String} AND kind = 'play_start' AND status = 'ok'"
+// started are the sessions that a playback service (or, for somebody else's stream, a manifest) gave to players that gave
+// up later: of the millions of the open-loop crowd none is remembered.
+const started = `SELECT session FROM events WHERE run = {run:String} AND kind = 'play_start' AND status = 'ok'
+	AND session IN (SELECT session FROM events WHERE run = {run:String} AND kind = 'start_failed')`
 
 var metrics = []Metric{
 	{
@@ -71,6 +73,25 @@ var metrics = []Metric{
 		Aggregates: []string{Rate, Count}, Dimensions: []string{"device", "edge", "isp", "region"}, // without a picture there is no rendition
 		rate:  `SELECT if(n = 0, 0, 100 * bad / n) AS v, n FROM (` + playerStartFailures + `)`,
 		count: `SELECT toFloat64(bad) AS v, n FROM (` + playerStartFailures + `)`,
+	},
+	{
+		Name: "send_lag", Unit: "s", Source: "tminus: intended start to sent, open loop",
+		Meaning:    "How much later than intended a play start was sent: what the generator itself is late by. Dropped ones were never sent.",
+		Aggregates: statistics, Dimensions: []string{"device", "edge", "isp", "region"},
+		samples: "SELECT lag_ms / 1000 AS v FROM events WHERE run = {run:String} AND kind = 'play_start' AND status != 'dropped' {where}",
+	},
+	{
+		Name: "play_starts_on_time", Unit: "%", Source: "tminus: open loop",
+		Meaning:    "Intended play starts that were sent within 10 ms of their time; dropped ones were not.",
+		Aggregates: []string{Rate, Count}, Dimensions: []string{"device", "edge", "isp", "region"},
+		rate:  `SELECT if(n = 0, 0, 100 * good / n) AS v, n FROM (` + onTime + `)`,
+		count: `SELECT toFloat64(good) AS v, n FROM (` + onTime + `)`,
+	},
+	{
+		Name: "retry_amplification", Unit: "count", Source: "tminus: attempts over play starts",
+		Meaning:    "Attempts of a play start, from pressing Play to its end: 1 where nobody had to try again.",
+		Aggregates: []string{P, Avg, Min, Max, Med}, Dimensions: []string{"device", "edge", "isp", "region"},
+		samples: "SELECT toFloat64(attempts) AS v FROM events WHERE run = {run:String} AND kind = 'play_start' AND attempts > 0 {where}",
 	},
 	{
 		Name: "play_starts_per_second", Unit: "count", Source: "tminus: goodput",
@@ -147,6 +168,9 @@ const startFailures = `
 	FROM (SELECT countIf(kind = 'play_start') AS asked, countIf(kind = 'play_start' AND status != 'ok') AS refused, count() AS ended,
 			countIf(kind = 'start_failed') AS gave_up, countIf(kind = 'start_failed' AND session IN (` + started + `)) AS gave_up_later
 		FROM events WHERE run = {run:String} AND kind IN ('play_start', 'first_frame', 'start_failed') {where})`
+
+const onTime = `
+	SELECT countIf(status != 'dropped' AND lag_ms <= 10) AS good, count() AS n FROM events WHERE run = {run:String} AND kind = 'play_start' {where}`
 
 const playerStartFailures = `
 	SELECT uniqExactIf(session, kind = 'start_failed') AS bad, uniqExact(session) AS n

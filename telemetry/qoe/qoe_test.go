@@ -13,6 +13,7 @@ import (
 	"github.com/tminus-live/tminus/telemetry/clickhouse"
 	"github.com/tminus-live/tminus/telemetry/clickhouse/chtest"
 	"github.com/tminus-live/tminus/telemetry/event"
+	"github.com/tminus-live/tminus/telemetry/procstat"
 	"github.com/tminus-live/tminus/telemetry/qoe"
 )
 
@@ -35,10 +36,10 @@ func fixture() []event.Event {
 	// The crowd: 7 ok, 1 shed, 1 failed, 1 dropped.
 	for i := range 7 {
 		add(0.5, event.Event{Kind: event.PlayStart, Status: "ok", Component: "starts", Session: fmt.Sprint("c", i), Region: "us-east", Device: "tv",
-			Value: float64(100 * (i + 1)), LagMS: float64(i)})
+			Value: float64(100 * (i + 1)), LagMS: float64(i), Attempts: 1})
 	}
-	add(1.5, event.Event{Kind: event.PlayStart, Status: "shed", Region: "us-east", Value: 1000, LagMS: 1})
-	add(1.5, event.Event{Kind: event.PlayStart, Status: "failed", Region: "us-west", Value: 2000, LagMS: 2})
+	add(1.5, event.Event{Kind: event.PlayStart, Status: "shed", Region: "us-east", Value: 1000, LagMS: 1, Attempts: 2})
+	add(1.5, event.Event{Kind: event.PlayStart, Status: "failed", Region: "us-west", Value: 2000, LagMS: 2, Attempts: 3})
 	add(1.6, event.Event{Kind: event.PlayStart, Status: "dropped", Region: "us-west", Value: 9999, LagMS: 9999})
 	// Players a and b watch; c gives up after its play start; d never gets a session.
 	for _, s := range []string{"a", "b", "c"} {
@@ -123,6 +124,13 @@ func TestMeasures(t *testing.T) {
 		{qoe.Query{Metric: "startup_time", Aggregate: "max", Where: where("region", "' OR 1 = 1 --")}, 0, 0, "s"},
 		{qoe.Query{Metric: "play_start_time", Aggregate: "max"}, 0.7, 10, "s"},
 		{qoe.Query{Metric: "play_start_time", Aggregate: "min"}, 0.05, 10, "s"},
+		{qoe.Query{Metric: "send_lag", Aggregate: "max"}, 0.006, 13, "s"},
+		{qoe.Query{Metric: "send_lag", Aggregate: "avg", Where: where("device", "tv")}, 0.003, 7, "s"},
+		{qoe.Query{Metric: "send_lag", Aggregate: "count"}, 13, 13, "count"},
+		{qoe.Query{Metric: "play_starts_on_time", Aggregate: "rate"}, 100 * 13. / 14, 14, "%"},
+		{qoe.Query{Metric: "play_starts_on_time", Aggregate: "count", Where: where("region", "us-west")}, 1, 2, "count"},
+		{qoe.Query{Metric: "retry_amplification", Aggregate: "avg"}, 12. / 9, 9, "count"},
+		{qoe.Query{Metric: "retry_amplification", Aggregate: "max", Where: where("region", "us-west")}, 3, 1, "count"},
 		// 14 asked; shed, failed, dropped, the player without a session, and the one that gave up later.
 		{qoe.Query{Metric: "video_start_failures", Aggregate: "rate"}, 100 * 5. / 14, 14, "%"},
 		{qoe.Query{Metric: "video_start_failures", Aggregate: "count"}, 5, 14, "count"},
@@ -310,6 +318,71 @@ func TestExportIsEveryEventInOrder(t *testing.T) {
 	}
 	if !bytes.Equal(out.Bytes(), want.Bytes()) {
 		t.Errorf("got\n%s\nwant\n%s", &out, &want)
+	}
+}
+
+// A sample leaves out play starts of the crowd that were ok, and nothing else; it is even, and the same every time.
+func TestExportSample(t *testing.T) {
+	db := open(t)
+	events := fixture()
+	const crowd = 1000
+	for i := range crowd {
+		events = append(events, event.Event{Run: "r", Source: fmt.Sprint("c", i%3), Seq: uint64(i/3 + 1), At: at(float64(i) / 100), Written: start,
+			Kind: event.PlayStart, Status: "ok", Component: "starts", Session: fmt.Sprint(i)})
+	}
+	store(t, db, events)
+	lines := func(most int) (out string, left uint64) {
+		t.Helper()
+		var b bytes.Buffer
+		n, left, err := qoe.ExportSample(t.Context(), db, "r", most, &b)
+		if err != nil || int(n) != strings.Count(b.String(), "\n") || int(n+left) != len(events) {
+			t.Fatalf("%d written, %d left out of %d, %v", n, left, len(events), err)
+		}
+		return b.String(), left
+	}
+	const ok = crowd + 7 // of the fixture
+	if _, left := lines(ok); left != 0 {
+		t.Errorf("%d left out of what is not too much", left)
+	}
+	out, left := lines(100)
+	if left != ok-100 {
+		t.Errorf("%d left out, want %d", left, ok-100)
+	}
+	if again, _ := lines(100); again != out {
+		t.Error("not the same sample again")
+	}
+	early := strings.Count(out, `"component":"starts"`) - strings.Count(out[strings.Index(out, start.Add(5*time.Second).Format("15:04:05.000000")):], `"component":"starts"`)
+	if early < 25 || early > 75 { // of 100, in the first half
+		t.Errorf("%d of 100 in the first half", early)
+	}
+	if out, _ := lines(0); strings.Contains(out, `"component":"starts"`) || strings.Count(out, "\n") != len(events)-ok {
+		t.Error("play starts of the crowd, or not everything else")
+	}
+}
+
+func TestProcesses(t *testing.T) {
+	db := open(t)
+	var events []event.Event
+	for second := -3; second < 30; second++ {
+		rss, cpu := min(float64(second+5), 17)*1e6, float64(second+3) // grows until T+12
+		events = append(events,
+			procstat.Sample{RSS: uint64(rss), CPU: time.Duration(cpu) * time.Second}.Event("store", at(float64(second))),
+			procstat.Sample{RSS: 5e6, CPU: time.Duration((second+3)%10) * time.Second}.Event("region/us-east", at(float64(second)))) // killed every 10 s
+	}
+	for i := range events {
+		events[i].Run, events[i].Source, events[i].Seq, events[i].Written = "r", "s", uint64(i+1), events[i].At
+	}
+	store(t, db, events)
+	got, err := qoe.Processes(t.Context(), db, "r", start, at(30))
+	want := []qoe.Process{
+		{Name: "region/us-east", SettledMB: 5, PeakMB: 5, LastMB: 5, CPUS: 9 + 9 + 9 + 2, Samples: 30},
+		{Name: "store", SettledMB: 15, PeakMB: 17, LastMB: 17, CPUS: 32, Samples: 30},
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%+v, %v\nwant %+v", got, err, want)
+	}
+	if got, err := qoe.Processes(t.Context(), db, "none", start, at(30)); len(got) != 0 || err != nil {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -171,31 +172,37 @@ type Delivery struct {
 // DeliveryOf computes the delivery of a run's events.
 func DeliveryOf(ctx context.Context, db *clickhouse.DB, run string) (d Delivery, err error) {
 	wrap := func(err error) error { return fmt.Errorf("the delivery of run %s: %w", run, err) }
+	// A source numbers without gaps, so that a bitmap of what is stored takes a bit an event and not sixteen bytes.
+	rows, err := db.Query(ctx, "SELECT source, count() AS n, n - groupBitmap(seq) FROM events WHERE run = {run:String} GROUP BY source", clickhouse.Named("run", run))
+	if err != nil {
+		return d, wrap(err)
+	}
+	defer rows.Close()
+	d.Sources = make(map[string]uint64)
+	for rows.Next() {
+		var source string
+		var n uint64
+		var twice int64
+		if err := rows.Scan(&source, &n, &twice); err != nil {
+			return d, wrap(err)
+		}
+		d.Sources[source] = n
+		d.Stored += n
+		d.Twice += uint64(max(0, twice))
+	}
+	if err := rows.Err(); err != nil {
+		return d, wrap(err)
+	}
 	var lag []float64
-	err = db.QueryRow(ctx, `SELECT count(), toUInt64(count() - uniqExact(source, seq)),
-			quantilesExactInclusiveIf(0.5, 0.95, 1)((toUnixTimestamp64Micro(stored_at) - toUnixTimestamp64Micro(written)) / 1000000, written > toDateTime64(0, 6, 'UTC'))
-		FROM events WHERE run = {run:String}`, clickhouse.Named("run", run)).Scan(&d.Stored, &d.Twice, &lag)
+	err = db.QueryRow(ctx, `SELECT quantilesExactInclusiveIf(0.5, 0.95, 1)((toUnixTimestamp64Micro(stored_at) - toUnixTimestamp64Micro(written)) / 1000000, written > toDateTime64(0, 6, 'UTC'))
+		FROM events WHERE run = {run:String}`, clickhouse.Named("run", run)).Scan(&lag)
 	if err != nil {
 		return d, wrap(err)
 	}
 	if len(lag) == 3 {
 		d.LagP50S, d.LagP95S, d.LagMaxS = finite(lag[0]), finite(lag[1]), finite(lag[2])
 	}
-	d.Sources = make(map[string]uint64)
-	rows, err := db.Query(ctx, "SELECT source, count() FROM events WHERE run = {run:String} GROUP BY source", clickhouse.Named("run", run))
-	if err != nil {
-		return d, wrap(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var source string
-		var n uint64
-		if err := rows.Scan(&source, &n); err != nil {
-			return d, wrap(err)
-		}
-		d.Sources[source] = n
-	}
-	return d, rows.Err()
+	return d, nil
 }
 
 // eventColumns in the order that scanEvent reads them.
@@ -223,7 +230,7 @@ func scanEvent(scan func(...any) error, e *event.Event) error {
 // Events calls f with a run's events in order of time, of the given kinds (all where none is given), up to limit of
 // them (0: no limit). Rows are streamed: a run of millions is fine. An error of f ends it.
 func Events(ctx context.Context, db *clickhouse.DB, run string, kinds []event.Kind, limit int, f func(event.Event) error) error {
-	sql := "SELECT " + eventColumns + " FROM events WHERE run = {run:String}"
+	where := ""
 	args := []any{clickhouse.Named("run", run)}
 	if len(kinds) > 0 {
 		var in []string
@@ -232,9 +239,14 @@ func Events(ctx context.Context, db *clickhouse.DB, run string, kinds []event.Ki
 			in = append(in, "{"+name+":String}")
 			args = append(args, clickhouse.Named(name, string(k)))
 		}
-		sql += " AND kind IN (" + strings.Join(in, ", ") + ")"
+		where += " AND kind IN (" + strings.Join(in, ", ") + ")"
 	}
-	sql += " ORDER BY at, source, seq"
+	return events(ctx, db, run, where, args, limit, f)
+}
+
+// events is Events of the rows that where, which begins with " AND", holds for.
+func events(ctx context.Context, db *clickhouse.DB, run, where string, args []any, limit int, f func(event.Event) error) error {
+	sql := "SELECT " + eventColumns + " FROM events WHERE run = {run:String}" + where + " ORDER BY at, source, seq"
 	if limit > 0 {
 		sql += fmt.Sprintf(" LIMIT %d", limit)
 	}
@@ -266,9 +278,13 @@ var Story = []event.Kind{event.Phase, event.Fault, event.RegionHealth, event.Tel
 
 // Export writes all events of a run to w as NDJSON in order of time, and returns how many.
 func Export(ctx context.Context, db *clickhouse.DB, run string, w io.Writer) (n uint64, err error) {
+	return export(ctx, db, run, "", []any{clickhouse.Named("run", run)}, w)
+}
+
+func export(ctx context.Context, db *clickhouse.DB, run, where string, args []any, w io.Writer) (n uint64, err error) {
 	out := bufio.NewWriterSize(w, 256<<10)
 	var line []byte
-	err = Events(ctx, db, run, nil, 0, func(e event.Event) error {
+	err = events(ctx, db, run, where, args, 0, func(e event.Event) error {
 		line = append(event.Append(line[:0], &e), '\n')
 		n++
 		_, err := out.Write(line)
@@ -278,6 +294,31 @@ func Export(ctx context.Context, db *clickhouse.DB, run string, w io.Writer) (n 
 		return n, err
 	}
 	return n, out.Flush()
+}
+
+// DefaultSample is a good most for ExportSample: with it a run's timeline stays a file that an editor opens.
+const DefaultSample = 50_000
+
+// crowdOK are the rows that ExportSample may leave out.
+const crowdOK = "kind = 'play_start' AND status = 'ok' AND component != 'player'"
+
+// ExportSample is Export, but of the play starts of the open-loop crowd that were ok at most so many are written: an even
+// sample, which is the same every time. Everything else is written whole. It returns how many events were written, and
+// how many play starts were left out.
+func ExportSample(ctx context.Context, db *clickhouse.DB, run string, most int, w io.Writer) (written, leftOut uint64, err error) {
+	args := []any{clickhouse.Named("run", run), clickhouse.Named("most", strconv.Itoa(max(0, most)))}
+	var n uint64
+	if err := db.QueryRow(ctx, "SELECT count() FROM events WHERE run = {run:String} AND "+crowdOK, args...).Scan(&n); err != nil {
+		return 0, 0, fmt.Errorf("the events of run %s: %w", run, err)
+	}
+	if n <= uint64(max(0, most)) {
+		written, err = Export(ctx, db, run, w)
+		return written, 0, err
+	}
+	// Those with the lowest hashes: where a source is in its numbers has nothing to do with it.
+	written, err = export(ctx, db, run, ` AND (NOT (`+crowdOK+`) OR (source, seq) IN (SELECT source, seq FROM events
+		WHERE run = {run:String} AND `+crowdOK+` ORDER BY sipHash64(source, seq), source, seq LIMIT {most:UInt64}))`, args, w)
+	return written, n - uint64(max(0, most)), err
 }
 
 // Stall is a second in which viewers stalled: for the story.
