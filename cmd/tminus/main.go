@@ -15,6 +15,7 @@ import (
 
 	"github.com/tminus-live/tminus/scenarios/process"
 	"github.com/tminus-live/tminus/scenarios/spec"
+	"github.com/tminus-live/tminus/simulator/wire/consent"
 )
 
 // Exit statuses beside the verdict's (0, 98, 99).
@@ -64,6 +65,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var e exit
 	if !errors.As(err, &e) {
 		e = exit{exitError, err}
+		if errors.Is(err, consent.ErrNoConsent) {
+			e.status = exitUsage
+		}
 	}
 	var mistakes *spec.Errors
 	switch {
@@ -103,7 +107,7 @@ Exit status: 0 GO, 99 NO-GO, 98 inconclusive, 104 invalid scenario, 2 usage, 1 a
 		return usage(fmt.Errorf("%w (%s --help lists the flags)", err, cmd.CommandPath()))
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(rehearseCommand(), upCommand(), scenarioCommand(), reportCommand(), queryCommand(), chaosCommand(), benchCommand())
+	root.AddCommand(rehearseCommand(), upCommand(), scenarioCommand(), reportCommand(), queryCommand(), chaosCommand(), benchCommand(), consentCommand(), forecastCommand())
 	if child {
 		// What only the conductor starts; by hand they would have no lifeline.
 		root.AddCommand(regionCommand(), startsCommand(), storeCommand(), benchPartCommand())

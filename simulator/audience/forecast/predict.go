@@ -20,6 +20,8 @@ const (
 	interestHalving = 24.0 // hours in which a typical event's interest doubles
 	interestSigma   = 0.3
 
+	mostTold = 5.0 // what a past event may say of a logarithm: a factor of 148, either way
+
 	z90 = 1.2816 // the 90th percentile of a standard normal
 
 	defaultHeadroom = 0.25
@@ -41,7 +43,7 @@ type Event struct {
 	Past      []Past            //
 	Regions   []audience.Region // with their shares of the audience; none: one region, ""
 
-	Headroom     float64 // capacity above the P90 of the peak, as a share of it; 0: 0.25
+	Headroom     float64 // capacity above the P90 of the peak, as a share of it: 0.25 is usual
 	InstanceRate float64 // play starts a second that one instance carries; 0: instances are not counted
 }
 
@@ -99,7 +101,7 @@ func (e Event) Validate() error {
 		if _, err := shapeOf(p.Kind); err != nil {
 			bad("past event %s: %w", p.Name, err)
 		}
-		if !(p.Total >= 1 && p.Total <= maxAudience) || !(p.Peak >= 0 && p.Peak <= p.Total) || !(p.Expected >= 0 && p.Expected <= maxAudience) {
+		if !(p.Total >= 1 && p.Total <= maxAudience) || !(p.Peak >= 0 && p.Peak <= p.Total) || !(p.Expected == 0 || p.Expected >= 1 && p.Expected <= maxAudience) {
 			bad("past event %s: total %v, peak %v, expected %v", p.Name, p.Total, p.Peak, p.Expected)
 		}
 	}
@@ -157,6 +159,10 @@ type belief struct{ mean, sigma float64 }
 
 // learn averages observations of a logarithm with weights, shrunk towards 0 with the weight of prior events.
 func learn(values, weights []float64, prior float64) belief {
+	values = slices.Clone(values)
+	for i, v := range values {
+		values[i] = min(max(v, -mostTold), mostTold)
+	}
 	w, sum := 0.0, 0.0
 	for i, v := range values {
 		w += weights[i]
@@ -210,8 +216,13 @@ func Predict(e Event) (*Prediction, error) {
 		}
 		scale = learn(values, weights, priorEvents)
 	} else {
-		// Everything in terms of one event's total, so that the logarithms are small.
-		unit = e.Past[0].Total
+		// Everything in terms of the middle event's total, so that the logarithms are small.
+		var totals []float64
+		for _, p := range e.Past {
+			totals = append(totals, p.Total)
+		}
+		slices.Sort(totals)
+		unit = totals[len(totals)/2]
 		for i, p := range e.Past {
 			values = append(values, math.Log(p.Total/unit)+math.Log(atHour(e.Start)/atHour(p.Start)))
 			weights = append(weights, weight(p))
@@ -260,14 +271,10 @@ func Predict(e Event) (*Prediction, error) {
 			out.Peak, out.PeakAt = m.Rate, m.At
 		}
 	}
-	headroom := e.Headroom
-	if headroom == 0 {
-		headroom = defaultHeadroom
-	}
 	regions, _ := shares(e.Regions)
 	for _, r := range regions {
 		n := Need{Region: r.Name, Share: r.Share, Peak: Band{out.Peak.P50 * r.Share, out.Peak.P90 * r.Share}}
-		n.Capacity = n.Peak.P90 * (1 + headroom)
+		n.Capacity = n.Peak.P90 * (1 + e.Headroom)
 		if e.InstanceRate > 0 {
 			n.Instances = max(1, int(math.Ceil(n.Capacity/e.InstanceRate)))
 		}
