@@ -4,11 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"math"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Paths of the service.
@@ -16,6 +16,9 @@ const (
 	playPath     = "/v1/play"
 	sessionsPath = "/v1/sessions/"
 	steeringPath = "/v1/steering/"
+	licencesPath = "/v1/licences/"
+	loadPath     = "/v1/load"
+	operatorPath = "/v1/operator"
 	dashName     = "manifest.mpd"
 	hlsName      = "master.m3u8"
 )
@@ -26,12 +29,7 @@ func (s *Service) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 // enter takes a place among the requests handled at once; leave gives it back.
 func (s *Service) enter() bool {
 	n := s.inFlight.Add(1)
-	for {
-		peak := s.peak.Load()
-		if n <= peak || s.peak.CompareAndSwap(peak, n) {
-			break
-		}
-	}
+	s.Observe(time.Time{}, int(n), 0)
 	return n <= int64(s.cfg.MaxConcurrent)
 }
 
@@ -60,17 +58,29 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	s.stats.requests.Add(1)
+	switch path { // what runs the service is answered however busy it is
+	case loadPath:
+		s.serveLoad(w, r)
+		return
+	case operatorPath:
+		s.serveOperator(w, r)
+		return
+	}
 	admitted := s.enter()
 	defer s.leave()
-	switch {
-	case path == playPath:
+	if path == playPath {
 		s.servePlay(w, r, admitted)
+		return
+	}
+	s.stats.requests.Add(1)
+	switch {
 	case !admitted:
-		s.shed(w)
+		s.write(w, appendError(nil, "too many requests at once"), http.StatusServiceUnavailable, 1)
+	case strings.HasPrefix(path, licencesPath):
+		s.serveLicence(w, path[len(licencesPath):])
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		h.Set("Allow", "GET, HEAD, OPTIONS")
-		s.write(w, appendError(nil, "sessions and steering manifests can be read only"), http.StatusMethodNotAllowed)
+		s.write(w, appendError(nil, "sessions and steering manifests can be read only"), http.StatusMethodNotAllowed, 0)
 	case strings.HasPrefix(path, sessionsPath):
 		s.serveManifest(w, path[len(sessionsPath):])
 	case strings.HasPrefix(path, steeringPath):
@@ -80,10 +90,10 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		s.stats.steering.Add(1)
-		s.write(w, body, http.StatusOK)
+		s.write(w, body, http.StatusOK, 0)
 	default:
 		s.stats.bad.Add(1)
-		s.write(w, appendError(nil, "there is nothing under this path"), http.StatusNotFound)
+		s.write(w, appendError(nil, "there is nothing under this path"), http.StatusNotFound, 0)
 	}
 }
 
@@ -97,13 +107,15 @@ type buffer struct {
 
 func (s *Service) servePlay(w http.ResponseWriter, r *http.Request, admitted bool) {
 	if r.Method != http.MethodPost {
+		s.stats.requests.Add(1)
 		s.stats.bad.Add(1)
 		w.Header().Set("Allow", "POST, OPTIONS")
-		s.write(w, appendError(nil, "a play start is a POST"), http.StatusMethodNotAllowed)
+		s.write(w, appendError(nil, "a play start is a POST"), http.StatusMethodNotAllowed, 0)
 		return
 	}
 	if !admitted {
-		s.shed(w)
+		body, status, after := s.Shed(nil, s.cfg.Now())
+		s.write(w, body, status, after)
 		return
 	}
 	b := buffers.Get().(*buffer)
@@ -112,18 +124,20 @@ func (s *Service) servePlay(w http.ResponseWriter, r *http.Request, admitted boo
 	n, err := io.ReadFull(r.Body, b.in[:])
 	switch {
 	case err == nil:
+		s.stats.requests.Add(1)
 		s.stats.bad.Add(1)
 		w.Header().Set("Connection", "close")
-		s.write(w, appendError(nil, errTooLong.Error()), http.StatusRequestEntityTooLarge)
+		s.write(w, appendError(nil, errTooLong.Error()), http.StatusRequestEntityTooLarge, 0)
 		return
 	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		s.stats.requests.Add(1)
 		s.stats.bad.Add(1)
-		s.write(w, appendError(nil, "the request broke off"), http.StatusBadRequest)
+		s.write(w, appendError(nil, "the request broke off"), http.StatusBadRequest, 0)
 		return
 	}
-	var status int
-	b.out, status = s.Play(b.out[:0], s.cfg.Now(), b.in[:n])
-	s.write(w, b.out, status)
+	var status, after int
+	b.out, status, after = s.Answer(b.out[:0], s.cfg.Now(), b.in[:n])
+	s.write(w, b.out, status, after)
 }
 
 func (s *Service) serveManifest(w http.ResponseWriter, rest string) {
@@ -135,7 +149,7 @@ func (s *Service) serveManifest(w http.ResponseWriter, rest string) {
 		render, kind = s.HLS, "application/vnd.apple.mpegurl"
 	default:
 		s.stats.bad.Add(1)
-		s.write(w, appendError(nil, "a session has "+dashName+" and "+hlsName), http.StatusNotFound)
+		s.write(w, appendError(nil, "a session has "+dashName+" and "+hlsName), http.StatusNotFound, 0)
 		return
 	}
 	body, err := render(s.cfg.Now(), session)
@@ -161,20 +175,15 @@ func (s *Service) fail(w http.ResponseWriter, err error) {
 		s.cfg.Log.Error("cannot render", "error", err)
 	}
 	s.stats.badSession.Add(1)
-	s.write(w, appendError(nil, err.Error()), status)
+	s.write(w, appendError(nil, err.Error()), status, 0)
 }
 
-func (s *Service) shed(w http.ResponseWriter) {
-	body, status := s.Shed(nil)
-	s.write(w, body, status)
-}
-
-func (s *Service) write(w http.ResponseWriter, body []byte, status int) {
+// write answers with JSON; after, when positive, is Retry-After in seconds.
+func (s *Service) write(w http.ResponseWriter, body []byte, status, after int) {
 	h := w.Header()
 	h["Content-Type"] = jsonType
-	if status == http.StatusServiceUnavailable {
-		// For clients that do not read the body: whole seconds (RFC 9110, 10.2.3).
-		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(s.cfg.ShedRetry.After.Seconds()))))
+	if after > 0 {
+		h.Set("Retry-After", strconv.Itoa(after))
 	}
 	w.WriteHeader(status)
 	w.Write(body)

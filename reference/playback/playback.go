@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/tminus-live/tminus/reference/manifest"
+	"github.com/tminus-live/tminus/reference/playback/admission"
 	"github.com/tminus-live/tminus/reference/playback/steering"
+	"github.com/tminus-live/tminus/reference/playback/token"
 	"github.com/tminus-live/tminus/reference/spread"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
@@ -24,18 +28,17 @@ const (
 	DefaultProbeTimeout  = 400 * time.Millisecond
 )
 
-// Retry is the advice that goes with an answer: come back at most so often, after a while drawn from After to AfterMax, so
-// that a crowd that was sent away does not return as one.
+// Retry is advice that does not follow load: come back at most so often, after a while drawn from After to AfterMax.
 type Retry struct {
 	Max             int
 	After, AfterMax time.Duration // milliseconds are kept
 }
 
-// The reference retry policies.
-var (
-	DefaultRetry     = Retry{Max: 3, After: time.Second, AfterMax: 2 * time.Second}
-	DefaultShedRetry = Retry{Max: 3, After: time.Second, AfterMax: 4 * time.Second}
-)
+// Peer is another region's playback service.
+type Peer struct {
+	Region string
+	URL    string // base URL, without a trailing slash
+}
 
 // Config is what a playback service needs. Stream, Region, URL, Key and Now are required.
 type Config struct {
@@ -44,11 +47,19 @@ type Config struct {
 	URL    string // the service's own base URL, without a trailing slash: "http://127.0.1.5:8080"
 	Key    []byte // of session ids, the same in every region
 
-	MaxConcurrent int     // requests handled at once; those beyond are shed
-	MaxStarts     float64 // play starts a second, with a quarter of a second's burst; those beyond are shed; 0: no such bound
-	Retry         Retry
-	ShedRetry     Retry
+	MaxConcurrent int     // requests of Handler at once; play starts beyond are shed; also what full concurrency is to admission
+	Capacity      float64 // play starts a second; what is beyond is shed by priority; 0: no such bound
+	MaxStarts     float64 // Capacity's former name
+	ShedRetry     Retry   // zero: guidance by load; else the advice to those who are shed
+	Unguided      bool    // answers carry no retry policy
+	Levers        [admission.Levers]admission.Bound
 	SteeringTTL   time.Duration
+
+	Peers []Peer // the other regions' services: they tell each other their load, and one that is full sends starts to the others
+	// Tokens, when not nil, signs the media URLs in sessions' manifests. They are good for TokenLife (SessionLife) from the
+	// play start: as long as a player that reads its manifest once may play.
+	Tokens    *token.Ring
+	TokenLife time.Duration
 
 	Probing       steering.Probing
 	ProbeInterval time.Duration
@@ -56,6 +67,8 @@ type Config struct {
 	LocalAddr     netip.Addr // probes are dialled from here; zero: any
 	// Probe looks at one edge; nil: GET /healthz over a new connection.
 	Probe func(ctx context.Context, edge manifest.Edge) error
+	// Ask gets a peer's report; nil: GET /v1/load.
+	Ask func(ctx context.Context, peer Peer) (admission.Report, error)
 
 	Seed uint64 // of jitter
 	Now  func() time.Time
@@ -70,17 +83,23 @@ type Service struct {
 	steer    *steering.Map
 	region   int      // own, in steer
 	quoted   []string // edge IDs as JSON strings
+	urls     []string // of the services, by region of steer; empty where there is none
+	lower    manifest.Stream
 	health   atomic.Pointer[[]steering.Health]
 	nonce    atomic.Uint32
-	bucket   bucket
 	inFlight atomic.Int64
-	peak     atomic.Int64 // of inFlight since the last PlaybackStats
+	peak     atomic.Int64 // of inFlight and of batches since the last PlaybackStats
+	queue    atomic.Int64 // longest since then, nanoseconds
 	stats    stats
+
+	mu      sync.Mutex // guards control and told
+	control *admission.Control
+	told    [admission.Kinds]admission.Totals // as of the last PlaybackStats
 }
 
 // stats are counters since the last PlaybackStats event.
 type stats struct {
-	requests, started, shed, bad, unknown, manifests, steering, badSession atomic.Int64
+	requests, started, shed, bad, unknown, manifests, steering, licences, badSession atomic.Int64
 }
 
 // New checks cfg.
@@ -99,11 +118,11 @@ func New(cfg Config) (*Service, error) {
 	if cfg.MaxConcurrent <= 0 {
 		cfg.MaxConcurrent = DefaultMaxConcurrent
 	}
-	if cfg.Retry == (Retry{}) {
-		cfg.Retry = DefaultRetry
+	if cfg.Capacity == 0 {
+		cfg.Capacity = cfg.MaxStarts
 	}
-	if cfg.ShedRetry == (Retry{}) {
-		cfg.ShedRetry = DefaultShedRetry
+	if cfg.TokenLife <= 0 {
+		cfg.TokenLife = SessionLife
 	}
 	if cfg.SteeringTTL <= 0 {
 		cfg.SteeringTTL = DefaultSteeringTTL
@@ -119,6 +138,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.Probe == nil {
 		cfg.Probe = httpProbe(cfg.LocalAddr)
+	}
+	if cfg.Ask == nil {
+		cfg.Ask = httpAsk(cfg.LocalAddr)
 	}
 	if cfg.Sink == nil {
 		cfg.Sink = event.Discard
@@ -141,8 +163,40 @@ func New(cfg Config) (*Service, error) {
 	s.health.Store(&health)
 	// Sessions of a service that was restarted within a second must not repeat.
 	s.nonce.Store(uint32(spread.Mix(cfg.Seed ^ uint64(cfg.Now().UnixNano()))))
-	s.bucket = newBucket(cfg.MaxStarts)
+	s.lower = withoutTopRung(cfg.Stream)
+	s.urls = make([]string, len(s.steer.Regions()))
+	s.urls[s.region] = cfg.URL
+	for _, p := range cfg.Peers {
+		i := s.steer.Region(p.Region)
+		if i < 0 || i == s.region {
+			return nil, fmt.Errorf("playback %s: a peer in region %q, which has no edges or is this one", cfg.Region, p.Region)
+		}
+		s.urls[i] = p.URL
+	}
+	var err error
+	if s.control, err = admission.New(admission.Config{
+		Regions: s.steer.Regions(), Self: s.region, Capacity: cfg.Capacity, MaxInFlight: cfg.MaxConcurrent, Bounds: cfg.Levers, Unguided: cfg.Unguided, Seed: cfg.Seed,
+	}); err != nil {
+		return nil, fmt.Errorf("playback %s: %w", cfg.Region, err)
+	}
 	return s, nil
+}
+
+// withoutTopRung is the stream without its tallest rung, or as it is when it has one rung only.
+func withoutTopRung(s manifest.Stream) manifest.Stream {
+	top, rungs := -1, 0
+	for i, r := range s.Renditions {
+		if r.Kind != manifest.Video {
+			continue
+		}
+		if rungs++; top < 0 || r.Bandwidth > s.Renditions[top].Bandwidth {
+			top = i
+		}
+	}
+	if rungs > 1 {
+		s.Renditions = slices.Delete(slices.Clone(s.Renditions), top, top+1)
+	}
+	return s
 }
 
 // order appends the indices of edges in steering order for a viewer at now.
@@ -161,20 +215,30 @@ func (s *Service) edgeIDs(v Session, now time.Time) []string {
 	return ids
 }
 
-// Play answers one play request: it appends a JSON answer to dst and returns it with the HTTP status. 200 has a session; 400
-// and 404 a sentence; 503 a retry policy.
+// Play is Answer without what goes into Retry-After.
 func (s *Service) Play(dst []byte, now time.Time, body []byte) ([]byte, int) {
-	if !s.bucket.take(now) {
-		return s.Shed(dst)
-	}
+	dst, status, _ := s.Answer(dst, now, body)
+	return dst, status
+}
+
+// Answer answers one play request: it appends a JSON answer to dst and returns it with the HTTP status, and with the seconds
+// of Retry-After, 0 for none. 200 has a session; 400 and 404 a sentence; 503 a retry policy. It does not allocate but for requests that
+// are refused or have escapes.
+func (s *Service) Answer(dst []byte, now time.Time, body []byte) (answer []byte, status, retryAfter int) {
+	s.stats.requests.Add(1)
 	r, err := parseRequest(body)
 	if err != nil {
 		s.stats.bad.Add(1)
-		return appendError(dst, err.Error()), 400
+		return appendError(dst, err.Error()), 400, 0
+	}
+	kind, ok := admission.ParseKind(r.kind)
+	if !ok {
+		s.stats.bad.Add(1)
+		return appendError(dst, fmt.Sprintf("a play start's kind is live, catchup, vod or prefetch, not %.40q", r.kind)), 400, 0
 	}
 	if string(r.title) != s.cfg.Stream.Event {
 		s.stats.unknown.Add(1)
-		return appendError(dst, fmt.Sprintf("there is no title %.128q here", r.title)), 404
+		return appendError(dst, fmt.Sprintf("there is no title %.128q here", r.title)), 404, 0
 	}
 	v := Session{Device: device(r.device), Home: s.region, Issuer: s.region, Issued: now, Nonce: s.nonce.Add(1)}
 	if len(r.region) > 0 {
@@ -189,14 +253,25 @@ func (s *Service) Play(dst []byte, now time.Time, body []byte) ([]byte, int) {
 		v.Viewer = uint32(spread.Mix(uint64(v.Nonce)))
 	}
 
+	s.mu.Lock()
+	d := s.control.Start(now, admission.Request{Kind: kind, Home: v.Home, Viewer: uint64(v.Viewer)})
+	s.mu.Unlock()
+	if !d.Admitted {
+		return s.appendShed(dst, d, v.Nonce)
+	}
+	url := s.cfg.URL
+	if d.Handed {
+		url = s.urls[d.Region]
+	}
+	if d.Handed || v.Home != NoRegion {
+		v.Home = d.Region
+	}
+
 	var id [sessionChars]byte
 	session := s.sessions.Append(id[:0], v)
-	dst = append(dst, `{"session":"`...)
-	dst = append(dst, session...)
-	dst = append(dst, `","manifests":{"dash":"`...)
-	dst = append(append(append(append(dst, s.cfg.URL...), sessionsPath...), session...), "/"+dashName...)
-	dst = append(dst, `","hls":"`...)
-	dst = append(append(append(append(dst, s.cfg.URL...), sessionsPath...), session...), "/"+hlsName...)
+	dst = append(append(dst, `{"session":"`...), session...)
+	dst = append(append(append(append(append(dst, `","manifests":{"dash":"`...), url...), sessionsPath...), session...), "/"+dashName...)
+	dst = append(append(append(append(append(dst, `","hls":"`...), url...), sessionsPath...), session...), "/"+hlsName...)
 	dst = append(dst, `"},"steering":[`...)
 	var few [16]int
 	for i, e := range s.order(few[:0], v.Viewer, v.Home, now) {
@@ -205,61 +280,119 @@ func (s *Service) Play(dst []byte, now time.Time, body []byte) ([]byte, int) {
 		}
 		dst = append(dst, s.quoted[e]...)
 	}
-	dst = append(dst, `],`...)
-	dst = s.appendRetry(dst, s.cfg.Retry, v.Nonce)
-	s.stats.started.Add(1)
-	return append(dst, '}'), 200
-}
-
-// Shed appends the answer to a request that is beyond the service's bounds.
-func (s *Service) Shed(dst []byte) ([]byte, int) {
-	s.stats.shed.Add(1)
-	dst = append(dst, `{"error":"too many play starts at once",`...)
-	dst = s.appendRetry(dst, s.cfg.ShedRetry, s.nonce.Add(1))
-	return append(dst, '}'), 503
-}
-
-// appendRetry appends a retry policy, its while in seconds with three decimals.
-func (s *Service) appendRetry(dst []byte, r Retry, nonce uint32) []byte {
-	after := r.After.Milliseconds()
-	if window := r.AfterMax.Milliseconds() - after; window > 0 {
-		after += int64(spread.Mix(s.cfg.Seed^uint64(nonce)<<17) % uint64(window+1))
+	dst = append(append(append(append(append(dst, `],"licence":"`...), url...), licencesPath...), session...), '"')
+	if !d.Pulled.Has(admission.Bookmarks) {
+		dst = append(dst, `,"bookmark":{"positionSeconds":`...)
+		dst = append(strconv.AppendUint(dst, bookmark(v.Viewer), 10), '}')
 	}
-	dst = append(dst, `"retryPolicy":{"maxRetries":`...)
+	dst = appendRetry(dst, d.Retry)
+	s.stats.started.Add(1)
+	return append(dst, '}'), 200, 0
+}
+
+// bookmark is where a viewer left off, in seconds of the event. There is no store: it follows from who the viewer is.
+func bookmark(viewer uint32) uint64 { return spread.Mix(uint64(viewer)^0x626f6f6b) % 7200 }
+
+// Shed appends the answer to a play start that is beyond a bound of the transport's.
+func (s *Service) Shed(dst []byte, now time.Time) (answer []byte, status, retryAfter int) {
+	s.stats.requests.Add(1)
+	s.mu.Lock()
+	d := s.control.Turn(now, admission.Live)
+	s.mu.Unlock()
+	return s.appendShed(dst, d, s.nonce.Add(1))
+}
+
+func (s *Service) appendShed(dst []byte, d admission.Decision, nonce uint32) (answer []byte, status, retryAfter int) {
+	s.stats.shed.Add(1)
+	if r := s.cfg.ShedRetry; r != (Retry{}) && d.Retry != (admission.Retry{}) {
+		d.Retry = admission.Retry{Max: r.Max, After: r.After}
+		if window := (r.AfterMax - r.After).Milliseconds(); window > 0 {
+			d.Retry.After += time.Duration(spread.Mix(s.cfg.Seed^uint64(nonce)<<17)%uint64(window+1)) * time.Millisecond
+		}
+	}
+	dst = appendRetry(append(dst, `{"error":"too many play starts at once"`...), d.Retry)
+	// For clients that do not read the body: whole seconds (RFC 9110, 10.2.3).
+	return append(dst, '}'), 503, int((d.Retry.After + time.Second - 1) / time.Second)
+}
+
+// appendRetry appends a retry policy, its while in seconds with three decimals, or nothing when backoff is not guided.
+func appendRetry(dst []byte, r admission.Retry) []byte {
+	if r == (admission.Retry{}) {
+		return dst
+	}
+	dst = append(dst, `,"retryPolicy":{"maxRetries":`...)
 	dst = strconv.AppendInt(dst, int64(r.Max), 10)
 	dst = append(dst, `,"retryAfterSeconds":`...)
-	dst = strconv.AppendFloat(dst, float64(after)/1000, 'f', -1, 64)
-	return append(dst, '}')
+	ms := r.After.Milliseconds()
+	dst = strconv.AppendInt(dst, ms/1000, 10)
+	return append(dst, '.', byte('0'+ms/100%10), byte('0'+ms/10%10), byte('0'+ms%10), '}')
+}
+
+// Observe takes a transport's measurement: how many play starts it answered in one go, or has in hand, and how long the last
+// of them waited.
+func (s *Service) Observe(_ time.Time, inFlight int, queue time.Duration) {
+	raise(&s.peak, int64(inFlight))
+	raise(&s.queue, int64(queue))
+	s.mu.Lock()
+	s.control.Observe(admission.Load{InFlight: inFlight, Queue: queue})
+	s.mu.Unlock()
+}
+
+// raise makes v at least n.
+func raise(v *atomic.Int64, n int64) {
+	for {
+		if old := v.Load(); n <= old || v.CompareAndSwap(old, n) {
+			return
+		}
+	}
+}
+
+func (s *Service) pulled() admission.Pulled {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.control.Pulled()
 }
 
 // DASH renders the session's MPD.
 func (s *Service) DASH(now time.Time, session string) ([]byte, error) {
-	opt, err := s.options(now, session)
+	stream, opt, err := s.personal(now, session)
 	if err != nil {
 		return nil, err
 	}
-	return manifest.DASH(s.cfg.Stream, opt)
+	return manifest.DASH(stream, opt)
 }
 
 // HLS renders the session's multivariant playlist.
 func (s *Service) HLS(now time.Time, session string) ([]byte, error) {
-	opt, err := s.options(now, session)
+	stream, opt, err := s.personal(now, session)
 	if err != nil {
 		return nil, err
 	}
-	return manifest.HLSMaster(s.cfg.Stream, opt)
+	return manifest.HLSMaster(stream, opt)
 }
 
-func (s *Service) options(now time.Time, session string) (manifest.Options, error) {
+// personal is what a session's manifest is rendered from, as the levers stand.
+func (s *Service) personal(now time.Time, session string) (manifest.Stream, manifest.Options, error) {
 	v, err := s.sessions.Parse(session, now)
 	if err != nil {
-		return manifest.Options{}, err
+		return manifest.Stream{}, manifest.Options{}, err
 	}
-	return manifest.Options{
-		Order:       s.edgeIDs(v, now),
-		MaxHeight:   v.Device.MaxHeight(),
-		SteeringURL: s.cfg.URL + steeringPath + session,
-	}, nil
+	stream, opt := s.cfg.Stream, manifest.Options{Order: s.edgeIDs(v, now), SteeringURL: s.cfg.URL + steeringPath + session}
+	levers := s.pulled()
+	if !levers.Has(admission.Personalisation) {
+		opt.MaxHeight = v.Device.MaxHeight()
+	}
+	if levers.Has(admission.TopRung) {
+		stream = s.lower
+	}
+	if s.cfg.Tokens != nil {
+		prefix := string(s.cfg.Tokens.Append([]byte(token.Prefix), uint64(v.Viewer)<<32|uint64(v.Nonce), v.Issued.Add(s.cfg.TokenLife)))
+		stream.Edges = slices.Clone(stream.Edges)
+		for i := range stream.Edges {
+			stream.Edges[i].URL += prefix
+		}
+	}
+	return stream, opt, nil
 }
 
 // Steering renders the session's steering manifest (HLS and DASH content steering).
@@ -277,36 +410,4 @@ func appendError(dst []byte, sentence string) []byte {
 	dst = append(dst, `{"error":`...)
 	dst = appendQuoted(dst, sentence)
 	return append(dst, '}')
-}
-
-// bucket admits a rate of requests with a burst (the generic cell rate algorithm, ITU-T I.371, annex A). The zero value
-// admits all.
-type bucket struct {
-	every, burst int64         // nanoseconds
-	full         *atomic.Int64 // theoretical arrival time of the next request, Unix nanoseconds
-}
-
-func newBucket(perSecond float64) bucket {
-	if perSecond <= 0 {
-		return bucket{}
-	}
-	every := int64(max(1, float64(time.Second)/perSecond))
-	return bucket{every, max(every, int64(time.Second/4)), new(atomic.Int64)}
-}
-
-func (b bucket) take(now time.Time) bool {
-	if b.full == nil {
-		return true
-	}
-	t := now.UnixNano()
-	for {
-		old := b.full.Load()
-		next := max(old, t) + b.every
-		if next-t > b.burst {
-			return false
-		}
-		if b.full.CompareAndSwap(old, next) {
-			return true
-		}
-	}
 }

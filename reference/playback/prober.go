@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tminus-live/tminus/reference/manifest"
+	"github.com/tminus-live/tminus/reference/playback/admission"
 	"github.com/tminus-live/tminus/reference/playback/steering"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
@@ -18,10 +19,15 @@ import (
 // probesAtOnce bounds how many edges are looked at at the same time.
 const probesAtOnce = 64
 
-// Run probes every edge at the configured interval and emits PlaybackStats each second, until ctx ends.
+// Run probes every edge and asks every peer at the configured interval, moves levers and weights, and emits PlaybackStats each
+// second, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.probe(ctx) })
+	wg.Go(func() { s.decide(ctx) })
+	for _, p := range s.cfg.Peers {
+		wg.Go(func() { s.listen(ctx, p) })
+	}
 	wg.Go(func() {
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
@@ -85,6 +91,9 @@ func (s *Service) probeAll(ctx context.Context) {
 			s.tell(now, e.Region, e.ID, !next[i].Down, errs[i])
 		}
 	}
+	s.mu.Lock()
+	s.control.SetHealth(s.regionUp(s.cfg.Region, next))
+	s.mu.Unlock()
 	for _, region := range s.steer.Regions() {
 		if before, after := s.regionUp(region, old), s.regionUp(region, next); before != after {
 			s.tell(now, region, "", after, nil)
@@ -149,14 +158,31 @@ func (s *Service) statsEvent() event.Event {
 			up++
 		}
 	}
+	s.mu.Lock()
+	state := s.control.State(now)
+	var sum admission.Totals
+	shed := [admission.Kinds]float64{}
+	for k := range admission.Kind(admission.Kinds) {
+		total, was := s.control.Totals(k), s.told[k]
+		s.told[k] = total
+		sum.Offered += total.Offered - was.Offered
+		sum.Admitted += total.Admitted - was.Admitted
+		sum.Handed += total.Handed - was.Handed
+		shed[k] = float64(total.Shed - was.Shed)
+	}
+	s.mu.Unlock()
 	c := &s.stats
 	return event.Event{
 		At: now, Kind: event.PlaybackStats, Region: s.cfg.Region, Component: "playback/" + s.cfg.Region,
 		Nums: map[string]float64{
 			"requests": take(&c.requests), "started": take(&c.started), "shed": take(&c.shed), "bad": take(&c.bad), "unknown": take(&c.unknown),
-			"manifests": take(&c.manifests), "steering": take(&c.steering), "bad_session": take(&c.badSession),
-			"in_flight": float64(s.inFlight.Load()), "in_flight_max": take(&s.peak),
+			"manifests": take(&c.manifests), "steering": take(&c.steering), "licences": take(&c.licences), "bad_session": take(&c.badSession),
+			"in_flight": float64(s.inFlight.Load()), "in_flight_max": take(&s.peak), "queue_ms": take(&s.queue) / 1e6,
 			"edges_up": float64(up), "edges": float64(len(health)),
+			"offered": float64(sum.Offered), "admitted": float64(sum.Admitted), "handed": float64(sum.Handed),
+			"shed_live": shed[admission.Live], "shed_catchup": shed[admission.CatchUp], "shed_vod": shed[admission.VOD], "shed_prefetch": shed[admission.Prefetch],
+			"capacity": state.Capacity, "overload": state.Overload, "pressure": state.Pressure, "weight": state.Weights[s.cfg.Region], "spill": state.Spill,
+			"viewers": state.Viewers, "waiting": state.Waiting, "window_s": state.Window,
 		},
 	}
 }

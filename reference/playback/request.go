@@ -9,7 +9,7 @@ import (
 // MaxRequest bounds a play request, in bytes.
 const MaxRequest = 4096
 
-// request is a play request: {"title","device","viewer","region","token"}, every member a string, only the title needed.
+// request is a play request: {"title","device","viewer","region","token","kind"}, every member a string, only the title needed.
 // Its fields may point into the body.
 type request struct {
 	title  []byte // the event
@@ -17,6 +17,7 @@ type request struct {
 	viewer []byte // whoever it is, opaque
 	region []byte // the viewer's home region
 	token  []byte // opaque
+	kind   []byte // what it is for: "live" …
 }
 
 // Errors of parseRequest, beside those that name a member.
@@ -58,6 +59,8 @@ func parseRequest(body []byte) (request, error) {
 			field = &r.region
 		case "token":
 			field, limit = &r.token, 2048
+		case "kind":
+			field = &r.kind
 		default:
 			return r, fmt.Errorf("the request has a member %.40q that is not known", name)
 		}

@@ -46,6 +46,17 @@ const (
 	PlaybackStats Kind = "playback_stats"
 	// RegionHealth: a playback service changed its mind about a region's or edge's health. Edge; Status up|down.
 	RegionHealth Kind = "region_health"
+	// Lever: a playback service began or ended to leave something out. Status engaged|released; State = who moved it, load|operator;
+	// Detail = the lever's name; Value = the load that moves it, in shares of the capacity.
+	Lever Kind = "lever"
+	// RegionWeight: a playback service moves the share of its viewers' new starts that a region gets. Region; Status
+	// moving|settled; State = who made it, load|operator; Value = the weight it moves to, or stands at, 0 to 1.
+	RegionWeight Kind = "region_weight"
+	// SpillOver: a region that is full began or ended to hand new starts to others. Status begun|ended; Detail = who gets most;
+	// Value = the share that is to go.
+	SpillOver Kind = "spill_over"
+	// Operator: a playback service carried out an order. Status done; Detail = the order, JSON.
+	Operator Kind = "operator"
 
 	// Phase: the run entered a phase. Detail = its name.
 	Phase Kind = "phase"

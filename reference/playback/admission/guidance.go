@@ -14,7 +14,7 @@ const (
 	// part of what is free is planned for returns, so that an estimate may be off.
 	part = 0.7
 	// quick is how much of the capacity returns may take however little load there is otherwise.
-	quick = 0.25
+	quick = 0.2
 )
 
 // guidance spreads viewers who come back. Each is given a wait of Shortest and half to one and a half times a window; the
@@ -88,7 +88,7 @@ func (g *guidance) comeBack(t int64, cfg *Config) time.Duration {
 
 // drawWithin draws a wait for a viewer with this window, from Shortest to Longest.
 func (g *guidance) drawWithin(window time.Duration, cfg *Config) time.Duration {
-	from, width := window/2, window
+	from, width := window/2, max(window, cfg.Shortest)
 	if room := cfg.Longest - cfg.Shortest; from+width > room {
 		from, width = 0, room
 	}
