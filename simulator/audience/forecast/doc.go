@@ -34,8 +34,9 @@
 // A plan asks for what the P90 of the next lead time needs, with headroom; it scales up at once, and down only to what was
 // the most wanted over the whole hold time, so that it does not flap.
 //
-// Limits: a nowcast scales the forecast, it does not move it in time. An event that begins late is first seen as a small
-// one.
+// Limits: a nowcast scales the forecast, it does not move it in time: while the rush climbs, late and small look alike. Who
+// runs the event says that it is put off (PutOff); otherwise it is first seen as a small one, and instances are given back
+// too early.
 //
 // If you are about to change it: it is pure, `now` is an argument, and every constant above is named in the code.
 package forecast

@@ -92,7 +92,8 @@ type Nowcast struct {
 	cfg     NowcastConfig
 	regions []audience.Region
 	curve   *curve
-	prior   float64 // weight of the forecast itself, in observations
+	late    time.Duration // by how much the event has been put off
+	prior   float64       // weight of the forecast itself, in observations
 	whole   posterior
 	part    []posterior
 	plans   []planning
@@ -139,6 +140,15 @@ func NewNowcast(c NowcastConfig) (*Nowcast, error) {
 	return n, nil
 }
 
+// PutOff says that the event begins so much later than forecast in all (negative: earlier), as who runs it knows. A nowcast
+// does not find that out by itself.
+func (n *Nowcast) PutOff(late time.Duration) { n.late = late }
+
+// count is how many starts are forecast from a time to another.
+func (n *Nowcast) count(from, to time.Duration) float64 {
+	return n.curve.count(from-n.late, to-n.late)
+}
+
 // posterior is a belief about a multiplier: Gamma(prior's a + a, prior's b + b). What was observed is forgotten, the prior
 // is not.
 type posterior struct {
@@ -181,7 +191,7 @@ func (n *Nowcast) Observe(to time.Duration, starts []float64) error {
 		return nil
 	}
 	from, seconds := n.last, (to - n.last).Seconds()
-	e := n.curve.count(from, to)
+	e := n.count(from, to)
 	sum := 0.0
 	for _, s := range starts {
 		sum += max(0, s)
@@ -219,7 +229,7 @@ func (n *Nowcast) Predict(region int, t time.Duration) Band {
 	lean := leanOnTheWhole * n.multiplier()
 	m := (p.a + lean) / (p.b + leanOnTheWhole)
 	h := max(0, t-n.last)
-	rate := m * n.curve.rate(t) * n.regions[region].Share
+	rate := m * n.curve.rate(t-n.late) * n.regions[region].Share
 	rest := p.residual * math.Exp(-h.Seconds()/residualLasts.Seconds())
 	// As far as the region leans on the whole it is as uncertain as that.
 	leans := leanOnTheWhole / (p.b + leanOnTheWhole)
@@ -230,7 +240,7 @@ func (n *Nowcast) Predict(region int, t time.Duration) Band {
 // guess notes what will have come by some time ahead; grade compares it with what came.
 func (n *Nowcast) guess() {
 	from := n.last + ahead - time.Second
-	g := guess{from: from, to: from + time.Second, forecast: n.curve.count(from, from+time.Second)}
+	g := guess{from: from, to: from + time.Second, forecast: n.count(from, from+time.Second)}
 	for i := range n.regions {
 		g.now += n.Predict(i, from+time.Second/2).P50
 	}

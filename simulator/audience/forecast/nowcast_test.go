@@ -154,6 +154,54 @@ func TestCapacityIsPlannedInTimeAndDoesNotFlap(t *testing.T) {
 	}
 }
 
+// The spike of a rehearsal, up to 1.4 times as high as forecast and as noisy as counts are, finds its capacity there; so does
+// an event that its people have put off. Noise moves no instances to and fro.
+func TestCapacityOfASpikeAndOfALateEvent(t *testing.T) {
+	spike := []audience.Point{{At: 0, Rate: 500}, {At: 15 * s, Rate: 500}, {At: 20 * s, Rate: 100_000}, {At: 80 * s, Rate: 100_000}, {At: 80 * s, Rate: 500}, {At: 10 * time.Minute, Rate: 500}}
+	night := fight(t)
+	const late = 3 * time.Minute
+	for _, tc := range []struct {
+		name    string
+		points  []audience.Point
+		noise   float64
+		late    time.Duration
+		actual  func(int, time.Duration) float64
+		changes int // at most
+	}{
+		{"as forecast", spike, .02, 0, scaled(spike, 1, 0), 12},
+		{"higher", spike, .02, 0, scaled(spike, 1.4, 15*s), 12},
+		{"noisy", night, .15, 0, scaled(night, 1, 0), 50},
+		{"put off", night, .05, late, func(r int, at time.Duration) float64 { return scaled(night, 1, 0)(r, max(0, at-late)) }, 50},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := forecast.NowcastConfig{Points: tc.points, Regions: twoRegions, InstanceRate: 500, Lead: 30 * s}
+			n := newNight(t, 5, c, tc.actual)
+			n.noise = tc.noise
+			short, changes := 0, 0
+			for at := s; at <= 9*time.Minute; at += s {
+				if at == 10*s {
+					n.PutOff(tc.late)
+				}
+				starts := n.second(t, at)
+				for r, p := range n.Plan(at).Regions {
+					if starts[r] > float64(p.Ready)*c.InstanceRate {
+						short++
+					}
+					if p.Change != 0 {
+						changes++
+					}
+				}
+			}
+			if short > 0 {
+				t.Errorf("a region was short of capacity in %d s", short)
+			}
+			if changes > tc.changes {
+				t.Errorf("%d changes of plan, want %d at most", changes, tc.changes)
+			}
+		})
+	}
+}
+
 // The rush of one region is larger: it is warned of by name, before it comes, and the other region is left alone.
 func TestARegionIsWarnedOf(t *testing.T) {
 	points := fight(t)
