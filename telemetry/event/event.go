@@ -58,6 +58,10 @@ const (
 	// Operator: a playback service carried out an order. Status done; Detail = the order, JSON.
 	Operator Kind = "operator"
 
+	// SourceEnd: a source of a distributed run has ended and says nothing more: its number counts what it emitted. Status
+	// ok|failed (its load ended early; Detail = why); Nums: dropped.
+	SourceEnd Kind = "source_end"
+
 	// Phase: the run entered a phase. Detail = its name.
 	Phase Kind = "phase"
 	// Fault: a fault changed state. Fault = its id; Region; Status injecting|injected|restoring|restored|confirmed|
