@@ -58,7 +58,14 @@ func (s *stranger) says(text string, status int) {
 func suspicious() *checker {
 	c := standard()
 	c.own = func(netip.Addr) bool { return false }
-	c.timeout, c.every, c.pause = 400*time.Millisecond, 10*time.Millisecond, 10*time.Millisecond
+	c.every, c.pause = 10*time.Millisecond, 10*time.Millisecond
+	return c
+}
+
+// impatient is suspicious, and waits for nobody.
+func impatient() *checker {
+	c := suspicious()
+	c.timeout = 300 * time.Millisecond
 	return c
 }
 
@@ -204,30 +211,35 @@ func TestRefusals(t *testing.T) {
 		serve        http.HandlerFunc
 		want         string
 		asked        bool
+		slow         bool
 	}{
-		{"no token in the scenario", "", text(tok.String(), 200), "the scenario has no token", false},
-		{"a token of another host", token(t, parse(t, "http://example.com:81")).String(), text(tok.String(), 200), "token is for example.com:81", false},
-		{"a token of another port", token(t, parse(t, "http://127.0.0.1:81")).String(), text(tok.String(), 200), "token is for 127.0.0.1:81", false},
-		{"no token at all", "let me in", text("let me in", 200), "no token of tminus consent", false},
-		{"an expired token", past.String(), text(past.String(), 200), "expired at", false},
-		{"a token for a year", long.String(), text(long.String(), 200), "longer than 31 days", false},
-		{"nothing there", tok.String(), text("", 404), "404 Not Found", true},
-		{"the token under another status", tok.String(), text(tok.String(), 201), "201 Created", true},
-		{"another token", tok.String(), text(token(t, s.url).String(), 200), "another token", true},
-		{"an empty file", tok.String(), text("# not yet\n", 200), "no token", true},
-		{"a page for everything", tok.String(), text("<html>"+tok.String(), 200), "a line that is no token", true},
-		{"a redirect to who would agree", tok.String(), func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, good.URL+Path, http.StatusFound) }, "redirects are not followed", true},
-		{"an endless body", tok.String(), endless, "larger than 4 KiB", true},
-		{"a byte now and then", tok.String(), drip, "cannot use the file", true},
-		{"no answer", tok.String(), func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "does not answer", true},
-		{"no HTTP", tok.String(), garbage, "does not answer", true},
-		{"an error", tok.String(), text(tok.String(), 503), "503", true},
+		{"no token in the scenario", "", text(tok.String(), 200), "the scenario has no token", false, false},
+		{"a token of another host", token(t, parse(t, "http://example.com:81")).String(), text(tok.String(), 200), "token is for example.com:81", false, false},
+		{"a token of another port", token(t, parse(t, "http://127.0.0.1:81")).String(), text(tok.String(), 200), "token is for 127.0.0.1:81", false, false},
+		{"no token at all", "let me in", text("let me in", 200), "no token of tminus consent", false, false},
+		{"an expired token", past.String(), text(past.String(), 200), "expired at", false, false},
+		{"a token for a year", long.String(), text(long.String(), 200), "longer than 31 days", false, false},
+		{"nothing there", tok.String(), text("", 404), "404 Not Found", true, false},
+		{"the token under another status", tok.String(), text(tok.String(), 201), "201 Created", true, false},
+		{"another token", tok.String(), text(token(t, s.url).String(), 200), "another token", true, false},
+		{"an empty file", tok.String(), text("# not yet\n", 200), "no token", true, false},
+		{"a page for everything", tok.String(), text("<html>"+tok.String(), 200), "a line that is no token", true, false},
+		{"a redirect to who would agree", tok.String(), func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, good.URL+Path, http.StatusFound) }, "redirects are not followed", true, false},
+		{"an endless body", tok.String(), endless, "larger than 4 KiB", true, false},
+		{"a byte now and then", tok.String(), drip, "cannot use the file", true, true},
+		{"no answer", tok.String(), func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "does not answer", true, true},
+		{"no HTTP", tok.String(), garbage, "does not answer", true, false},
+		{"an error", tok.String(), text(tok.String(), 503), "503", true, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s.does(tc.serve)
 			s.asked.Store(0)
 			began := time.Now()
-			_, err := suspicious().check(t.Context(), s.url, tc.tokens)
+			c := suspicious()
+			if tc.slow {
+				c = impatient()
+			}
+			_, err := c.check(t.Context(), s.url, tc.tokens)
 			if !errors.Is(err, ErrNoConsent) || !strings.Contains(err.Error(), tc.want) {
 				t.Fatalf("error %v, want one with %q", err, tc.want)
 			}
@@ -338,6 +350,9 @@ func TestWithdrawnConsentEndsTheLoad(t *testing.T) {
 			p, err := suspicious().check(t.Context(), s.url, tok.String())
 			if err != nil {
 				t.Fatal(err)
+			}
+			if name == "no answer" {
+				p.c.timeout = 300 * time.Millisecond
 			}
 			own := &Permit{own: true}
 			ended := make(chan error, 1)
