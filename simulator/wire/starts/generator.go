@@ -1,15 +1,13 @@
 package starts
 
 import (
-	"container/heap"
 	"context"
-	"encoding/json"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
-	"strconv"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,13 +16,36 @@ import (
 	"github.com/tminus-live/tminus/telemetry/event"
 )
 
-// ErrNotLoopback is why New refuses a service: a rehearsal's load never leaves the machine.
+// ErrNotLoopback is why New refuses a service: without a Permit, a rehearsal's load never leaves the machine.
 var ErrNotLoopback = errors.New("play starts are sent to loopback addresses only")
 
 // Service is one region's playback service.
 type Service struct {
 	Region string
 	Addr   netip.AddrPort
+}
+
+// Connections says what requests are sent on.
+type Connections string
+
+const (
+	// KeepAlive: connections are kept, as a gateway fleet keeps them. The default.
+	KeepAlive Connections = "keep-alive"
+	// Fresh: a connection for each attempt, as devices make them. It is ended with a reset once the answer is there, so
+	// that no port of this machine stays occupied (TIME_WAIT) and a minute of it does not run out of them.
+	Fresh Connections = "fresh"
+)
+
+// Interruption takes viewers off the air: at At, the Viewers of a region who got their session last lose it. Each of
+// them waits from At+For on, when the stream is back, for as long as the retry policy that came with the session says,
+// or, being human, as long as People says, and then makes a new play start, on top of the schedule: its event has
+// the State "return".
+type Interruption struct {
+	Name    string
+	At, For time.Duration // since T+0
+	Region  string        // whose playback service gave them their session; "" is any
+	Viewers int
+	Guided  bool // false: nobody holds to the policy, everyone is human (People.Again says how many come back)
 }
 
 // Config says what to send where. Zero limits take the defaults that their comments name.
@@ -35,62 +56,73 @@ type Config struct {
 	Title    string    // the event, as the playback services name it
 	Token    string    // sent as it is
 	Start    time.Time // T+0 on the wall clock
-	Sink     event.Sink
-	Log      *slog.Logger // nil: silent
+	// Sink takes one event for each play start. The event's strings may lie in memory that is used again: Emit must copy
+	// what it keeps before it returns, as an emitter that encodes does. It is called from the shards' loops: what
+	// it costs, they cannot send in.
+	Sink event.Sink
+	Log  *slog.Logger // nil: silent
 
-	MaxInFlight    int           // starts being sent at once: 4096
+	Target    *Request // nil: POST /v1/play of the reference playback service
+	UserAgent string   // "tminus"
+
+	Connections Connections
+	TLS         *tls.Config // nil: plain TCP. With it InFlight is 1
+	PerService  int         // connections kept to each service: 64
+	InFlight    int         // requests in flight on a kept connection: 1; above that they are pipelined
+	Shards      int         // event loops, each with its thread: one for each processor, 2 at most
+	// Coalesce is how long an answer may lie unread while others come, so that one wake-up takes many: at 100,000 a
+	// second it spares most of them. It is part of the latency that is measured. 0: each answer is read at once.
+	Coalesce time.Duration
+	// Saturate sends as fast as the connections carry it, until the schedule's end: the schedule's rates do not
+	// count, and a start is due when there is room for it.
+	Saturate bool
+
+	People        audience.People
+	Seed          uint64 // of the people's draws
+	Interruptions []Interruption
+
+	MaxInFlight    int           // Fresh: starts being sent at once: 4096
 	MaxSendLag     time.Duration // a start not sent so long after its moment is dropped: 2 s
 	AttemptTimeout time.Duration // connecting and the whole answer: 1 s
 	MaxRetries     int           // bound on the retries that a shedding server asks for: 3
-	MaxIdle        int           // keep-alive connections kept per service: 512
+	MaxIdle        int           // the old name of PerService
+	Drain          time.Duration // how long after the schedule's end viewers may still come back: 10 s
 
-	// Dial replaces net.Dialer.DialContext, for tests. The context carries the attempt's deadline.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Permit says whether load may be sent to an address, nil meaning that it may; asked before the first start and every
+	// minute, from a goroutine of its own. A nil Permit permits loopback addresses alone.
+	Permit func(ctx context.Context, addr netip.AddrPort) error
 }
 
 // Bounds that no configuration lifts.
 const (
-	maxQueue      = 1 << 15         // starts that wait for a worker
-	maxWaiting    = 1 << 16         // starts that wait for the moment a server asked them to come back at
-	maxRetryAfter = 5 * time.Second // the longest such wait
+	maxQueue      = 1 << 18          // starts that wait for a connection
+	maxParked     = 1 << 20          // viewers who wait to come back
+	maxRemembered = 1 << 20          // viewers of a region who can be interrupted
+	maxRetryAfter = 10 * time.Minute // the longest wait that a server may ask for
+	maxServices   = 64
+	maxShards     = 16
+	maxConns      = 1 << 16 // of one kind, to one service
+	maxPipeline   = 256
+	permitEvery   = time.Minute
 )
 
 // Generator sends a schedule's play starts. Run it once.
 type Generator struct {
-	c     Config
-	pools []*pool
-	home  map[string]int                // region → index of its service
-	body  struct{ title, token []byte } // the parts of the request that every start shares
+	c       Config
+	reading reading
+	shards  []*shard
+	tls     *dialers
+	horizon time.Duration // nobody comes back later
 
-	zero    time.Time // T+0 with a monotonic reading
-	queue   chan start
-	workers []*worker
-	busy    atomic.Int64  // starts queued or in a worker's hands
-	poke    chan struct{} // something changed that the pacer waits for
-
-	mu      sync.Mutex
-	waiting waitingHeap // guarded by mu
-
-	stats stats
-}
-
-// start is one play start on its way.
-type start struct {
-	k        uint64
-	intended time.Duration
-	sent     time.Duration
-	resume   time.Duration // when to come back, while waiting
-	service  int           // index of the service to try next; -1: the home region's
-	attempts uint32
-	retries  int
+	clock atomic.Pointer[time.Time] // T+0 with a monotonic reading; nil before Run
 }
 
 // New checks the configuration; the error names everything wrong with it at once. Nothing is sent before Run.
 func New(c Config) (*Generator, error) {
 	var errs []error
-	need := func(ok bool, what string) {
+	need := func(ok bool, what string, a ...any) {
 		if !ok {
-			errs = append(errs, fmt.Errorf("play starts: %s", what))
+			errs = append(errs, fmt.Errorf("play starts: "+what, a...))
 		}
 	}
 	need(c.Schedule != nil, "no schedule")
@@ -98,43 +130,72 @@ func New(c Config) (*Generator, error) {
 	need(c.Sink != nil, "no sink for events")
 	need(!c.Start.IsZero(), "no start time")
 	need(len(c.Services) > 0, "no playback service")
-	need(c.MaxInFlight >= 0 && c.MaxSendLag >= 0 && c.AttemptTimeout >= 0 && c.MaxRetries >= 0 && c.MaxIdle >= 0, "negative limit")
-	g := &Generator{home: map[string]int{}, poke: make(chan struct{}, 1)}
-	for i, s := range c.Services {
-		if !s.Addr.Addr().Unmap().IsLoopback() {
+	need(len(c.Services) <= maxServices, "%d playback services, at most %d", len(c.Services), maxServices)
+	need(c.MaxInFlight >= 0 && c.MaxSendLag >= 0 && c.AttemptTimeout >= 0 && c.MaxRetries >= 0 && c.Drain >= 0 && c.Coalesce >= 0 &&
+		c.PerService >= 0 && c.InFlight >= 0 && c.Shards >= 0, "negative limit")
+	need(c.Connections == "" || c.Connections == KeepAlive || c.Connections == Fresh, "unknown connections %q: want %s or %s", c.Connections, KeepAlive, Fresh)
+	need(c.InFlight <= 1 || c.TLS == nil && c.Connections != Fresh, "%d requests in flight on a connection need kept ones without TLS", c.InFlight)
+	need(c.InFlight <= maxPipeline, "%d requests in flight on a connection, at most %d", c.InFlight, maxPipeline)
+	need(c.PerService <= maxConns && c.MaxInFlight <= maxConns, "more than %d connections to a service", maxConns)
+	need(c.Shards <= maxShards, "%d shards, at most %d", c.Shards, maxShards)
+	need(c.Coalesce <= 10*time.Millisecond, "answers may lie unread for 10ms at most, not %v", c.Coalesce)
+	if err := c.People.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("play starts: %w", err))
+	}
+	homes := map[string]bool{}
+	for _, s := range c.Services {
+		if c.Permit == nil && !s.Addr.Addr().Unmap().IsLoopback() {
 			errs = append(errs, fmt.Errorf("%w, and the playback service of %s is at %s", ErrNotLoopback, s.Region, s.Addr))
 		}
-		if _, twice := g.home[s.Region]; twice {
-			errs = append(errs, fmt.Errorf("play starts: two playback services for region %q", s.Region))
-		}
-		g.home[s.Region] = i
+		need(!homes[s.Region], "two playback services for region %q", s.Region)
+		homes[s.Region] = true
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
+	for _, i := range c.Interruptions {
+		need(i.Viewers >= 0 && i.Viewers <= maxRemembered, "interruption %q: %d viewers, at most %d", i.Name, i.Viewers, maxRemembered)
+		need(i.At >= 0 && i.For >= 0, "interruption %q: a negative time", i.Name)
+		need(i.Region == "" || homes[i.Region], "interruption %q: no playback service in region %q", i.Name, i.Region)
 	}
+
 	c.MaxInFlight = or(c.MaxInFlight, 4096)
 	c.MaxSendLag = or(c.MaxSendLag, 2*time.Second)
 	c.AttemptTimeout = or(c.AttemptTimeout, time.Second)
 	c.MaxRetries = or(c.MaxRetries, 3)
-	c.MaxIdle = or(c.MaxIdle, 512)
+	c.Drain = or(c.Drain, 10*time.Second)
+	c.Connections = or(c.Connections, KeepAlive)
+	c.PerService = or(c.PerService, or(c.MaxIdle, 64))
+	c.InFlight = or(c.InFlight, 1)
+	c.Shards = or(c.Shards, min(runtime.GOMAXPROCS(0), 2))
+	c.UserAgent = or(c.UserAgent, "tminus")
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if c.Dial == nil {
-		c.Dial = (&net.Dialer{KeepAlive: -1}).DialContext
+	request := c.Target
+	if request == nil {
+		request = &builtIn
 	}
-	g.c = c
-	for _, s := range c.Services {
-		addr := netip.AddrPortFrom(s.Addr.Addr().Unmap(), s.Addr.Port()).String()
-		g.pools = append(g.pools, &pool{region: s.Region, addr: addr, max: c.MaxIdle, head: requestHead(addr)})
+	g := &Generator{c: c}
+	var err error
+	if g.reading, err = request.reading(); err != nil {
+		errs = append(errs, err)
 	}
-	quoted := func(s string) []byte {
-		b, _ := json.Marshal(s) // a string always marshals
-		return b
+	var templates []*template
+	for i, s := range c.Services {
+		t, err := request.compile(&c, netip.AddrPortFrom(s.Addr.Addr().Unmap(), s.Addr.Port()).String())
+		if err != nil && i == 0 { // the same for all
+			errs = append(errs, err)
+		}
+		templates = append(templates, t)
 	}
-	g.body.title = append([]byte(`{"title":`), quoted(c.Title)...)
-	g.body.token = append(append([]byte(`,"token":`), quoted(c.Token)...), '}')
-	g.queue = make(chan start, maxQueue)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	g.horizon = c.Schedule.End() + c.Drain
+	if c.TLS != nil {
+		g.tls = newDialers(g)
+	}
+	for id := range c.Shards {
+		g.shards = append(g.shards, newShard(g, id, templates))
+	}
 	return g, nil
 }
 
@@ -146,219 +207,95 @@ func or[T comparable](v, fallback T) T {
 	return v
 }
 
-// now is the time since T+0.
-func (g *Generator) now() time.Duration { return time.Since(g.zero) }
+// part is shard id's part of n things: the parts add up to n, and every shard has at least least.
+func (g *Generator) part(n, id, least int) int {
+	shards := g.c.Shards
+	return max(n*(id+1)/shards-n*id/shards, least)
+}
 
-// Run sends the schedule's starts and returns nil when the last one has ended, or the context's error when it is
-// cancelled: what was on its way has then failed, what waited is dropped, and both are counted. Starts that were not
-// yet due are not counted as intended.
+// Run sends the schedule's starts and returns nil when the last one has ended, or the error that ended it early: the
+// context's, Permit's, or that a loop had no descriptors. Then what was on its way has failed, what waited is
+// dropped, and both are counted. Starts that were not yet due are not counted as intended.
 func (g *Generator) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := g.permitted(ctx); err != nil {
+		return err
+	}
+	for i, s := range g.shards {
+		if err := s.open(); err != nil {
+			for _, s := range g.shards[:i] {
+				s.close()
+			}
+			return fmt.Errorf("play starts: %w", err)
+		}
+	}
 	// A start time from another process has no monotonic reading: take this clock's, so that a step of the wall clock
 	// cannot bend the schedule.
-	g.zero = time.Now().Add(time.Until(g.c.Start))
-	stop := context.AfterFunc(ctx, g.interrupt)
-	defer stop()
-	g.c.Log.Debug("play starts begin", "total", g.c.Schedule.Total(), "services", len(g.pools))
+	zero := time.Now().Add(time.Until(g.c.Start))
+	g.clock.Store(&zero)
+	g.c.Log.Debug("play starts begin", "total", g.c.Schedule.Total(), "services", len(g.c.Services), "shards", len(g.shards))
 
-	var wg sync.WaitGroup
-	err := g.pace(ctx, &wg)
-	close(g.queue)
-	wg.Wait()
-	for _, p := range g.pools {
-		p.close()
+	stop := context.AfterFunc(ctx, func() {
+		for _, s := range g.shards {
+			s.interrupt()
+		}
+		g.tls.interrupt()
+	})
+	defer stop()
+	var checks sync.WaitGroup
+	checking, checked := context.WithCancel(ctx)
+	if g.c.Permit != nil {
+		checks.Go(func() { g.keepPermitted(checking, cancel) })
 	}
+	var loops sync.WaitGroup
+	for _, s := range g.shards {
+		loops.Go(func() {
+			if err := s.run(zero); err != nil {
+				cancel(fmt.Errorf("play starts: %w", err))
+			}
+		})
+	}
+	loops.Wait()
+	checked()
+	checks.Wait()
+	g.tls.close()
+	stop()
+	for _, s := range g.shards {
+		s.close()
+	}
+	err := context.Cause(ctx)
 	g.c.Log.Debug("play starts end", "error", err)
 	return err
 }
 
-func (g *Generator) pace(ctx context.Context, wg *sync.WaitGroup) error {
-	p := newPacer(g.c.Schedule)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+func (g *Generator) permitted(ctx context.Context) error {
+	if g.c.Permit == nil {
+		return nil
+	}
+	for _, s := range g.c.Services {
+		if err := g.c.Permit(ctx, s.Addr); err != nil {
+			return fmt.Errorf("play starts to %s (%s): %w", s.Region, s.Addr, err)
+		}
+	}
+	return nil
+}
+
+// keepPermitted asks again every minute and ends the run when the answer is no.
+func (g *Generator) keepPermitted(ctx context.Context, end context.CancelCauseFunc) {
+	tick := time.NewTicker(permitEvery)
+	defer tick.Stop()
 	for {
-		if ctx.Err() != nil {
-			for _, s := range g.takeWaiting(1<<63 - 1) {
-				g.finish(s, end{status: Shed, detail: whyCancelled, service: s.service})
-			}
-			return ctx.Err()
-		}
-		now := g.now()
-		for _, s := range g.takeWaiting(now) {
-			if !g.submit(ctx, s, wg) {
-				g.finish(s, end{status: Shed, detail: whyQueueFull, service: s.service})
-			}
-		}
-		p.release(now, func(k uint64, intended time.Duration) {
-			s := start{k: k, intended: intended, service: -1}
-			g.stats.intend()
-			if !g.submit(ctx, s, wg) {
-				g.finish(s, end{status: Dropped, detail: whyQueueFull})
-			}
-		})
-		wake, more := p.wake(now)
-		if resume, ok := g.nextWaiting(); ok && (!more || resume < wake) {
-			wake, more = max(resume, now+quantum), true
-		}
-		switch {
-		case more:
-			timer.Reset(wake - g.now())
-		case g.busy.Load() == 0 && !g.anyWaiting():
-			return nil
-		default:
-			timer.Stop() // the last workers poke when they are done
-		}
 		select {
-		case <-timer.C:
-		case <-g.poke:
 		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := g.permitted(ctx); err != nil && ctx.Err() == nil {
+			end(err)
+			return
 		}
 	}
-}
-
-// submit hands a start to a worker, and hires one when all are busy. It never blocks; false: the queue is full.
-func (g *Generator) submit(ctx context.Context, s start, wg *sync.WaitGroup) bool {
-	busy := g.busy.Add(1)
-	select {
-	case g.queue <- s:
-	default:
-		g.busy.Add(-1)
-		return false
-	}
-	if n := len(g.workers); busy > int64(n) && n < g.c.MaxInFlight {
-		w := newWorker(g)
-		g.mu.Lock() // interrupt walks the workers
-		g.workers = append(g.workers, w)
-		g.mu.Unlock()
-		wg.Go(func() { w.run(ctx) })
-	}
-	return true
-}
-
-// interrupt ends every read and write in progress.
-func (g *Generator) interrupt() {
-	g.mu.Lock()
-	workers := g.workers
-	g.mu.Unlock()
-	for _, w := range workers {
-		w.interrupt()
-	}
-}
-
-func (g *Generator) wakePacer() {
-	select {
-	case g.poke <- struct{}{}:
-	default:
-	}
-}
-
-// comeBack parks a start until the moment that a server asked for; false: too many wait already.
-func (g *Generator) comeBack(s start) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.waiting) >= maxWaiting {
-		return false
-	}
-	heap.Push(&g.waiting, s)
-	if g.waiting[0].k == s.k {
-		g.wakePacer()
-	}
-	return true
-}
-
-func (g *Generator) takeWaiting(now time.Duration) []start {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	var due []start
-	for len(g.waiting) > 0 && g.waiting[0].resume <= now {
-		due = append(due, heap.Pop(&g.waiting).(start))
-	}
-	return due
-}
-
-func (g *Generator) nextWaiting() (time.Duration, bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.waiting) == 0 {
-		return 0, false
-	}
-	return g.waiting[0].resume, true
-}
-
-func (g *Generator) anyWaiting() bool {
-	_, any := g.nextWaiting()
-	return any
-}
-
-// waitingHeap orders parked starts by the moment they come back at; ties by number, so that order is the same each run.
-type waitingHeap []start
-
-func (h waitingHeap) Len() int { return len(h) }
-func (h waitingHeap) Less(i, j int) bool {
-	return h[i].resume < h[j].resume || h[i].resume == h[j].resume && h[i].k < h[j].k
-}
-func (h waitingHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *waitingHeap) Push(x any)   { *h = append(*h, x.(start)) }
-func (h *waitingHeap) Pop() any {
-	old := *h
-	last := len(old) - 1
-	s := old[last]
-	*h = old[:last]
-	return s
-}
-
-// end is how a start ended.
-type end struct {
-	status  string
-	detail  string
-	session string
-	service int // index of the service that answered, or was tried last; meaningless for a drop
-}
-
-// finish counts a start and puts it on the timeline: exactly once for each intended start.
-func (g *Generator) finish(s start, e end) {
-	now := g.now()
-	v := g.c.Crowd.Viewer(s.k)
-	ev := event.Event{
-		At:        g.zero.Add(now).UTC(),
-		Kind:      event.PlayStart,
-		Status:    e.status,
-		Component: "starts",
-		Region:    v.Home,
-		Session:   e.session,
-		Device:    v.Device,
-		ISP:       v.ISP,
-		Detail:    e.detail,
-		Value:     millis(now - s.intended),
-		Attempts:  s.attempts,
-	}
-	if e.status == Dropped {
-		ev.LagMS = ev.Value
-	} else {
-		ev.LagMS = millis(s.sent - s.intended)
-		p := g.pools[e.service]
-		ev.Edge = p.addr
-		if e.status != Failed {
-			ev.Region = p.region
-		}
-	}
-	g.stats.end(now, e.status)
-	g.c.Sink.Emit(ev)
 }
 
 func millis(d time.Duration) float64 { return float64(d) / 1e6 }
-
-// render writes the request for viewer v to service p into buf.
-func (g *Generator) render(buf []byte, p *pool, v audience.Viewer) []byte {
-	id := v.Name()
-	const keys = len(`,"device":""`) + len(`,"viewer":""`) + len(`,"region":""`)
-	length := len(g.body.title) + keys + len(v.Device) + len(id) + len(v.Home) + len(g.body.token)
-	buf = append(buf[:0], p.head...)
-	buf = strconv.AppendInt(buf, int64(length), 10)
-	buf = append(buf, "\r\n\r\n"...)
-	buf = append(buf, g.body.title...)
-	// Devices and regions are words of ours without characters that JSON escapes: audience's tables, spec's name form.
-	buf = append(append(append(buf, `,"device":"`...), v.Device...), '"')
-	buf = append(append(append(buf, `,"viewer":"`...), id...), '"')
-	buf = append(append(append(buf, `,"region":"`...), v.Home...), '"')
-	return append(buf, g.body.token...)
-}

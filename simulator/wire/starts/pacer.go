@@ -9,27 +9,32 @@ import (
 // quantum is the pacer's granularity: starts that fall due within it are released together, at its end.
 const quantum = 500 * time.Microsecond
 
-// pacer says which starts are due. It reads no clock: now is the time since the start of the event.
+// pacer says which of a shard's starts are due: the k-th of the schedule for k = first, first+stride, first+2·stride …
+// It reads no clock: now is the time since the start of the event.
 type pacer struct {
 	schedule *audience.Schedule
+	total    uint64
 	next     uint64        // the first start not yet released
+	stride   uint64        //
 	at       time.Duration // when it is due
 }
 
-func newPacer(s *audience.Schedule) *pacer { return &pacer{schedule: s, at: s.Intended(0)} }
+func newPacer(s *audience.Schedule, first, stride uint64) pacer {
+	return pacer{schedule: s, total: s.Total(), next: first, stride: stride, at: s.Intended(first)}
+}
 
 // release calls each for every start that is due at now, in order.
 func (p *pacer) release(now time.Duration, each func(k uint64, intended time.Duration)) {
-	for p.next < p.schedule.Total() && p.at <= now {
+	for p.next < p.total && p.at <= now {
 		each(p.next, p.at)
-		p.next++
+		p.next += p.stride
 		p.at = p.schedule.Intended(p.next)
 	}
 }
 
 // wake returns when release should be called next, never before the next start is due, and false after the last.
 func (p *pacer) wake(now time.Duration) (time.Duration, bool) {
-	if p.next >= p.schedule.Total() {
+	if p.next >= p.total {
 		return 0, false
 	}
 	return max(p.at, now+quantum), true

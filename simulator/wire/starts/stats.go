@@ -1,8 +1,10 @@
 package starts
 
 import (
-	"sync"
+	"strconv"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 // How a start ended: the Status of its event.
@@ -12,6 +14,111 @@ const (
 	Failed  = "failed"  // no service gave a good answer
 	Dropped = "dropped" // could not be sent in time
 )
+
+// Returned is the State of the event of a play start by a viewer who was on the air before: see Interruption.
+const Returned = "return"
+
+type status uint8
+
+const (
+	isOK status = iota
+	isShed
+	isFailed
+	isDropped
+)
+
+var statusNames = [...]string{OK, Shed, Failed, Dropped}
+
+// reason is why a start, or an attempt, did not end well. From answered on it is an HTTP status.
+type reason uint16
+
+const (
+	noReason reason = iota
+	cancelled
+	queueFull
+	late
+	refused
+	timeOut
+	reset
+	closed
+	notHTTP
+	tooLong
+	notJSON
+	noSession
+	noManifest
+	badPolicy
+	shed
+	unasked
+	noSocket
+	badTLS
+	otherError
+	reasons
+
+	answered reason = 1000
+)
+
+// The words of the Detail of an event, and the keys of Snapshot.Failures and Snapshot.Attempts.
+var reasonNames = [reasons]string{
+	cancelled:  "cancelled",
+	queueFull:  "queue full",
+	late:       "not sent in time",
+	refused:    "connection refused",
+	timeOut:    "time-out",
+	reset:      "connection reset",
+	closed:     "closed before the answer ended",
+	notHTTP:    "answer is not HTTP",
+	tooLong:    "answer too long",
+	notJSON:    "answer is not JSON",
+	noSession:  "answer without a session",
+	noManifest: "answer without manifests",
+	badPolicy:  "answer with a bad retry policy",
+	shed:       "shed",
+	unasked:    "answer that nobody asked for",
+	noSocket:   "no socket left on this machine",
+	badTLS:     "TLS handshake failed",
+	otherError: "other error",
+}
+
+var statusDetails = func() (t [600]string) {
+	for i := 100; i < len(t); i++ {
+		t[i] = "HTTP " + strconv.Itoa(i)
+	}
+	return t
+}()
+
+func (r reason) String() string {
+	if r >= answered {
+		return statusDetails[min(int(r-answered), len(statusDetails)-1)]
+	}
+	return reasonNames[r]
+}
+
+// tally counts by reason.
+type tally struct {
+	named    [reasons]uint64
+	answered [600]uint64
+}
+
+func (t *tally) add(r reason) {
+	if r >= answered {
+		t.answered[min(int(r-answered), len(t.answered)-1)]++
+	} else {
+		t.named[r]++
+	}
+}
+
+func (t *tally) into(m map[string]uint64) {
+	for r, n := range t.named {
+		if n > 0 {
+			m[reason(r).String()] += n
+		}
+	}
+	for code, n := range t.answered {
+		if n > 0 {
+			m[statusDetails[code]] += n
+		}
+	}
+}
 
 // Snapshot is how far the crowd has come. Once Run has returned, Intended = Sent + Dropped and
 // Sent = OK + Shed + Failed.
@@ -27,79 +134,174 @@ type Snapshot struct {
 	SentPerSecond   uint64 // in the last whole second of the event
 	OKPerSecond     uint64
 	FailedPerSecond uint64 // shed, failed or dropped
+
+	Attempts          uint64 // requests begun: Attempts / Sent is what viewers who try again amplify the crowd by
+	AttemptsPerSecond uint64 // in the last whole second
+	Resent            uint64 // requests sent again because the server had closed a kept connection: no attempt of their own
+	Parked            uint64 // viewers who wait to come back
+
+	Interrupted uint64 // viewers who lost their session in an interruption
+	Returned    uint64 // of those, the ones whose return was due so far: they are among Intended
+	Gone        uint64 // of those, the ones who do not come back
+
+	Failures        map[string]uint64 // starts that were shed, failed or dropped, by the Detail of their event
+	AttemptFailures map[string]uint64 // attempts without a good answer, by why
+
+	// Over all starts that were sent and have ended; what was dropped has no latency. Nothing is corrected.
+	FromIntended Quantiles // intended → done: what the viewer felt
+	FromSent     Quantiles // first attempt → done
+	SendLag      Quantiles // intended → first attempt: the generator's own part, and the wait for a connection
 }
 
+// Quantiles of a latency, in milliseconds; three significant digits.
+type Quantiles struct{ P50, P95, P99, P999, Max float64 }
+
+// Second is one second of the event: see Generator.Seconds.
+type Second struct {
+	Intended, Sent, Attempts  uint32
+	OK, Shed, Failed, Dropped uint32
+	Returned                  uint32 // of Intended
+}
+
+func (s *Second) add(o Second) {
+	s.Intended += o.Intended
+	s.Sent += o.Sent
+	s.Attempts += o.Attempts
+	s.OK += o.OK
+	s.Shed += o.Shed
+	s.Failed += o.Failed
+	s.Dropped += o.Dropped
+	s.Returned += o.Returned
+}
+
+// maxSeconds bounds the seconds that are told apart: a day. What comes later is counted in the last one.
+const maxSeconds = 86400
+
+// stats are one shard's. Its loop alone writes them, under the shard's lock.
 type stats struct {
-	mu                           sync.Mutex
-	s                            Snapshot
-	sentRate, okRate, failedRate rate
+	intended, sent, attempts, resent uint64
+	ended                            [4]uint64 // by status
+	interrupted, returned, gone      uint64
+	failures, attemptFailures        tally
+	seconds                          []Second
+	fromIntended, fromSent, sendLag  *hdrhistogram.Histogram // µs
 }
 
-// rate counts by second.
-type rate struct {
-	second     int64
-	this, last uint64 // in the current second, and in the whole one before it
+// The histograms' range and precision: 1 µs to an hour, three significant digits, 200 KB each.
+const (
+	mostLatency = int64(time.Hour / time.Microsecond)
+	precision   = 3
+)
+
+func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, mostLatency, precision) }
+
+func newStats(length time.Duration) stats {
+	n := int(min(length/time.Second+2, maxSeconds))
+	return stats{seconds: make([]Second, n), fromIntended: newHistogram(), fromSent: newHistogram(), sendLag: newHistogram()}
 }
 
-func (r *rate) move(now time.Duration) {
-	second := int64(now / time.Second)
-	switch {
-	case second == r.second:
-	case second == r.second+1:
-		r.second, r.last, r.this = second, r.this, 0
-	default:
-		r.second, r.last, r.this = second, 0, 0
-	}
+func record(h *hdrhistogram.Histogram, d time.Duration) {
+	_ = h.RecordValue(min(max(int64(d/time.Microsecond), 0), mostLatency)) // within its range: no error
 }
 
-func (st *stats) intend() {
-	st.mu.Lock()
-	st.s.Intended++
-	st.mu.Unlock()
-}
-
-func (st *stats) send(now time.Duration) {
-	st.mu.Lock()
-	st.s.Sent++
-	st.sentRate.move(now)
-	st.sentRate.this++
-	st.mu.Unlock()
-}
-
-func (st *stats) end(now time.Duration, status string) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	switch status {
-	case OK:
-		st.s.OK++
-		st.okRate.move(now)
-		st.okRate.this++
-	case Shed:
-		st.s.Shed++
-	case Failed:
-		st.s.Failed++
-	case Dropped:
-		st.s.Dropped++
-	}
-	if status != OK {
-		st.failedRate.move(now)
-		st.failedRate.this++
-	}
+// second is where what happens at now is counted.
+func (st *stats) second(now time.Duration) *Second {
+	return &st.seconds[min(max(int(now/time.Second), 0), len(st.seconds)-1)]
 }
 
 // Snapshot returns the counters as they stand; safe at any time, also while Run runs.
 func (g *Generator) Snapshot() Snapshot {
-	st := &g.stats
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	out := st.s
-	if out.Intended > 0 { // before the first one there may be no clock yet
-		now := g.now()
-		st.sentRate.move(now)
-		st.okRate.move(now)
-		st.failedRate.move(now)
+	out := Snapshot{Failures: map[string]uint64{}, AttemptFailures: map[string]uint64{}}
+	var last Second
+	second := -1
+	if clock := g.clock.Load(); clock != nil {
+		second = int(time.Since(*clock)/time.Second) - 1
+	}
+	var from [3][]*hdrhistogram.Histogram
+	for _, s := range g.shards {
+		s.mu.Lock()
+		st := &s.stats
+		from[0] = append(from[0], st.fromIntended.Clone())
+		from[1] = append(from[1], st.fromSent.Clone())
+		from[2] = append(from[2], st.sendLag.Clone())
+		out.Intended += st.intended
+		out.Sent += st.sent
+		out.OK += st.ended[isOK]
+		out.Shed += st.ended[isShed]
+		out.Failed += st.ended[isFailed]
+		out.Dropped += st.ended[isDropped]
+		out.Attempts += st.attempts
+		out.Resent += st.resent
+		out.Parked += uint64(s.parked.n)
+		out.Interrupted += st.interrupted
+		out.Returned += st.returned
+		out.Gone += st.gone
+		st.failures.into(out.Failures)
+		st.attemptFailures.into(out.AttemptFailures)
+		if 0 <= second && second < len(st.seconds) {
+			last.add(st.seconds[second])
+		}
+		s.mu.Unlock()
 	}
 	out.InFlight = out.Intended - out.OK - out.Shed - out.Failed - out.Dropped
-	out.SentPerSecond, out.OKPerSecond, out.FailedPerSecond = st.sentRate.last, st.okRate.last, st.failedRate.last
+	out.SentPerSecond, out.OKPerSecond, out.AttemptsPerSecond = uint64(last.Sent), uint64(last.OK), uint64(last.Attempts)
+	out.FailedPerSecond = uint64(last.Shed) + uint64(last.Failed) + uint64(last.Dropped)
+	for i, q := range []*Quantiles{&out.FromIntended, &out.FromSent, &out.SendLag} {
+		*q = quantiles(from[i])
+	}
 	return out
+}
+
+func quantiles(parts []*hdrhistogram.Histogram) Quantiles {
+	var all *hdrhistogram.Histogram
+	for _, h := range parts {
+		if all == nil {
+			all = h
+		} else {
+			all.Merge(h)
+		}
+	}
+	if all == nil || all.TotalCount() == 0 {
+		return Quantiles{}
+	}
+	v := all.ValueAtPercentiles([]float64{50, 95, 99, 99.9})
+	ms := func(µs int64) float64 { return float64(µs) / 1e3 }
+	return Quantiles{ms(v[50]), ms(v[95]), ms(v[99]), ms(v[99.9]), ms(all.Max())}
+}
+
+// Seconds returns what happened in each second of the event from the given one on, up to now: from it come the
+// amplification (Attempts over Sent less the returns) and the chart of a retry storm. Safe at any time.
+func (g *Generator) Seconds(from int) []Second {
+	clock := g.clock.Load()
+	if clock == nil {
+		return nil
+	}
+	var out []Second
+	for _, s := range g.shards {
+		s.mu.Lock()
+		n := min(int(time.Since(*clock)/time.Second)+1, len(s.stats.seconds))
+		for i := max(from, 0); i < n; i++ {
+			if j := i - max(from, 0); j < len(out) {
+				out[j].add(s.stats.seconds[i])
+			} else {
+				out = append(out, s.stats.seconds[i])
+			}
+		}
+		s.mu.Unlock()
+	}
+	return out
+}
+
+// Histograms returns the three latencies' whole histograms, in microseconds, for whoever adds up several generators.
+func (g *Generator) Histograms() (fromIntended, fromSent, sendLag *hdrhistogram.Histogram) {
+	fromIntended, fromSent, sendLag = newHistogram(), newHistogram(), newHistogram()
+	for _, s := range g.shards {
+		s.mu.Lock()
+		parts := [3]*hdrhistogram.Histogram{s.stats.fromIntended.Clone(), s.stats.fromSent.Clone(), s.stats.sendLag.Clone()}
+		s.mu.Unlock()
+		for i, all := range []*hdrhistogram.Histogram{fromIntended, fromSent, sendLag} {
+			all.Merge(parts[i])
+		}
+	}
+	return fromIntended, fromSent, sendLag
 }
