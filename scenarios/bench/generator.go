@@ -15,23 +15,29 @@ import (
 	"github.com/tminus-live/tminus/telemetry/event"
 )
 
-// farAbove is a rate that nothing here reaches, play starts a second.
-const farAbove = 60_000
-
-// newGenerator makes the project's generator, set to send as fast as answers come.
+// newGenerator makes the project's generator, set to send as fast as its connections carry it.
 func newGenerator(p Part) (*starts.Generator, error) {
 	crowd, err := audience.NewCrowd(audience.DefaultMix, []string{region}, 7)
 	if err != nil {
 		return nil, err
 	}
-	schedule, err := audience.NewSchedule([]audience.Leg{{Rate: farAbove}}, p.Warm+p.For+time.Minute)
+	// Saturate asks for no rate: only the schedule's end counts, and the measurement ends before.
+	schedule, err := audience.NewSchedule([]audience.Leg{{Rate: 1}}, p.Warm+p.For+time.Minute)
 	if err != nil {
 		return nil, err
 	}
 	c := starts.Config{
 		Schedule: schedule, Crowd: crowd, Services: []starts.Service{{Region: region, Addr: p.Addr}},
-		Title: title, Token: token, Start: time.Now(), Sink: event.Discard,
-		MaxInFlight: p.Connections * max(1, p.InFlight), MaxIdle: p.Connections,
+		Title: title, Token: token, Start: time.Now(), Sink: event.Discard, Saturate: true, Shards: 1,
+		PerService: p.Connections, InFlight: p.InFlight,
+	}
+	if p.Fresh {
+		c.Connections, c.MaxInFlight = starts.Fresh, p.Connections
+	}
+	if p.TLS != nil {
+		if c.TLS, err = clientTLS(p.TLS); err != nil {
+			return nil, err
+		}
 	}
 	return starts.New(c)
 }
@@ -67,10 +73,15 @@ func driveGenerator(ctx context.Context, p Part) (measured, error) {
 	after, took := g.Snapshot(), time.Since(since)
 	m := measured{Done: after.OK - before.OK, Seconds: took.Seconds()}
 	m.Client, m.Server = usage.end()
-	// From the first one on: what went wrong while it warmed up went wrong.
+	// From the first one on: what went wrong while it warmed up went wrong. An attempt that a later one made good counts too.
 	m.Wrong, m.Dropped = after.Shed+after.Failed, after.Dropped
-	if m.Wrong > 0 {
-		m.Detail = fmt.Sprintf("%d shed, %d failed", after.Shed, after.Failed)
+	attempts := uint64(0)
+	for _, n := range after.AttemptFailures {
+		attempts += n
+	}
+	m.Wrong = max(m.Wrong, attempts)
+	if m.Wrong > 0 || m.Dropped > 0 {
+		m.Detail = fmt.Sprintf("%d shed, %d failed; starts %v, attempts %v", after.Shed, after.Failed, after.Failures, after.AttemptFailures)
 	}
 	cancel()
 	<-ended

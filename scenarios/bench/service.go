@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -51,22 +52,27 @@ func serveService(ctx context.Context, p Part, log *slog.Logger) error {
 		return err
 	}
 	f, err := front.New(front.Config{
-		Play: func(dst []byte, now time.Time, body []byte) ([]byte, int, int) {
-			out, status := service.Play(dst, now, body)
-			return out, status, 0
-		},
-		Rest: service.Handler(), Loops: 1, Now: time.Now, Log: log,
+		Play: service.Answer, Observe: service.Observe, Rest: service.Handler(), MaxBody: playback.MaxRequest, Loops: 1, Now: time.Now, Log: log,
 	})
 	if err != nil {
 		return err
 	}
-	serve := func(ctx context.Context) error { return f.Serve(ctx, l) }
+	answer := func(ctx context.Context) error { return f.Serve(ctx, l) }
 	if p.TLS != nil {
 		t, err := serverTLS(p.TLS)
 		if err != nil {
 			return err
 		}
-		serve = func(ctx context.Context) error { return f.ServeTLS(ctx, l, t) }
+		answer = func(ctx context.Context) error { return f.ServeTLS(ctx, l, t) }
 	}
-	return runServer(ctx, addr, serve)
+	// As in a region: what watches the edges and keeps the service's state runs beside it.
+	return runServer(ctx, addr, func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() { ended <- service.Run(ctx) }()
+		err := answer(ctx)
+		cancel()
+		return errors.Join(err, <-ended)
+	})
 }
