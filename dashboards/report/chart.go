@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -31,7 +32,6 @@ type panel struct {
 	Peak         string // the highest value and when
 	Y, H         float64
 	TitleY       float64
-	KeyY, KeyTop float64 // baseline of the legend's words, middle of its swatches
 	Keys         []key
 	Grid         []tick // Y positions
 	Areas        []shape
@@ -44,7 +44,9 @@ type panel struct {
 
 type key struct {
 	Class, Label string
+	Box          bool    // the swatch is an area and not a line
 	X            float64 // of the swatch; the label stands 18 units right of it
+	Y, Mid       float64 // baseline of the words, middle of the swatch
 }
 
 type shape struct{ Class, D string }
@@ -76,7 +78,10 @@ type bin struct {
 	t, end                int // seconds [t, end)
 	n                     int // seconds of the timeline within
 	starts, startsMin     float64
-	fails                 float64
+	fails, shed, other    float64 // failures, and of these the shed and the others, each at its own worst
+	done                  float64 // started, failed, shed and dropped together
+	due, requests         float64
+	capacity              float64 // the lowest; 0: no bound
 	sessions, sessionsMin float64
 	rebuffer              float64
 	p50, p95, bitrate     float64 // −1: nobody reported
@@ -101,14 +106,21 @@ func bins(seconds []Second, maxBins int) (out []bin, width int) {
 	for _, s := range seconds {
 		t := start(s.T)
 		if len(out) == 0 || out[len(out)-1].t != t {
-			out = append(out, bin{t: t, end: t + width, n: 1, starts: s.PlayStarts, startsMin: s.PlayStarts, fails: s.PlayFailures,
+			out = append(out, bin{t: t, end: t + width, n: 1, starts: s.PlayStarts, startsMin: s.PlayStarts,
+				fails: s.PlayFailures, shed: s.shed(), other: s.PlayFailures - s.shed(), done: s.PlayStarts + s.PlayFailures,
+				due: s.Scheduled, requests: s.Requests, capacity: s.Capacity,
 				sessions: s.Sessions, sessionsMin: s.Sessions, rebuffer: s.RebufferRatio, p50: s.LiveLatencyS, p95: s.LiveLatencyP95S, bitrate: s.BitrateKbps})
 			continue
 		}
 		b := &out[len(out)-1]
 		b.n++
 		b.starts, b.startsMin = max(b.starts, s.PlayStarts), min(b.startsMin, s.PlayStarts)
-		b.fails = max(b.fails, s.PlayFailures)
+		b.fails, b.shed, b.other = max(b.fails, s.PlayFailures), max(b.shed, s.shed()), max(b.other, s.PlayFailures-s.shed())
+		b.done = max(b.done, s.PlayStarts+s.PlayFailures)
+		b.due, b.requests = max(b.due, s.Scheduled), max(b.requests, s.Requests)
+		if s.Capacity > 0 && (b.capacity <= 0 || s.Capacity < b.capacity) {
+			b.capacity = s.Capacity
+		}
 		b.sessions, b.sessionsMin = max(b.sessions, s.Sessions), min(b.sessionsMin, s.Sessions)
 		b.rebuffer = max(b.rebuffer, s.RebufferRatio)
 		if s.BitrateKbps >= 0 && (b.bitrate < 0 || s.BitrateKbps < b.bitrate) {
@@ -119,12 +131,16 @@ func bins(seconds []Second, maxBins int) (out []bin, width int) {
 	return out, width
 }
 
+// shed is what was shed of the second's failures.
+func (s Second) shed() float64 { return math.Max(0, math.Min(s.Shed, s.PlayFailures)) }
+
 // layout is the sizes of one drawing of the chart.
 type layout struct {
 	class       string
 	w           float64
 	left, right float64
 	heights     [4]float64
+	tall        float64 // of the panel of play starts when it says more than what came of them
 	maxBins     int
 	charW       float64 // mean width of a character of the labels
 	keysBelow   bool    // legend and peak on a line of their own
@@ -134,9 +150,9 @@ type layout struct {
 }
 
 var (
-	wide = layout{class: "wide", w: 1080, left: 52, right: 12, heights: [4]float64{120, 64, 76, 110}, maxBins: 500,
+	wide = layout{class: "wide", w: 1080, left: 52, right: 12, heights: [4]float64{120, 64, 76, 110}, tall: 190, maxBins: 500,
 		charW: 6.5, lane: 26, ticksAbout: 12, titleGap: 40}
-	narrow = layout{class: "narrow", w: 358, left: 38, right: 8, heights: [4]float64{96, 56, 66, 96}, maxBins: 160,
+	narrow = layout{class: "narrow", w: 358, left: 38, right: 8, heights: [4]float64{96, 56, 66, 96}, tall: 150, maxBins: 160,
 		charW: 6.5, lane: 26, ticksAbout: 5, titleGap: 56, keysBelow: true}
 )
 
@@ -147,8 +163,75 @@ var toneMark = map[string]string{
 	"warn": "M5 5.4C5 1.2 11.4 1.4 11.2 5.4c0 2.6-3.2 2.6-3.2 5.2M8 14v.1",
 }
 
+// returnMark is the icon of an interruption: viewers who come back.
+const returnMark = "M13.2 9.2a5.4 5.4 0 1 1-1.7-5.3M12.8 1.2v3.4H9.4"
+
 // maxLanes bounds the rows of fault labels above the panels.
 const maxLanes = 6
+
+// keyRoom is where a legend goes: beside its title, or in rows below it.
+type keyRoom struct {
+	x0, x1, titleY float64
+	title, peak    string
+}
+
+// placeKeys sets a legend out and returns how many rows it takes below the title.
+func placeKeys(keys []key, l layout, in keyRoom) (rows int) {
+	if len(keys) == 0 {
+		return 0
+	}
+	advance := func(k key) float64 { return 18 + textWidth(k.Label, 12) + 16 }
+	x, y := in.x0+textWidth(in.title, 13)*1.08+18, in.titleY // the title is bold
+	whole := x
+	for _, k := range keys {
+		whole += advance(k)
+	}
+	if l.keysBelow || whole > in.x1-textWidth(in.peak, 12) {
+		x, y, rows = in.x0, in.titleY+18, 1
+	}
+	for i := range keys {
+		if rows > 0 && i > 0 && x+advance(keys[i])-16 > in.x1 {
+			x, y, rows = in.x0, y+18, rows+1
+		}
+		keys[i].X, keys[i].Y, keys[i].Mid = round1(x), y, y-4
+		x += advance(keys[i])
+	}
+	return rows
+}
+
+// stretch is a part of the event that is shaded across all panels: a fault, or an interruption of many viewers.
+type stretch struct {
+	at, lasts           float64
+	kind, words, status string
+	full, tone, mark    string
+}
+
+// stretches is what was done to the event, in order of time.
+func (r *Report) stretches() (out []stretch) {
+	clk := words.Clock{Span: r.span()}
+	for _, f := range r.Faults {
+		if !f.Injected() || !finite(f.AtS) || !finite(f.ForS) {
+			continue
+		}
+		s := stretch{at: f.AtS, lasts: f.ForS, kind: "fault", words: f.Words(), status: f.Evidence.Status, tone: evidenceTone(f.Evidence.Status)}
+		s.mark = toneMark[s.tone]
+		s.full = fmt.Sprintf("%s, %s to %s, evidence %s", s.words, clk.At(s.at), clk.At(s.at+s.lasts), s.status)
+		out = append(out, s)
+	}
+	for _, m := range r.Storms {
+		if !finite(m.AtS) || !finite(m.ForS) {
+			continue
+		}
+		s := stretch{at: m.AtS, lasts: math.Max(m.ForS, 0), kind: "cut off", words: m.Words(), status: m.guidance(), tone: m.tone(), mark: returnMark}
+		s.full = fmt.Sprintf("%s at %s, %s", s.words, clk.At(s.at), s.status)
+		if s.lasts > 0 {
+			s.full = fmt.Sprintf("%s, %s to %s, %s", s.words, clk.At(s.at), clk.At(s.at+s.lasts), s.status)
+		}
+		out = append(out, s)
+	}
+	slices.SortStableFunc(out, func(a, b stretch) int { return cmp.Compare(a.at, b.at) })
+	return out
+}
 
 func (r *Report) drawChart(l layout) *chart {
 	bs, width := bins(r.Timeline, l.maxBins)
@@ -158,11 +241,9 @@ func (r *Report) drawChart(l layout) *chart {
 	c := &chart{Class: l.class, W: l.w, X0: l.left, X1: l.w - l.right}
 	c.T0 = math.Min(0, float64(bs[0].t))
 	c.T1 = float64(bs[len(bs)-1].end)
-	for _, f := range r.Faults {
-		if f.Injected() && finite(f.AtS) && finite(f.ForS) {
-			c.T0 = math.Min(c.T0, math.Max(f.AtS, c.T0-60))
-			c.T1 = math.Max(c.T1, math.Min(f.AtS+f.ForS, c.T1+60))
-		}
+	for _, s := range r.stretches() {
+		c.T0 = math.Min(c.T0, math.Max(s.at, c.T0-60))
+		c.T1 = math.Max(c.T1, math.Min(s.at+s.lasts, c.T1+60))
 	}
 	x := func(t float64) float64 {
 		return round1(c.X0 + (math.Min(math.Max(t, c.T0), c.T1)-c.T0)/(c.T1-c.T0)*(c.X1-c.X0))
@@ -172,27 +253,18 @@ func (r *Report) drawChart(l layout) *chart {
 	lanes := c.placeBands(r, l, x)
 	y := 4 + float64(lanes)*l.lane
 	c.Top = y
-	for _, p := range r.panels(bs, width, clk) {
-		p.H = l.heights[panelIndex(p.Kind)]
+	for _, p := range r.panels(bs, width, l, clk) {
+		if p.H == 0 {
+			p.H = l.heights[panelIndex(p.Kind)]
+		}
 		p.TitleY = y + 22
 		p.Y = y + l.titleGap - 6
-		if l.keysBelow && len(p.Keys) == 0 {
-			p.Y -= 18
-		}
 		if l.keysBelow {
+			p.Y -= 18
 			p.Title = strings.TrimSuffix(p.Title, " of viewing time")
 		}
-		p.LabelX, p.PeakX, p.PeakY, p.KeyY = c.X0-6, c.X1, p.TitleY, p.TitleY
-		kx := c.X0 + float64(utf8.RuneCountInString(p.Title))*7.2 + 18
-		if l.keysBelow {
-			kx, p.KeyY = c.X0, p.TitleY+18
-			p.PeakY = p.TitleY
-		}
-		p.KeyTop = p.KeyY - 4
-		for k := range p.Keys {
-			p.Keys[k].X = round1(kx)
-			kx += 18 + float64(utf8.RuneCountInString(p.Keys[k].Label))*l.charW + 14
-		}
+		p.LabelX, p.PeakX, p.PeakY = c.X0-6, c.X1, p.TitleY
+		p.Y += 18 * float64(placeKeys(p.Keys, l, keyRoom{c.X0, c.X1, p.TitleY, p.Title, p.Peak}))
 		p.EmptyY = round1(p.Y + p.H/4 + 4) // between two lines of the grid
 		p.draw(bs, x)
 		c.Panels = append(c.Panels, p.panel)
@@ -205,16 +277,30 @@ func (r *Report) drawChart(l layout) *chart {
 	}
 
 	step := timeStep((c.T1 - c.T0) / float64(l.ticksAbout))
-	for t := math.Ceil(c.T0/step) * step; t <= c.T1 && len(c.Ticks) < 100; t += step {
-		tk := tick{Pos: x(t), Label: clk.At(t), Anchor: "middle"}
-		if half := float64(utf8.RuneCountInString(tk.Label)) * l.charW / 2; tk.Pos+half > l.w {
-			tk.Anchor = "end"
-		}
-		c.Ticks = append(c.Ticks, tk)
-	}
+	c.Ticks = timeTicks(c.T0, c.T1, step, l.w, x, clk.At)
 	c.Title = "Timeline of " + r.Scenario
 	c.Descr = r.chartWords(c.Panels)
 	return c
+}
+
+// timeTicks labels every step from t0 to t1; a last label that would run into the one before it is left out.
+func timeTicks(t0, t1, step, width float64, x func(float64) float64, label func(float64) string) (out []tick) {
+	right := math.Inf(-1)
+	for t := math.Ceil(t0/step) * step; t <= t1 && len(out) < 100; t += step {
+		tk := tick{Pos: x(t), Label: label(t), Anchor: "middle"}
+		w := textWidth(tk.Label, 12)
+		left := tk.Pos - w/2
+		if left+w > width {
+			tk.Anchor, left = "end", tk.Pos-w
+		}
+		if left < right+3 {
+			tk.Label = "" // the mark alone
+		} else {
+			right = left + w
+		}
+		out = append(out, tk)
+	}
+	return out
 }
 
 // span is the length of what happened, in seconds, for the clock.
@@ -227,29 +313,13 @@ func (r *Report) span() float64 {
 	return s
 }
 
-// placeBands puts the faults on the chart and their labels into lanes where they do not overlap; it returns the lanes.
+// placeBands puts faults and interruptions on the chart and their labels into lanes where they do not overlap; it returns the lanes.
 func (c *chart) placeBands(r *Report, l layout, x func(float64) float64) (lanes int) {
 	var ends []float64 // right edge of the last label of each lane
-	faults := slices.Clone(r.Faults)
-	slices.SortStableFunc(faults, func(a, b Fault) int {
-		switch {
-		case a.AtS < b.AtS:
-			return -1
-		case a.AtS > b.AtS:
-			return 1
-		}
-		return 0
-	})
-	clk := words.Clock{Span: r.span()}
-	for _, f := range faults {
-		if !f.Injected() || !finite(f.AtS) || !finite(f.ForS) {
-			continue
-		}
-		b := band{X: x(f.AtS), Status: f.Evidence.Status, Tone: evidenceTone(f.Evidence.Status)}
-		b.Mark = toneMark[b.Tone]
-		b.W = round1(math.Max(x(f.AtS+f.ForS)-b.X, 2))
-		b.Full = fmt.Sprintf("%s, %s to %s, evidence %s", f.Words(), clk.At(f.AtS), clk.At(f.AtS+f.ForS), f.Evidence.Status)
-		text := f.Words() + " · " + f.Evidence.Status
+	for _, f := range r.stretches() {
+		b := band{X: x(f.at), Status: f.status, Tone: f.tone, Mark: f.mark, Full: f.full}
+		b.W = round1(math.Max(x(f.at+f.lasts)-b.X, 2))
+		text := f.words + " · " + f.status
 		room := c.X1 - 30
 		b.Label = shorten(text, int(room/l.charW))
 		b.LabelW = round1(float64(utf8.RuneCountInString(b.Label))*l.charW + 28)
@@ -279,6 +349,7 @@ func (c *chart) placeBands(r *Report, l layout, x func(float64) float64) (lanes 
 type series struct {
 	panel
 	top   float64
+	ticks []float64 // where the grid has its lines; nil: at the foot, the middle and the top
 	draws []func(p *series, bs []bin, x func(float64) float64)
 }
 
@@ -287,7 +358,7 @@ func panelIndex(kind string) int { return slices.Index(panelKinds, kind) }
 var panelKinds = []string{"starts", "sessions", "rebuffer", "latency"}
 
 // panels says what the timeline has to show. Play starts are left out where there was no load.
-func (r *Report) panels(bs []bin, width int, clk words.Clock) []*series {
+func (r *Report) panels(bs []bin, width int, l layout, clk words.Clock) []*series {
 	highest := func(f func(bin) float64) float64 {
 		v := math.Inf(-1)
 		for _, b := range bs {
@@ -312,17 +383,7 @@ func (r *Report) panels(bs []bin, width int, clk words.Clock) []*series {
 	}
 	var out []*series
 
-	starts := highest(func(b bin) float64 { return b.starts })
-	fails := highest(func(b bin) float64 { return b.fails })
-	if starts > 0 || fails > 0 || r.Load.PlayStarts.Intended > 0 {
-		s := &series{top: nice(max(starts, fails, 1))}
-		s.Kind, s.Title = "starts", "Play starts a second"
-		s.Keys = []key{{Class: "s-ok", Label: "started"}, {Class: "s-fail", Label: "failed, shed or dropped"}}
-		s.Peak = peak(func(s Second) float64 { return s.PlayStarts }, func(v float64) string { return figure(v) + "/s" })
-		s.draws = append(s.draws,
-			steps("tint s-ok", func(b bin) float64 { return b.starts }, true),
-			steps("line s-ok", func(b bin) float64 { return b.starts }, false),
-			steps("solid s-fail", func(b bin) float64 { return b.fails }, true))
+	if s := r.startsPanel(bs, l, peak); s != nil {
 		out = append(out, s)
 	}
 
@@ -372,8 +433,11 @@ func (r *Report) panels(bs []bin, width int, clk words.Clock) []*series {
 
 // draw turns the panel's series into paths, once its place is known.
 func (s *series) draw(bs []bin, x func(float64) float64) {
-	for _, v := range gridValues(s.top) {
-		s.Grid = append(s.Grid, tick{Pos: s.y(v), Label: compact(v)})
+	if s.ticks == nil {
+		s.ticks = gridValues(s.top)
+	}
+	for _, v := range s.ticks {
+		s.Grid = append(s.Grid, tick{Pos: s.y(v), Label: axisLabel(v, s.top)})
 	}
 	if s.Limit != nil {
 		s.Limit.Pos = s.y(s.Limit.Pos)
@@ -388,7 +452,7 @@ func (s *series) y(v float64) float64 {
 	return round1(s.Y + s.H - v/s.top*s.H)
 }
 
-// steps draws one flat step a bin; closed, the area under it, in which anything above zero is at least 2 units high so
+// steps draws one flat step a bin, below zero a gap; closed, the area under it, in which anything above zero is at least 2 units high so
 // that a single failure in a long run is seen.
 func steps(class string, f func(bin) float64, closed bool) func(*series, []bin, func(float64) float64) {
 	return func(s *series, bs []bin, x func(float64) float64) {
@@ -402,11 +466,11 @@ func steps(class string, f func(bin) float64, closed bool) func(*series, []bin, 
 				y = math.Min(y, base-2)
 			}
 			x0, x1 := x(float64(b.t)), x(float64(b.end))
-			if closed && v <= 0 {
-				if open {
+			if closed && v <= 0 || v < 0 {
+				if open && closed {
 					fmt.Fprintf(&d, "V%gZ", base)
-					open = false
 				}
+				open = false
 				continue
 			}
 			if open && bs[i-1].end != b.t { // a gap in the timeline stays a gap
@@ -487,6 +551,11 @@ func (r *Report) chartWords(ps []panel) string {
 		}
 		parts = append(parts, fmt.Sprintf("Fault: %s from %s to %s, evidence %s", f.Words(), clk.At(f.AtS), clk.At(f.AtS+f.ForS), f.Evidence.Status))
 	}
+	for _, s := range r.stretches() {
+		if s.kind != "fault" {
+			parts = append(parts, "Interruption: "+s.full)
+		}
+	}
 	return strings.Join(parts, ". ") + "."
 }
 
@@ -516,15 +585,29 @@ func timeStep(want float64) float64 {
 	return 86400
 }
 
-// compact writes an axis label: 1.2k, 100k, 3M.
-func compact(v float64) string {
-	switch {
-	case v >= 1e6:
-		return words.Significant(v/1e6, 3) + "M"
-	case v >= 1e4:
+// axisLabel writes a value of an axis that ends at top, all of one axis in one unit: 5k below 20k.
+func axisLabel(v, top float64) string {
+	if top >= 1e4 && top < 1e6 && v >= 100 {
 		return words.Significant(v/1e3, 3) + "k"
 	}
-	return words.Significant(v, 3)
+	return words.Compact(v)
+}
+
+// textWidth is about how wide a sans serif font of that size sets s, rather too wide than too narrow.
+func textWidth(s string, size float64) (w float64) {
+	for _, r := range s {
+		switch {
+		case strings.ContainsRune("ijltfr.,:;|!'() /\u00a0", r):
+			w += 0.34
+		case strings.ContainsRune("mwMW%→", r):
+			w += 0.9
+		case r >= 'A' && r <= 'Z', r > 0x2e80:
+			w += 0.72
+		default:
+			w += 0.6
+		}
+	}
+	return w * size
 }
 
 func round1(v float64) float64 { return math.Round(v*10) / 10 }

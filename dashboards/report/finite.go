@@ -21,6 +21,18 @@ func (r *Report) Finite() (*Report, []string) {
 	if r.Topology != nil {
 		c.Topology = copied(r.Topology)
 	}
+	c.Load.Failures = kept(r.Load.Failures)
+	c.Load.SentToDoneMS = pointed(r.Load.SentToDoneMS)
+	c.Processes = kept(r.Processes)
+	c.Storms = kept(r.Storms)
+	for i := range c.Storms {
+		c.Storms[i].Series = copied(c.Storms[i].Series)
+	}
+	if c.Forecast = pointed(r.Forecast); c.Forecast != nil {
+		c.Forecast.Bins = copied(c.Forecast.Bins)
+		c.Forecast.Warnings = kept(c.Forecast.Warnings)
+		c.Forecast.Scaling = kept(c.Forecast.Scaling)
+	}
 
 	for i := range c.Objectives {
 		o := &c.Objectives[i]
@@ -35,6 +47,17 @@ func (r *Report) Finite() (*Report, []string) {
 
 // copied never returns nil: report.json says [] and not null.
 func copied[T any](s []T) []T { return append(make([]T, 0, len(s)), s...) }
+
+// kept is nil for an empty list, which report.json leaves out.
+func kept[T any](s []T) []T { return append([]T(nil), s...) }
+
+func pointed[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	c := *p
+	return &c
+}
 
 func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
 
@@ -59,9 +82,18 @@ func settle(v reflect.Value, path string, bad *[]string) {
 			}
 			settle(f, sub, bad)
 		}
+	case reflect.Pointer:
+		if !v.IsNil() {
+			settle(v.Elem(), path, bad)
+		}
 	case reflect.Slice:
 		for i := range v.Len() {
 			settle(v.Index(i), fmt.Sprintf("%s[%d]", path, i), bad)
+		}
+	case reflect.Float64: // of a list; a field knows what its absence is
+		if !finite(v.Float()) {
+			v.SetFloat(0)
+			note(bad, path)
 		}
 	}
 }
@@ -77,9 +109,18 @@ func note(bad *[]string, path string) {
 
 // absent is the value that says "no figure" in field name of t.
 func absent(t reflect.Type, name string) float64 {
-	if t == reflect.TypeFor[Second]() {
+	switch t {
+	case reflect.TypeFor[Second]():
 		switch name {
 		case "live_latency_s", "live_latency_p95_s", "bitrate_kbps":
+			return -1
+		}
+	case reflect.TypeFor[Storm]():
+		if name == "back_s" {
+			return -1
+		}
+	case reflect.TypeFor[Bin]():
+		if name == "nowcast" {
 			return -1
 		}
 	}

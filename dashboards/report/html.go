@@ -74,16 +74,25 @@ type page struct {
 	MoreMoments int
 	Faults      []faultRow
 
+	StormWords string
+	Storms     []stormCard
+	MoreStorms int
+	Forecast   *forecastBlock
+
 	Load        []loadRow
 	LoadSplit   []splitPart
 	LoadWarning string
+	LoadLine    string
 	Quantiles   []quantileRow
+	Crowd       *crowdBlock // what is known of an open-loop crowd beside its counts
+	Processes   *processBlock
 	Players     []fact
 	Telemetry   []fact
 	LedgerTone  string
 	LedgerSign  string
 	Emitted     string
 	Stored      string
+	LeftOut     string // what timeline.ndjson does not repeat
 	Safety      []checkRow
 	Facts       []fact
 }
@@ -94,7 +103,7 @@ type (
 	momentRow   struct{ At, Kind, Class, Text string }
 	checkRow    struct{ Tone, Word, Name, Detail string }
 	loadRow     struct{ Name, Count, Share string }
-	quantileRow struct{ Name, Done, Sent string }
+	quantileRow struct{ Name, Done, Answer, Sent string }
 	tableRow    struct {
 		At string
 		V  []string
@@ -131,9 +140,13 @@ func (r *Report) page() *page {
 	p.objectives(r)
 	p.poll(r)
 	p.timeline(r)
+	p.storms(r)
+	p.forecast(r)
 	p.story(r)
 	p.faults(r)
 	p.load(r)
+	p.crowd(r)
+	p.processes(r)
 	p.people(r)
 	p.ledger(r)
 	for _, c := range r.Safety {
@@ -257,6 +270,8 @@ func (p *page) poll(r *Report) {
 	}
 	p.Poll = append(p.Poll, row)
 
+	p.Poll = append(p.Poll, r.loadPoll()...)
+
 	var confirmed, stuck int
 	for _, f := range r.Faults {
 		if f.Evidence.Status == Confirmed {
@@ -319,9 +334,10 @@ func (p *page) timeline(r *Report) {
 		p.Data = append(p.Data, figures{c.Class + "-figures", r.crosshair(c, l, clk)})
 	}
 	bs, _ := bins(r.Timeline, maxTableRows)
-	p.TableHead = figureNames(r)
+	has := r.crowdColumns()
+	p.TableHead = figureNames(r, has)
 	for _, b := range bs {
-		p.TableRows = append(p.TableRows, tableRow{clk.At(float64(b.t)), figureWords(r, b)})
+		p.TableRows = append(p.TableRows, tableRow{clk.At(float64(b.t)), figureWords(r, has, b)})
 	}
 }
 
@@ -330,15 +346,15 @@ func (r *Report) hasLoad() bool {
 	return r.Load.PlayStarts.Intended > 0 || slices.ContainsFunc(r.Timeline, func(s Second) bool { return s.PlayStarts > 0 || s.PlayFailures > 0 })
 }
 
-func figureNames(r *Report) []string {
+func figureNames(r *Report, has crowdColumns) []string {
 	names := []string{"sessions", "rebuffering", "latency p50", "latency p95", "bitrate"}
 	if r.hasLoad() {
-		names = append([]string{"starts/s", "failed/s"}, names...)
+		names = append(append([]string{"starts/s", "failed/s"}, has.names()...), names...)
 	}
 	return names
 }
 
-func figureWords(r *Report, b bin) []string {
+func figureWords(r *Report, has crowdColumns, b bin) []string {
 	orDash := func(v float64, unit string) string {
 		if v < 0 {
 			return "–"
@@ -350,7 +366,7 @@ func figureWords(r *Report, b bin) []string {
 	}
 	row := []string{words.Significant(b.sessions, 4), orDash(b.rebuffer, "%"), orDash(b.p50, "s"), orDash(b.p95, "s"), bitrate(b.bitrate)}
 	if r.hasLoad() {
-		row = append([]string{words.Significant(b.starts, 4), words.Significant(b.fails, 4)}, row...)
+		row = append(append([]string{words.Significant(b.starts, 4), words.Significant(b.fails, 4)}, has.words(b)...), row...)
 	}
 	return row
 }
@@ -377,33 +393,32 @@ type (
 		Faults []crosshairFault `json:"faults"`
 	}
 	crosshairBin struct {
-		T   int      `json:"t"`
-		End int      `json:"end"`
+		T   float64  `json:"t"`
+		End float64  `json:"end"`
 		At  string   `json:"at"`
 		V   []string `json:"v"`
 	}
 	crosshairFault struct {
 		From float64 `json:"from"`
 		To   float64 `json:"to"`
+		Kind string  `json:"kind"`
 		Name string  `json:"name"`
 	}
 )
 
 func (r *Report) crosshair(c *chart, l layout, clk words.Clock) crosshair {
-	x := crosshair{W: c.W, X0: c.X0, X1: c.X1, T0: c.T0, T1: c.T1, Names: figureNames(r), Bins: []crosshairBin{}, Faults: []crosshairFault{}}
+	has := r.crowdColumns()
+	x := crosshair{W: c.W, X0: c.X0, X1: c.X1, T0: c.T0, T1: c.T1, Names: figureNames(r, has), Bins: []crosshairBin{}, Faults: []crosshairFault{}}
 	bs, width := bins(r.Timeline, l.maxBins)
 	for _, b := range bs {
 		at := clk.At(float64(b.t))
 		if width > 1 {
 			at += " to " + clk.At(float64(b.end))
 		}
-		x.Bins = append(x.Bins, crosshairBin{b.t, b.end, at, figureWords(r, b)})
+		x.Bins = append(x.Bins, crosshairBin{float64(b.t), float64(b.end), at, figureWords(r, has, b)})
 	}
-	for _, f := range r.Faults {
-		if !f.Injected() {
-			continue
-		}
-		x.Faults = append(x.Faults, crosshairFault{f.AtS, f.AtS + f.ForS, f.Words()})
+	for _, s := range r.stretches() {
+		x.Faults = append(x.Faults, crosshairFault{s.at, s.at + math.Max(s.lasts, 1), s.kind, s.words})
 	}
 	return x
 }
@@ -452,32 +467,41 @@ func evidenceTone(status string) string {
 	return "warn"
 }
 
+// partOf writes v of whole in per cent, and never 100 % or 0 % of what is not.
+func partOf(v, whole uint64) string {
+	switch {
+	case whole == 0:
+		return "–"
+	case v == 0 || v >= whole:
+		return strconv.FormatFloat(float64(v)/float64(whole)*100, 'f', 0, 64) + words.NBSP + "%"
+	}
+	return percent(float64(v) / float64(whole) * 100)
+}
+
+// percent writes a share between nothing and all, given in per cent.
+func percent(p float64) string {
+	s := strconv.FormatFloat(p, 'f', 2, 64)
+	switch {
+	case s == "100.00" && p < 100:
+		s = ">99.99"
+	case s == "0.00" && p > 0:
+		s = "<0.01"
+	case s == "100.00":
+		s = "100"
+	}
+	return s + words.NBSP + "%"
+}
+
 func (p *page) load(r *Report) {
 	n := r.Load.PlayStarts
 	if n.Intended == 0 && n.Sent == 0 {
 		return
 	}
-	part := func(v uint64) string {
-		if n.Intended == 0 {
-			return "–"
-		}
-		if v > 0 && v < n.Intended { // never say 100 % or 0 % of what is not
-			s := strconv.FormatFloat(float64(v)/float64(n.Intended)*100, 'f', 2, 64)
-			switch s {
-			case "100.00":
-				return ">99.99" + words.NBSP + "%"
-			case "0.00":
-				return "<0.01" + words.NBSP + "%"
-			}
-			return s + words.NBSP + "%"
-		}
-		return strconv.FormatFloat(float64(v)/float64(n.Intended)*100, 'f', 0, 64) + words.NBSP + "%"
-	}
 	for _, row := range []struct {
 		name string
 		n    uint64
 	}{{"intended", n.Intended}, {"sent", n.Sent}, {"started", n.OK}, {"shed", n.Shed}, {"failed", n.Failed}, {"dropped, never sent", n.Dropped}} {
-		p.Load = append(p.Load, loadRow{row.name, words.Count(row.n), part(row.n)})
+		p.Load = append(p.Load, loadRow{row.name, words.Count(row.n), partOf(row.n, n.Intended)})
 	}
 	for _, s := range []struct {
 		class string
@@ -490,13 +514,26 @@ func (p *page) load(r *Report) {
 	if n.Intended != n.Sent+n.Dropped || n.Sent != n.OK+n.Shed+n.Failed {
 		p.LoadWarning = "these counts do not add up"
 	}
-	l, s := r.Load.LatencyMS, r.Load.SendLagMS
-	p.Quantiles = []quantileRow{
-		{"median", words.Millis(l.P50), words.Millis(s.P50)},
-		{"95th percentile", words.Millis(l.P95), words.Millis(s.P95)},
-		{"99th percentile", words.Millis(l.P99), words.Millis(s.P99)},
-		{"99.9th percentile", words.Millis(l.P999), words.Millis(s.P999)},
-		{"slowest", words.Millis(l.Max), words.Millis(s.Max)},
+	l, lag, answer := r.Load.LatencyMS, r.Load.SendLagMS, r.Load.SentToDoneMS
+	p.LoadLine = "open loop: times run from the intended moment"
+	if answer != nil {
+		p.LoadLine = "open loop: nobody waits for anybody else's answer"
+	}
+	for _, q := range []struct {
+		name string
+		of   func(Quantiles) float64
+	}{
+		{"median", func(q Quantiles) float64 { return q.P50 }},
+		{"95th percentile", func(q Quantiles) float64 { return q.P95 }},
+		{"99th percentile", func(q Quantiles) float64 { return q.P99 }},
+		{"99.9th percentile", func(q Quantiles) float64 { return q.P999 }},
+		{"slowest", func(q Quantiles) float64 { return q.Max }},
+	} {
+		row := quantileRow{Name: q.name, Done: words.Millis(q.of(l)), Sent: words.Millis(q.of(lag))}
+		if answer != nil {
+			row.Answer = words.Millis(q.of(*answer))
+		}
+		p.Quantiles = append(p.Quantiles, row)
 	}
 }
 
@@ -544,6 +581,9 @@ func (p *page) ledger(r *Report) {
 		{"Written to readable, 95th percentile", lasting2(t.LagS)},
 		{"Kafka", t.Kafka},
 		{"ClickHouse", t.ClickHouse},
+	}
+	if t.LeftOut > 0 {
+		p.LeftOut = words.Plural(t.LeftOut, "play start")
 	}
 }
 

@@ -165,7 +165,11 @@ func TestPageIsAccessible(t *testing.T) {
 				if attr(n, "scope") == "" {
 					t.Errorf("%s: a header cell without scope: %q", s.name, text(n))
 				}
-			case "h3", "h4":
+			case "h3":
+				if section := enclosing(n, "section"); section == nil || len(find(section, "h2")) == 0 {
+					t.Errorf("%s: heading <h3> %q skips a level", s.name, text(n))
+				}
+			case "h4":
 				t.Errorf("%s: heading <%s> skips a level", s.name, n.Data)
 			}
 		})
@@ -177,8 +181,14 @@ func TestPageIsAccessible(t *testing.T) {
 			}
 		})
 		plots := byClass(doc, "plot")
-		if len(plots) != 2 {
-			t.Fatalf("%s: %d drawings of the timeline", s.name, len(plots))
+		timeline := 0
+		for _, p := range plots {
+			if strings.HasPrefix(text(find(p, "title")[0]), "Timeline of ") {
+				timeline++
+			}
+		}
+		if timeline != 2 || len(plots)%2 != 0 {
+			t.Fatalf("%s: %d drawings of the timeline, %d in all", s.name, timeline, len(plots))
 		}
 		for _, p := range plots {
 			if attr(p, "role") != "img" || len(find(p, "title")) == 0 || len(find(p, "desc")) == 0 {
@@ -237,6 +247,13 @@ func find(n *html.Node, name string) (out []*html.Node) {
 		}
 	})
 	return out
+}
+
+func enclosing(n *html.Node, name string) *html.Node {
+	for n != nil && n.Data != name {
+		n = n.Parent
+	}
+	return n
 }
 
 func byClass(n *html.Node, class string) (out []*html.Node) {

@@ -18,7 +18,7 @@ for (const svg of document.querySelectorAll('svg.plot')) {
     const when = document.createElement('b');
     when.textContent = b.at;
     tip.replaceChildren(when, ...data.names.map((n, i) => row(n, b.v[i])));
-    for (const f of data.faults) if (f.from < b.end && f.to > b.t) tip.append(row('fault', f.name));
+    for (const f of data.faults) if (f.from < b.end && f.to > b.t) tip.append(row(f.kind, f.name));
     const px = mid * box.width / data.w, left = px + 14 + tip.offsetWidth > box.width ? px - 14 - tip.offsetWidth : px + 14;
     tip.style.transform = 'translate(' + Math.max(0, left) + 'px,' + Math.max(0, Math.min(e.clientY - box.top - 20, box.height - tip.offsetHeight)) + 'px)';
     cross.style.visibility = tip.style.visibility = 'visible';

@@ -15,7 +15,7 @@ import (
 const (
 	maxReportBytes = 64 << 20
 	maxSeconds     = 7 * 24 * 3600
-	maxItems       = 10_000 // objectives, faults, checks, regions or moments
+	maxItems       = 10_000 // objectives, faults, checks, regions, moments, storms …
 )
 
 // Read reads a report from path: a report.json, or a run's folder that holds one.
@@ -43,8 +43,8 @@ func Read(path string) (*Report, error) {
 }
 
 // Parse reads the content of report.json and checks it whole. Fields that it does not know are passed over, since a
-// schema grows by adding; another schema, another type, an unknown verdict or evidence status, a timeline out of order
-// and anything after the report are refused, all that is wrong at once.
+// schema grows by adding; another schema, another type, an unknown verdict or evidence status, a timeline or a forecast
+// out of order and anything after the report are refused, all that is wrong at once.
 func Parse(b []byte) (*Report, error) {
 	var head struct {
 		Schema string `json:"schema"`
@@ -86,6 +86,10 @@ func (r *Report) validate() error {
 	if r.DurationS < 0 {
 		wrong("duration_s: %v is negative", r.DurationS)
 	}
+	fc := r.Forecast
+	if fc == nil {
+		fc = new(Forecast)
+	}
 	for _, n := range []struct {
 		name string
 		len  int
@@ -98,6 +102,12 @@ func (r *Report) validate() error {
 		{"safety", len(r.Safety), maxItems},
 		{"moments", len(r.Moments), maxItems},
 		{"timeline", len(r.Timeline), maxSeconds},
+		{"load.failures", len(r.Load.Failures), maxItems},
+		{"processes", len(r.Processes), maxItems},
+		{"storms", len(r.Storms), maxItems},
+		{"forecast.bins", len(fc.Bins), maxSeconds},
+		{"forecast.warnings", len(fc.Warnings), maxItems},
+		{"forecast.scaling", len(fc.Scaling), maxItems},
 	} {
 		if n.len > n.max {
 			wrong("%s: %d entries, at most %d are read", n.name, n.len, n.max)
@@ -115,6 +125,21 @@ func (r *Report) validate() error {
 		}
 		if i > 0 && s.T <= r.Timeline[i-1].T {
 			wrong("timeline[%d].t: %d does not follow %d", i, s.T, r.Timeline[i-1].T)
+			break
+		}
+	}
+	for i, s := range r.Storms {
+		if len(s.Series) > maxSeconds {
+			wrong("storms[%d].series: %d entries, at most %d are read", i, len(s.Series), maxSeconds)
+		}
+	}
+	for i, b := range fc.Bins {
+		if b.T < -maxSeconds || b.T > maxSeconds {
+			wrong("forecast.bins[%d].t: %v is out of bounds", i, b.T)
+			break
+		}
+		if i > 0 && b.T <= fc.Bins[i-1].T {
+			wrong("forecast.bins[%d].t: %v does not follow %v", i, b.T, fc.Bins[i-1].T)
 			break
 		}
 	}

@@ -235,6 +235,10 @@ var samples = []struct {
 	{"no-go", sampleNoGo},
 	{"inconclusive", sampleInconclusive},
 	{"target", sampleTarget},
+	{"title-fight", sampleTitleFight},
+	{"retry-storm", sampleRetryStorm},
+	{"forecast", sampleForecast},
+	{"overload", sampleOverload},
 	{"long", sampleLong},
 	{"hostile", sampleHostile},
 }
