@@ -14,6 +14,7 @@ import (
 
 	"github.com/tminus-live/tminus/reference/manifest"
 	"github.com/tminus-live/tminus/reference/origin/availability"
+	"github.com/tminus-live/tminus/reference/playback/token"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
 
@@ -52,6 +53,11 @@ type Config struct {
 	ErrorTTL time.Duration // how long "no origin answered" is believed, give or take half
 	Seed     uint64        // of the jitter
 
+	// Tokens, when not nil, checks the token that a path begins with: 403 when it is forged, broken or over. A path without one is refused
+	// as well, but for /healthz and /time, unless Bare is set.
+	Tokens *token.Gate
+	Bare   bool
+
 	LocalAddr netip.Addr        // fills are dialled from here; zero: any
 	Transport http.RoundTripper // nil: an http.Transport that dials from LocalAddr
 
@@ -83,7 +89,7 @@ type Edge struct {
 
 // stats are counters since the last EdgeStats event.
 type stats struct {
-	requests, hits, fills, collapsed, refused, upstream, bytes, errors, shed atomic.Int64
+	requests, hits, fills, collapsed, refused, upstream, bytes, errors, shed, forbidden atomic.Int64
 }
 
 // flight is one fill in the air. obj is set before done is closed.
@@ -244,7 +250,7 @@ func (e *Edge) statsEvent(now time.Time) event.Event {
 		At: now, Kind: event.EdgeStats, Region: e.cfg.Region, Component: "edge/" + e.cfg.ID, Edge: e.cfg.ID,
 		Nums: map[string]float64{
 			"requests": take(&s.requests), "hits": take(&s.hits), "fills": take(&s.fills), "collapsed": take(&s.collapsed),
-			"refused": take(&s.refused), "upstream": take(&s.upstream), "bytes": take(&s.bytes), "errors": take(&s.errors), "shed": take(&s.shed),
+			"refused": take(&s.refused), "upstream": take(&s.upstream), "bytes": take(&s.bytes), "errors": take(&s.errors), "shed": take(&s.shed), "forbidden": take(&s.forbidden),
 			"waiting": float64(e.waiting.Load()), "filling": float64(e.filling.Load()),
 			"cached_bytes": float64(cached), "cached_objects": float64(entries), "healthy": healthy,
 		},

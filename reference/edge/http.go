@@ -2,6 +2,7 @@ package edge
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/tminus-live/tminus/reference/origin"
 	"github.com/tminus-live/tminus/reference/origin/availability"
+	"github.com/tminus-live/tminus/reference/playback/token"
 	"github.com/tminus-live/tminus/reference/spread"
 )
 
@@ -33,7 +35,18 @@ func (e *Edge) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "an edge takes GET, HEAD and OPTIONS", http.StatusMethodNotAllowed)
 		return
 	}
-	switch r.URL.Path {
+	path := r.URL.EscapedPath()
+	if path != "/healthz" && path != "/time" {
+		rest, err := e.admit(path)
+		if err != nil {
+			e.stats.forbidden.Add(1)
+			h.Set("Cache-Control", "no-store")
+			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
+		path = rest
+	}
+	switch path {
 	case "/healthz":
 		h.Set("Cache-Control", "no-store")
 		if !e.Healthy() {
@@ -50,7 +63,7 @@ func (e *Edge) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	e.stats.requests.Add(1)
 	// The query is the viewer's own (session, CMCD): it neither splits the cache nor reaches the origin.
-	res, err := availability.Parse(r.URL.EscapedPath())
+	res, err := availability.Parse(path)
 	if err != nil {
 		e.stats.refused.Add(1)
 		http.Error(w, "the path names nothing that a stream has", http.StatusNotFound)
@@ -75,6 +88,26 @@ func (e *Edge) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	e.answer(w, r, obj, how)
 }
+
+// admit checks the token in front of a path and takes it off: what follows does not know of it.
+func (e *Edge) admit(path string) (string, error) {
+	if e.cfg.Tokens == nil {
+		return path, nil
+	}
+	text, rest, ok := token.Cut(path)
+	if !ok {
+		if e.cfg.Bare {
+			return path, nil
+		}
+		return "", errNoToken
+	}
+	if err := e.cfg.Tokens.Check(text, e.cfg.Now()); err != nil {
+		return "", err
+	}
+	return rest, nil
+}
+
+var errNoToken = errors.New("the path needs a token: play from a session's manifest")
 
 // Values of X-Cache.
 const (

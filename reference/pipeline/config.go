@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/tminus-live/tminus/reference/manifest"
+	"github.com/tminus-live/tminus/reference/playback/admission"
+	"github.com/tminus-live/tminus/reference/playback/token"
 	"github.com/tminus-live/tminus/reference/timeline"
 )
 
@@ -45,10 +47,47 @@ type Config struct {
 
 // PlaybackConfig bounds and paces a region's playback service. Zero fields take the defaults of reference/playback.
 type PlaybackConfig struct {
-	MaxConcurrent int           `json:"max_concurrent"` // play starts handled at once; beyond it 503 with a retry policy
-	MaxStarts     float64       `json:"max_starts"`     // play starts a second; beyond it 503 with a retry policy; 0: no such bound
-	ProbeInterval time.Duration `json:"probe_interval"` // health probes of every edge
+	Capacity      float64       `json:"capacity"`       // of each region, play starts a second; what is beyond is shed by priority; 0: no such bound
+	MaxConcurrent int           `json:"max_concurrent"` // play starts in hand at once that are full overload
+	MaxStarts     float64       `json:"max_starts"`     // Capacity's former name
+	ProbeInterval time.Duration `json:"probe_interval"` // health probes of every edge, and looks at the other regions' load
 	ProbeTimeout  time.Duration `json:"probe_timeout"`
+
+	// GuidedBackoff false leaves retry policies out of answers; nil is true.
+	GuidedBackoff *bool `json:"guided_backoff,omitempty"`
+	// Levers says when load moves which lever of reference/playback/admission, by name; the others keep their defaults.
+	Levers map[string]LeverConfig `json:"levers,omitempty"`
+	// Tokens signs the media URLs of sessions' manifests, and makes edges refuse whatever comes without a good token, but for
+	// /healthz and /time. Without it the edges' own manifests can be played by anybody.
+	Tokens    bool          `json:"tokens"`
+	TokenLife time.Duration `json:"token_life"` // from the play start; 0: as long as a session lives
+}
+
+// LeverConfig is when load moves a lever: in shares of the capacity.
+type LeverConfig struct {
+	Engage  float64       `json:"engage"`
+	Release float64       `json:"release"`
+	Hold    time.Duration `json:"hold"` // how long it stays engaged at least; 0: the default
+}
+
+// levers are p's bounds as admission wants them.
+func (p PlaybackConfig) levers() (bounds [admission.Levers]admission.Bound, err error) {
+	for name, l := range p.Levers {
+		lever, err := admission.ParseLever(name)
+		if err != nil {
+			return bounds, err
+		}
+		bounds[lever] = admission.Bound{Engage: l.Engage, Release: l.Release, Hold: l.Hold}
+	}
+	return bounds, nil
+}
+
+// ring is what media tokens are signed and checked with; nil when they are off.
+func (c Config) ring() (*token.Ring, error) {
+	if !c.Playback.Tokens {
+		return nil, nil
+	}
+	return token.NewRing(c.Event, token.Key{ID: 1, Secret: c.Key})
 }
 
 // RegionConfig is one region: its name, its number and what runs in it. The number decides its addresses.
@@ -195,8 +234,16 @@ func (c Config) Validate() error {
 		}
 		names[r.Name], numbers[r.Number] = true, true
 	}
-	if c.Playback.MaxConcurrent < 0 || c.Playback.MaxStarts < 0 || c.Playback.ProbeInterval < 0 || c.Playback.ProbeTimeout < 0 {
+	p := c.Playback
+	if p.MaxConcurrent < 0 || p.MaxStarts < 0 || p.ProbeInterval < 0 || p.ProbeTimeout < 0 || p.TokenLife < 0 {
 		bad("playback: bounds and intervals must not be negative")
+	}
+	bounds, err := p.levers()
+	if err != nil {
+		bad("playback.levers: %w", err)
+	}
+	if err := (admission.Config{Regions: []string{"here"}, Capacity: p.Capacity, Bounds: bounds}).Validate(); err != nil {
+		bad("playback: %w", err)
 	}
 	return errors.Join(errs...)
 }

@@ -20,7 +20,9 @@ import (
 	"github.com/tminus-live/tminus/reference/origin/availability"
 	"github.com/tminus-live/tminus/reference/packager"
 	"github.com/tminus-live/tminus/reference/playback"
+	"github.com/tminus-live/tminus/reference/playback/front"
 	"github.com/tminus-live/tminus/reference/playback/steering"
+	"github.com/tminus-live/tminus/reference/playback/token"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
 
@@ -50,8 +52,9 @@ type Region struct {
 	stream   manifest.Stream
 	log      *slog.Logger
 	parts    []part // in the order of their start: each needs those before it
-	bound    []*server
+	bound    []net.Listener
 	packager *packager.Packager
+	tokens   *token.Ring // nil: none are needed
 	ready    chan struct{}
 }
 
@@ -86,6 +89,9 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 		}
 	}()
 
+	if r.tokens, err = cfg.ring(); err != nil {
+		return nil, err
+	}
 	policy := availability.DefaultPolicy
 	policy.Pipelines = len(cfg.Regions)
 	policy.Seed = cfg.Seed
@@ -118,10 +124,14 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 	r.add("encoder", here.Name, enc.Run)
 
 	nodes := make([]http.Handler, 0, here.Edges)
+	var gate *token.Gate // the edges of a region have one memory
+	if r.tokens != nil {
+		gate = token.NewGate(r.tokens)
+	}
 	for k := 1; k <= here.Edges; k++ {
 		id := here.EdgeID(k)
 		node, err := edge.New(edge.Config{
-			ID: id, Region: here.Name, Stream: r.stream, Policy: policy, Origins: fillOrder(cfg), Version: cfg.Run,
+			ID: id, Region: here.Name, Stream: r.stream, Policy: policy, Origins: fillOrder(cfg), Version: cfg.Run, Tokens: gate,
 			Seed: cfg.Seed ^ steering.Hash(id), LocalAddr: here.EdgeAddr(k).Addr(), Now: now, Sink: sink, Log: r.log,
 		})
 		if err != nil {
@@ -136,9 +146,15 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 		}
 	}
 
+	levers, err := cfg.Playback.levers()
+	if err != nil {
+		return nil, err
+	}
+	guided := cfg.Playback.GuidedBackoff
 	play, err := playback.New(playback.Config{
-		Stream: r.stream, Region: here.Name, URL: here.PlaybackURL(), Key: cfg.Key,
-		MaxConcurrent: cfg.Playback.MaxConcurrent, MaxStarts: cfg.Playback.MaxStarts,
+		Stream: r.stream, Region: here.Name, URL: here.PlaybackURL(), Key: cfg.Key, Peers: peers(cfg),
+		MaxConcurrent: cfg.Playback.MaxConcurrent, Capacity: max(cfg.Playback.Capacity, cfg.Playback.MaxStarts),
+		Levers: levers, Unguided: guided != nil && !*guided, Tokens: r.tokens, TokenLife: cfg.Playback.TokenLife,
 		ProbeInterval: cfg.Playback.ProbeInterval, ProbeTimeout: cfg.Playback.ProbeTimeout, LocalAddr: here.PlaybackAddr().Addr(),
 		Seed: cfg.Seed ^ steering.Hash("playback "+here.Name), Now: now, Sink: sink, Log: r.log,
 	})
@@ -146,10 +162,21 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 		return nil, err
 	}
 	r.add("playback", here.Name, play.Run)
-	if err := r.serve("playback", here.Name, here.PlaybackAddr(), play.Handler(), playbackLimits); err != nil {
+	if err := r.front("playback "+here.Name, here.PlaybackAddr(), play); err != nil {
 		return nil, err
 	}
 	return r, nil
+}
+
+// peers are the other regions' playback services.
+func peers(cfg Config) []playback.Peer {
+	var ps []playback.Peer
+	for i, r := range cfg.Regions {
+		if i != cfg.Region {
+			ps = append(ps, playback.Peer{Region: r.Name, URL: r.PlaybackURL()})
+		}
+	}
+	return ps
 }
 
 func (r *Region) add(kind, id string, run func(context.Context) error) {
@@ -162,8 +189,32 @@ func (r *Region) serve(kind, id string, addr netip.AddrPort, h http.Handler, l l
 	if err != nil {
 		return err
 	}
-	r.bound = append(r.bound, s)
+	r.bound = append(r.bound, s.ln)
 	r.parts = append(r.parts, part{kind + " server", what + " server", s.run})
+	return nil
+}
+
+// front serves a playback service: play starts on an event loop, the rest by net/http.
+func (r *Region) front(what string, addr netip.AddrPort, play *playback.Service) error {
+	f, err := front.New(front.Config{
+		Play: play.Answer, Observe: play.Observe, Rest: play.Handler(), MaxBody: playback.MaxRequest,
+		MaxConns: playbackLimits.conns, MaxHead: headerBytes, HeadTime: headerTime, ReadTime: playbackLimits.read, SendTime: playbackLimits.write, IdleTime: playbackLimits.idle,
+		Now: time.Now, Log: r.log.With("component", what),
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
+	if err != nil {
+		return bindError(what, addr.String(), err)
+	}
+	r.bound = append(r.bound, ln)
+	r.parts = append(r.parts, part{"playback server", what + " server", func(ctx context.Context) error {
+		if err := f.Serve(ctx, ln); err != nil {
+			return fmt.Errorf("%s stopped serving: %w", what, err)
+		}
+		return nil
+	}})
 	return nil
 }
 
@@ -286,7 +337,12 @@ func (r *Region) watch(ctx context.Context) {
 		}
 		if ok && n >= r.stream.First {
 			path := "/" + r.stream.Event + "/" + r.stream.Renditions[0].ID + "/" + strconv.FormatUint(n, 10) + ".m4s"
-			waiting = slices.DeleteFunc(waiting, func(base string) bool { return serves(ctx, client, base+path) })
+			waiting = slices.DeleteFunc(waiting, func(base string) bool {
+				if base != here.OriginURL() {
+					base += r.pass(time.Now())
+				}
+				return serves(ctx, client, base+path)
+			})
 			if len(waiting) == 0 {
 				close(r.ready)
 				return
@@ -298,6 +354,14 @@ func (r *Region) watch(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// pass is the token with which the region looks at its own edges, as the beginning of a path; empty when none is needed.
+func (r *Region) pass(now time.Time) string {
+	if r.tokens == nil {
+		return ""
+	}
+	return string(r.tokens.Append([]byte(token.Prefix), 0, now.Add(time.Minute)))
 }
 
 func serves(ctx context.Context, client *http.Client, url string) bool {
@@ -317,7 +381,7 @@ func serves(ctx context.Context, client *http.Client, url string) bool {
 func (r *Region) Close() error {
 	var errs []error
 	for _, s := range r.bound {
-		errs = append(errs, s.ln.Close())
+		errs = append(errs, s.Close())
 	}
 	if r.packager != nil {
 		errs = append(errs, r.packager.Close())
