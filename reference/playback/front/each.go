@@ -57,14 +57,14 @@ func (f *Front) serveEach(ctx context.Context, ln net.Listener, r *rest, secure 
 			mu.Lock()
 			delete(open, c)
 			mu.Unlock()
-			<-places
+			free := func() { <-places; f.conns.Add(-1) }
 			if inner == nil {
 				c.Close()
-				f.conns.Add(-1)
+				free()
 				return
 			}
 			inner.SetDeadline(time.Time{})
-			r.take(inner, left)
+			r.take(inner, left, free)
 		})
 	}
 }

@@ -243,13 +243,13 @@ func (f *Front) newRest(ctx context.Context, addr net.Addr) *rest {
 	return r
 }
 
-// take hands over a connection and what was read of it.
-func (r *rest) take(c net.Conn, read []byte) {
+// take hands over a connection and what was read of it. left is called when it is closed.
+func (r *rest) take(c net.Conn, read []byte, left func()) {
+	h := &handed{Conn: c, read: read, left: left}
 	select {
-	case r.conns <- &handed{Conn: c, read: read, left: func() { r.f.conns.Add(-1) }}:
+	case r.conns <- h:
 	case <-r.done:
-		c.Close()
-		r.f.conns.Add(-1)
+		h.Close()
 	}
 }
 

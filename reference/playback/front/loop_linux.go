@@ -454,7 +454,7 @@ func (l *loop) handOver(c *conn, read []byte) {
 			l.f.conns.Add(-1)
 			return
 		}
-		l.r.take(conn, own)
+		l.r.take(conn, own, func() { l.f.conns.Add(-1) })
 	}()
 }
 
