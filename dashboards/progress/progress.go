@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +38,8 @@ type Progress struct {
 	said     bool
 	phase    string
 	faults   map[string]string // state by fault id
+	levers   []string
+	warning  string // the newest that was said
 }
 
 // Option changes how a Progress draws.
@@ -257,6 +260,21 @@ func (p *Progress) lines(s State, now time.Time) error {
 			say(at + "fault " + f.name() + ": " + safe(state))
 		}
 	}
+	for _, l := range s.Levers {
+		if !slices.Contains(p.levers, l) {
+			say(at + "lever " + orDash(safe(l)) + ": engaged")
+		}
+	}
+	for _, l := range p.levers {
+		if !slices.Contains(s.Levers, l) {
+			say(at + "lever " + orDash(safe(l)) + ": released")
+		}
+	}
+	p.levers = append(p.levers[:0], s.Levers...)
+	for _, w := range newWarnings(s.Warnings, p.warning) {
+		say(at + "warning: " + orDash(safe(w)))
+		p.warning = w
+	}
 	if changed || now.Sub(p.lastLine) >= p.every {
 		say(Line(s))
 		p.lastLine = now
@@ -267,6 +285,21 @@ func (p *Progress) lines(s State, now time.Time) error {
 	}
 	_, err := p.w.Write(b.Bytes())
 	return err
+}
+
+// maxNewWarnings bounds what is said of warnings at once.
+const maxNewWarnings = 10
+
+// newWarnings is those after the one that was said last, which a long list may have lost.
+func newWarnings(ws []string, said string) []string {
+	if said != "" {
+		for i := len(ws) - 1; i >= 0; i-- {
+			if ws[i] == said {
+				return ws[i+1:]
+			}
+		}
+	}
+	return ws[max(0, len(ws)-maxNewWarnings):]
 }
 
 // Log is a writer for log lines while Run draws: on a terminal they appear above the panel, whole. What is not yet a

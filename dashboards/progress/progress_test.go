@@ -51,6 +51,36 @@ func onAir(sec float64) State {
 	return s
 }
 
+// bigCrowd is a State at sec seconds of a 90 s event with 100,000 play starts a second; from 40 s on viewers come back
+// faster than the service can take them.
+func bigCrowd(sec float64) State {
+	s := onAir(sec)
+	s.Scenario, s.Run, s.Faults = "title-fight", "20261122-190000-title-fight-7", nil
+	s.EventDuration = 90 * time.Second
+	s.PlayStartsPerSecond = math.Round(98_412 * math.Min(1, max(sec, 0)/10))
+	s.FailuresPerSecond, s.Rebuffering, s.QoE.RebufferRatio = 0, 0, 0
+	n := uint64(max(sec, 0) * 95_000)
+	s.PlayStarts = report.PlayStarts{Intended: n, Sent: n, OK: n}
+	s.Requests, s.Capacity = s.PlayStartsPerSecond, 120_000
+	s.Emitted, s.Stored = n+20_000, n-min(n, 180_000)
+	if sec >= 40 {
+		s.Requests, s.FailuresPerSecond = 241_900, 9_400
+		s.PlayStarts.Shed = 41_003
+		s.PlayStarts.OK -= 41_003
+		s.Levers = []string{"bookmarks", "personalisation", "top rung"}
+		s.Warnings = []string{"the event is 1.2 times as large as forecast", "region us-west will need 15 % more at T+70 s", "region us-east will need 40 % more at T+3 min"}
+	}
+	return s
+}
+
+// drained is the last of a big crowd: everybody has gone and the store is still being filled.
+func drained() State {
+	s := bigCrowd(90)
+	s.Phase, s.PlayStartsPerSecond, s.FailuresPerSecond, s.Requests, s.Levers, s.Warnings = "drain", 0, 0, 0, nil, nil
+	s.Draining = Draining{Emitted: 8_570_000, Stored: 6_020_412}
+	return s
+}
+
 func history(upTo float64) *History {
 	h := new(History)
 	for sec := -3.0; sec <= upTo; sec += 0.25 {
@@ -89,11 +119,26 @@ func TestPanelGoldens(t *testing.T) {
 		{"target", target, View{Width: 80}},
 		{"three-hours", long, View{Width: 80}},
 		{"nothing", State{}, View{Width: 80}},
+		{"crowd", bigCrowd(30), View{Width: 80}},
+		{"crowd-storm", bigCrowd(45), View{Width: 80}},
+		{"crowd-storm-wide", bigCrowd(45), View{Width: 130}},
+		{"crowd-storm-narrow", bigCrowd(45), View{Width: 38}},
+		{"crowd-storm-low", bigCrowd(45), View{Width: 80, Height: 8}},
+		{"crowd-storm-ascii", bigCrowd(45), View{Width: 80, ASCII: true}},
+		{"crowd-storm-color", bigCrowd(45), View{Width: 80, Color: true}},
+		{"crowd-drain", drained(), View{Width: 80}},
+		{"crowd-drain-narrow", drained(), View{Width: 38}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := new(History)
 			if c.s.OnAir {
 				h = history(math.Min(c.s.EventElapsed.Seconds(), 75))
+			}
+			if c.s.Capacity > 0 {
+				h = new(History)
+				for sec := 0.0; sec <= c.s.EventElapsed.Seconds(); sec += 0.25 {
+					h.Add(bigCrowd(sec))
+				}
 			}
 			golden(t, c.name, Render(c.s, h, c.v)+"\n")
 		})
@@ -117,8 +162,23 @@ func TestPlainLinesGolden(t *testing.T) {
 	}
 }
 
+// Levers and warnings are said at once and once, whatever the State repeats of them.
+func TestPlainLinesOfABigCrowdGolden(t *testing.T) {
+	var b bytes.Buffer
+	p := New(&b, false, nil)
+	var states []State
+	for sec := 0.0; sec <= 50; sec++ {
+		states = append(states, bigCrowd(sec))
+	}
+	newer := bigCrowd(51)
+	newer.Warnings = append(newer.Warnings[2:], "region us-east will need 60 % more at T+3 min")
+	newer.Levers = []string{"bookmarks"}
+	run(t, p, append(states, newer, newer, drained()), time.Unix(1_700_000_000, 0))
+	golden(t, "plain-lines-crowd", b.String())
+}
+
 func TestSummaryGoldens(t *testing.T) {
-	for _, name := range []string{"go", "no-go", "inconclusive"} {
+	for _, name := range []string{"go", "no-go", "inconclusive", "title-fight", "retry-storm", "forecast"} {
 		r, err := report.Read(filepath.Join("..", "report", "testdata", name+".json"))
 		if err != nil {
 			t.Fatal(err)
@@ -185,6 +245,9 @@ func TestPanelKeepsItsBounds(t *testing.T) {
 			Sessions:   rapid.Int().Draw(t, "sessions"), Rebuffering: rapid.Int().Draw(t, "rebuffering"), Players: 3,
 			QoE:     QoE{Known: rapid.Bool().Draw(t, "known"), RebufferRatio: rapid.Float64().Draw(t, "ratio"), LatencyP95: d.Draw(t, "p95")},
 			Emitted: n.Draw(t, "emitted"), Stored: n.Draw(t, "stored"),
+			Requests: rapid.Float64().Draw(t, "requests"), Capacity: rapid.Float64().Draw(t, "capacity"),
+			Levers: rapid.SliceOfN(words, 0, 6).Draw(t, "levers"), Warnings: rapid.SliceOfN(words, 0, 6).Draw(t, "warnings"),
+			Draining: Draining{n.Draw(t, "to drain"), n.Draw(t, "drained")},
 		}
 		for range rapid.IntRange(0, 12).Draw(t, "faults") {
 			s.Faults = append(s.Faults, Fault{ID: words.Draw(t, "id"), Name: words.Draw(t, "name"), State: words.Draw(t, "state"), Left: d.Draw(t, "left")})

@@ -20,13 +20,14 @@ type View struct {
 
 // Bounds of what the panel lists; the report has the rest.
 const (
-	minWidth  = 20
-	maxPanel  = 18
-	maxFaults = 4
-	labelCols = 13
-	sparkCol  = 42 // where every sparkline starts, so that a second stands under the same second
-	maxSpark  = 60
-	minSpark  = 8
+	minWidth    = 20
+	maxPanel    = 18
+	maxFaults   = 4
+	maxWarnings = 2
+	labelCols   = 13
+	sparkCol    = 42 // where every sparkline starts, so that a second stands under the same second
+	maxSpark    = 60
+	minSpark    = 8
 )
 
 // History keeps the last seconds of what the panel draws as sparklines, and what a later State no longer says. The zero
@@ -174,7 +175,16 @@ func panelLines(s State, h *History, width int) []ranked {
 		add(5, latencyLine(s, h, width))
 	}
 	add(1, faultLines(s, h)...)
-	if s.Emitted > 0 {
+	if l := leversLine(s, width); l != nil {
+		add(3, l)
+	}
+	for i, l := range warningLines(s) {
+		add(4+i, l)
+	}
+	switch {
+	case s.Draining.Emitted > 0:
+		add(1, drainLine(s, width))
+	case s.Emitted > 0:
 		add(8, telemetryLine(s))
 	}
 	if out[len(out)-1].line == nil {
@@ -237,9 +247,9 @@ func startsLines(s State, h *History, width int) []line {
 		return nil
 	}
 	rate := label("play starts")
-	rate.add(bold, words.Significant(math.Round(s.PlayStartsPerSecond), 12)+"/s")
+	rate.add(bold, words.PerSecond(s.PlayStartsPerSecond))
 	if s.FailuresPerSecond > 0 {
-		rate.add(red, "  "+words.Significant(math.Ceil(s.FailuresPerSecond), 12)+"/s fail")
+		rate.add(red, "  "+words.PerSecond(math.Ceil(s.FailuresPerSecond))+" fail")
 	}
 	sum := label("")
 	sum.add(plain, words.Count(n.OK)+" ok of "+words.Count(n.Intended))
@@ -252,7 +262,108 @@ func startsLines(s State, h *History, width int) []line {
 			sum.add(bad.style, "  "+words.Count(bad.n)+" "+bad.word)
 		}
 	}
-	return []line{spark(rate, width, h.starts), sum}
+	out := []line{spark(rate, width, h.starts), sum}
+	if l := demandLine(s); l != nil {
+		out = append(out, l)
+	}
+	return out
+}
+
+// manyRequests says whether requests are more than the play starts they are for: viewers are coming back, or trying again.
+func (s State) manyRequests() bool {
+	done := s.PlayStartsPerSecond + s.FailuresPerSecond
+	return s.Requests > 1.02*done+1
+}
+
+// demandLine is what is asked of the service against what it can take; nil where neither is known.
+func demandLine(s State) line {
+	l := label("")
+	if s.manyRequests() {
+		l.add(bold, words.PerSecond(s.Requests))
+		l.add(plain, " requests")
+	}
+	if s.Capacity > 0 {
+		if s.manyRequests() {
+			l.add(plain, "  ")
+		}
+		l.add(plain, "capacity "+words.PerSecond(s.Capacity))
+		asked := math.Max(s.Requests, s.PlayStartsPerSecond+s.FailuresPerSecond)
+		used := asked / s.Capacity
+		st := dim
+		if used > 1 {
+			st = yellow
+		}
+		switch {
+		case used >= 1.05:
+			l.add(st, ", asked for "+words.Times(used))
+		case asked > 0:
+			l.add(st, ", "+words.Share(used)+" used")
+		}
+	}
+	if len(l) == 1 {
+		return nil
+	}
+	return l
+}
+
+// leversLine names the engaged levers, as many as fit.
+func leversLine(s State, width int) line {
+	if len(s.Levers) == 0 {
+		return nil
+	}
+	l := label("levers")
+	l.add(yellow, "● ")
+	for i, name := range s.Levers {
+		text, more := orDash(safe(name)), ""
+		if i > 0 {
+			text = ", " + text
+		}
+		if left := len(s.Levers) - i - 1; left > 0 {
+			more = fmt.Sprintf(" and %d more", left)
+		}
+		if i > 0 && l.cols()+cols(text)+cols(more) > width {
+			l.add(dim, fmt.Sprintf(" and %d more", len(s.Levers)-i))
+			return l
+		}
+		l.add(plain, text)
+	}
+	return l
+}
+
+// warningLines are the newest warnings, the newest first, since a low window keeps the upper one.
+func warningLines(s State) (out []line) {
+	for i := len(s.Warnings) - 1; i >= 0 && len(out) < maxWarnings; i-- {
+		l := label("")
+		if len(out) == 0 {
+			l = label("warning")
+		}
+		l.add(yellow, orDash(safe(s.Warnings[i])))
+		out = append(out, l)
+	}
+	return out
+}
+
+// drainLine says how far the store is: "storing  6,020,000 of 6,533,004  ━━━━━━━─".
+func drainLine(s State, width int) line {
+	d := s.Draining
+	done := math.Min(1, float64(d.Stored)/float64(d.Emitted))
+	room := min(width-sparkCol, maxSpark)
+	if room < minSpark {
+		l := label("storing")
+		l.add(bold, words.Share(done))
+		l.add(plain, " of "+words.Compact(float64(d.Emitted)))
+		return l
+	}
+	l := label("storing")
+	l.add(bold, words.Count(d.Stored))
+	l.add(plain, " of "+words.Count(d.Emitted))
+	if gap := sparkCol - l.cols(); gap >= 1 {
+		n := int(float64(room) * done)
+		l.add(plain, strings.Repeat(" ", gap))
+		l.add(cyan, strings.Repeat("━", n))
+		l.add(dim, strings.Repeat("─", room-n))
+	}
+	return l
 }
 
 // spark puts a sparkline on what is left of the line, if that is worth it.
@@ -420,8 +531,17 @@ func Line(s State) string {
 	}
 	add("%s", phase)
 	if n := s.PlayStarts; n.Intended > 0 {
-		add("%s starts/s, %s ok of %s, %s failed, %s shed, %s dropped", words.Significant(math.Round(s.PlayStartsPerSecond), 12),
+		add("%s starts/s, %s ok of %s, %s failed, %s shed, %s dropped", words.Compact(math.Round(s.PlayStartsPerSecond)),
 			words.Count(n.OK), words.Count(n.Intended), words.Count(n.Failed), words.Count(n.Shed), words.Count(n.Dropped))
+	}
+	if s.manyRequests() {
+		add("%s requests/s", words.Compact(math.Round(s.Requests)))
+	}
+	if s.Capacity > 0 {
+		add("capacity %s", words.PerSecond(s.Capacity))
+	}
+	if len(s.Levers) > 0 {
+		add("levers %s", safe(strings.Join(s.Levers, ", ")))
 	}
 	if s.Players > 0 || s.Sessions > 0 {
 		add("%d players, %d rebuffering", s.Sessions, s.Rebuffering)
@@ -435,7 +555,9 @@ func Line(s State) string {
 			add("fault %s %s", f.name(), f.stateWords())
 		}
 	}
-	if s.Emitted > 0 {
+	if d := s.Draining; d.Emitted > 0 {
+		add("storing %s of %s", words.Count(d.Stored), words.Count(d.Emitted))
+	} else if s.Emitted > 0 {
 		add("telemetry %s emitted, %s stored", words.Count(s.Emitted), words.Count(s.Stored))
 	}
 	return strings.ReplaceAll(strings.Join(parts, " | "), words.NBSP, " ")

@@ -20,6 +20,10 @@ type State struct {
 	PlayStartsPerSecond float64 // completed ok, over the last second
 	FailuresPerSecond   float64 // failed, shed or dropped, over the last second
 	PlayStarts          report.PlayStarts
+	Requests            float64  // play requests sent over the last second, with every retry and return; shown where it is more than the play starts
+	Capacity            float64  // play starts a second that all regions together can take; 0: no bound, or not known
+	Levers              []string // engaged now, in the order in which they are pulled: "bookmarks"
+	Warnings            []string // of the nowcast, the newest last
 
 	Sessions    int // players on the air now
 	Players     int // players the scenario asks for
@@ -32,7 +36,11 @@ type State struct {
 	Emitted uint64 // telemetry events written so far
 	Stored  uint64 // telemetry events readable in the store so far
 
+	Draining Draining // how far the store is with what has been emitted, once the event is over; zero: not draining
 }
+
+// Draining is what is waited for when a crowd has gone: its events on their way to the store.
+type Draining struct{ Emitted, Stored uint64 }
 
 // QoE is what viewers feel now. Known is false until somebody has reported.
 type QoE struct {

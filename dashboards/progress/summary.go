@@ -119,6 +119,7 @@ func summary(r *report.Report, reportPath string, v View, wrapAt int) string {
 		}
 		fold(mark, st, "fault", text)
 	}
+	crowdLines(r, fold)
 	for _, c := range r.Safety {
 		if !c.Pass {
 			text := safe(c.Name)
@@ -138,6 +139,41 @@ func summary(r *report.Report, reportPath string, v View, wrapAt int) string {
 	// The path is never cut: it is there to be opened.
 	b.WriteString("report  " + safe(reportPath) + "\n")
 	return b.String()
+}
+
+// maxStorms bounds the returns that the summary names; the report has the rest.
+const maxStorms = 4
+
+// crowdLines says how the load was sent, how interrupted viewers came back, and how right the forecast was.
+func crowdLines(r *report.Report, fold func(mark string, st style, kind, text string)) {
+	if l := r.Load; l.InTimePercent > 0 {
+		mark, st := "✓", green
+		if l.InTimePercent < report.InTime || l.PlayStarts.Dropped > 0 {
+			mark, st = "?", yellow
+		}
+		text := fmt.Sprintf("%s play starts, %s sent within 10%sms", words.Count(l.PlayStarts.Intended), words.Percent(l.InTimePercent), words.NBSP)
+		if n := l.PlayStarts.Dropped; n > 0 {
+			text += ", " + words.Count(n) + " dropped"
+		}
+		fold(mark, st, "load", text)
+	}
+	for i, s := range r.Storms {
+		if i == maxStorms {
+			fold(" ", dim, "", fmt.Sprintf("and %d more", len(r.Storms)-i))
+			break
+		}
+		mark, st := "✓", green
+		switch {
+		case !s.Guided:
+			mark, st = "○", dim
+		case !s.Held():
+			mark, st = "✗", red
+		}
+		fold(mark, st, "storm", safe(fmt.Sprintf("%s, %s: %s, 95%s%% back %s", s.Words(), s.Guidance(), s.PeakWords(), words.NBSP, s.BackWords())))
+	}
+	if f := r.Forecast; f != nil && len(f.Bins) > 0 {
+		fold("○", dim, "forecast", f.Words())
+	}
 }
 
 func objectiveLines(r *report.Report, say func(line)) {

@@ -222,7 +222,7 @@ func (r *Report) stretches() (out []stretch) {
 		if !finite(m.AtS) || !finite(m.ForS) {
 			continue
 		}
-		s := stretch{at: m.AtS, lasts: math.Max(m.ForS, 0), kind: "cut off", words: m.Words(), status: m.guidance(), tone: m.tone(), mark: returnMark}
+		s := stretch{at: m.AtS, lasts: math.Max(m.ForS, 0), kind: "cut off", words: m.Words(), status: m.Guidance(), tone: m.tone(), mark: returnMark}
 		s.full = fmt.Sprintf("%s at %s, %s", s.words, clk.At(s.at), s.status)
 		if s.lasts > 0 {
 			s.full = fmt.Sprintf("%s, %s to %s, %s", s.words, clk.At(s.at), clk.At(s.at+s.lasts), s.status)

@@ -51,7 +51,7 @@ func (p *page) crowd(r *Report) {
 	}
 	b := &crowdBlock{Answers: l.SentToDoneMS != nil}
 	if l.InTimePercent > 0 {
-		b.InTime, b.InTimeTone = percent(l.InTimePercent), "ok"
+		b.InTime, b.InTimeTone = words.Percent(l.InTimePercent), "ok"
 		if l.InTimePercent < InTime {
 			b.InTimeTone = "warn"
 		}
@@ -84,7 +84,7 @@ func (r *Report) peakStarts() (top float64) {
 func (r *Report) loadPoll() (out []pollRow) {
 	l := r.Load
 	if l.InTimePercent > 0 {
-		row := pollRow{"ok", "Load", percent(l.InTimePercent) + " of " + words.Count(l.PlayStarts.Intended) + " sent in time"}
+		row := pollRow{"ok", "Load", words.Percent(l.InTimePercent) + " of " + words.Count(l.PlayStarts.Intended) + " sent in time"}
 		if l.InTimePercent < InTime || l.PlayStarts.Dropped > 0 {
 			row.Icon = "warn"
 		}

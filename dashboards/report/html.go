@@ -469,27 +469,10 @@ func evidenceTone(status string) string {
 
 // partOf writes v of whole in per cent, and never 100 % or 0 % of what is not.
 func partOf(v, whole uint64) string {
-	switch {
-	case whole == 0:
+	if whole == 0 {
 		return "–"
-	case v == 0 || v >= whole:
-		return strconv.FormatFloat(float64(v)/float64(whole)*100, 'f', 0, 64) + words.NBSP + "%"
 	}
-	return percent(float64(v) / float64(whole) * 100)
-}
-
-// percent writes a share between nothing and all, given in per cent.
-func percent(p float64) string {
-	s := strconv.FormatFloat(p, 'f', 2, 64)
-	switch {
-	case s == "100.00" && p < 100:
-		s = ">99.99"
-	case s == "0.00" && p > 0:
-		s = "<0.01"
-	case s == "100.00":
-		s = "100"
-	}
-	return s + words.NBSP + "%"
+	return words.Percent(float64(min(v, whole)) / float64(whole) * 100)
 }
 
 func (p *page) load(r *Report) {

@@ -44,7 +44,8 @@ func (s Storm) BackWords() string {
 	return "after " + words.Lasting(s.BackS)
 }
 
-func (s Storm) guidance() string {
+// Guidance says what the viewers came back by: "guided backoff" or "no backoff".
+func (s Storm) Guidance() string {
 	if s.Guided {
 		return "guided backoff"
 	}
@@ -265,7 +266,7 @@ func (r *Report) drawStorm(s Storm, sc stormScale, l layout) *plot {
 		}
 		return "+" + words.Lasting(t)
 	})
-	p.Title = strings.ToUpper(s.Words()[:1]) + s.Words()[1:] + ", " + s.guidance()
+	p.Title = strings.ToUpper(s.Words()[:1]) + s.Words()[1:] + ", " + s.Guidance()
 	p.Descr = fmt.Sprintf("Play requests a second from 10 s before it: usually %s, peak %s, %s; above twice the usual for %s; 95 %% of %s watching again %s.",
 		words.PerSecond(s.BasePerS), words.PerSecond(s.PeakPerS), s.PeakWords(), words.Lasting(s.AboveS), words.Plural(s.Viewers, "viewer"), s.BackWords())
 	return p

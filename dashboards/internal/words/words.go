@@ -101,6 +101,22 @@ func PerSecond(f float64) string {
 	return Compact(f) + "/s"
 }
 
+// Percent writes a share between nothing and all, given in per cent, and never 100 % or 0 % of what is not.
+func Percent(p float64) string {
+	s := strconv.FormatFloat(p, 'f', 2, 64)
+	switch {
+	case !isFinite(p):
+		return "–"
+	case s == "100.00" && p < 100:
+		s = ">99.99"
+	case s == "0.00" && p > 0:
+		s = "<0.01"
+	case s == "100.00", s == "0.00":
+		s = s[:len(s)-3]
+	}
+	return s + NBSP + "%"
+}
+
 // Times writes a multiple: "1.4×", "12×".
 func Times(f float64) string { return Significant(f, 2) + "×" }
 
