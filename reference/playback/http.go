@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// OperatorPath is where an operator looks at the service, and gives it orders.
+const OperatorPath = "/v1/operator"
+
 // Paths of the service.
 const (
 	playPath     = "/v1/play"
@@ -18,7 +21,6 @@ const (
 	steeringPath = "/v1/steering/"
 	licencesPath = "/v1/licences/"
 	loadPath     = "/v1/load"
-	operatorPath = "/v1/operator"
 	dashName     = "manifest.mpd"
 	hlsName      = "master.m3u8"
 )
@@ -62,7 +64,7 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request) {
 	case loadPath:
 		s.serveLoad(w, r)
 		return
-	case operatorPath:
+	case OperatorPath:
 		s.serveOperator(w, r)
 		return
 	}
