@@ -28,7 +28,6 @@ type Part struct {
 	Connections int
 	InFlight    int
 	Fresh       bool          // a connection for each exchange
-	Reset       bool          // with Fresh, over TCP: the client ends it, with a reset; otherwise the server does
 	TLS         []byte        // PEM of certificate and key; nil: plain TCP
 	Warm, For   time.Duration // clients
 	Request     []byte
@@ -130,7 +129,7 @@ func serveBare(ctx context.Context, p Part) error {
 		return runServer(ctx, s.Addr(), s.Run)
 	}
 	s, err := listenAbove(p.Addr, func(a netip.AddrPort) (*bare.Server, error) {
-		return bare.Listen(bare.ServerConfig{Addr: a, Answer: p.Answer, Close: p.Fresh && !p.Reset})
+		return bare.Listen(bare.ServerConfig{Addr: a, Answer: p.Answer})
 	})
 	if err != nil {
 		return err
@@ -142,7 +141,7 @@ func driveBare(ctx context.Context, p Part) (measured, error) {
 	usage := meter{server: p.Server}
 	c := bare.ClientConfig{
 		Addr: p.Addr, Request: p.Request, Answer: p.Answer, Connections: p.Connections, InFlight: p.InFlight,
-		Fresh: p.Fresh, Reset: p.Reset, Warm: p.Warm, For: p.For, Begin: usage.begin,
+		Fresh: p.Fresh, Warm: p.Warm, For: p.For, Begin: usage.begin,
 	}
 	exchange := func() (bare.Result, error) { return bare.Exchange(ctx, c) }
 	if p.TLS != nil {

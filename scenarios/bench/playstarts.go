@@ -14,10 +14,10 @@ const (
 	connections      = 64 // of the bare pair and the generator, one in flight on each
 	pipelined        = 8  // in flight on a connection, pipelined
 	pipedConnections = 16
-	freshTCP         = 16 // connections at once when each carries one exchange
-	freshTLS         = 16
+	freshTCP         = 64 // connections at once when each carries one exchange
+	freshTLS         = 64
 	vegetaWorkers    = 64
-	k6VUs            = 64
+	k6VUs            = 16
 	k6Posts          = 100 // in one iteration
 	peerGOGC         = 400
 	warmUp           = 300 * time.Millisecond
@@ -55,7 +55,7 @@ func playStarts(ctx context.Context, o Options) (*Report, error) {
 		client.Warm = min(warmUp, o.duration()/2)
 		client.InFlight = max(1, client.InFlight)
 		server.Request, server.Answer, client.Request, client.Answer = request, answer, request, answer
-		server.TLS, server.Fresh, server.Reset = client.TLS, client.Fresh, client.Reset
+		server.TLS = client.TLS
 		f := &Figure{
 			Key: key, What: what, Seconds: o.Seconds, Connections: client.Connections, InFlight: client.InFlight,
 			Cores: where, Settings: settings,

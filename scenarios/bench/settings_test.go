@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // BenchmarkSettings is how the settings in playstarts.go were found, on a machine that does nothing else:
@@ -43,7 +44,7 @@ func BenchmarkSettings(b *testing.B) {
 				client.Core = clientCore
 			}
 			client.Warm, client.Request, client.Answer = warmUp, request, answer
-			m := measurement{&Figure{}, Part{Role: server, Core: serverCore, Fresh: client.Fresh, Reset: client.Reset, TLS: client.TLS, Answer: answer}, client}
+			m := measurement{&Figure{}, Part{Role: server, Core: serverCore, TLS: client.TLS, Answer: answer}, client}
 			got, err := m.once(b.Context(), o, firstPort+9000)
 			if err != nil {
 				b.Fatal(err)
@@ -65,10 +66,15 @@ func BenchmarkSettings(b *testing.B) {
 		try(fmt.Sprintf("bare/%dx8", n), bareServer, Part{Role: bareClient, Connections: n, InFlight: 8})
 		try(fmt.Sprintf("generator/%dx8", n), serviceServer, Part{Role: generator, Connections: n, InFlight: 8})
 	}
-	for _, n := range []int{4, 16, 64} {
+	pem, err := certificate(time.Now())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, n := range []int{4, 16, 64, 256} {
 		try(fmt.Sprintf("bare/fresh/%d", n), bareServer, Part{Role: bareClient, Connections: n, Fresh: true})
-		try(fmt.Sprintf("bare/fresh/%d/reset", n), bareServer, Part{Role: bareClient, Connections: n, Fresh: true, Reset: true})
 		try(fmt.Sprintf("generator/fresh/%d", n), serviceServer, Part{Role: generator, Connections: n, Fresh: true})
+		try(fmt.Sprintf("bare/tls/%d", n), bareServer, Part{Role: bareClient, Connections: n, Fresh: true, TLS: pem})
+		try(fmt.Sprintf("generator/tls/%d", n), serviceServer, Part{Role: generator, Connections: n, Fresh: true, TLS: pem})
 	}
 	const anyCore = -1
 	for _, gc := range []int{100, 400, 1600} {

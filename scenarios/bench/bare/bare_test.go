@@ -42,9 +42,8 @@ func TestExchange(t *testing.T) {
 		{Connections: 8},
 		{Connections: 4, InFlight: 8},
 		{Connections: 8, Fresh: true},
-		{Connections: 8, Fresh: true, Reset: true},
 	} {
-		s := serve(t, ServerConfig{Answer: response, Close: c.Fresh && !c.Reset})
+		s := serve(t, ServerConfig{Answer: response})
 		c.Addr, c.Request, c.Answer = s.Addr(), request, response
 		c.Warm, c.For = 10*time.Millisecond, 100*time.Millisecond
 		r, err := Exchange(t.Context(), c)
@@ -97,11 +96,10 @@ func BenchmarkExchange(b *testing.B) {
 		{"16x1", ClientConfig{Connections: 16}},
 		{"64x1", ClientConfig{Connections: 64}},
 		{"64x8", ClientConfig{Connections: 64, InFlight: 8}},
-		{"fresh", ClientConfig{Connections: 16, Fresh: true}},
-		{"fresh-reset", ClientConfig{Connections: 16, Fresh: true, Reset: true}},
+		{"fresh", ClientConfig{Connections: 64, Fresh: true}},
 	} {
 		b.Run(v.name, func(b *testing.B) {
-			s := serve(b, ServerConfig{Answer: response, Close: v.c.Fresh && !v.c.Reset})
+			s := serve(b, ServerConfig{Answer: response})
 			c := v.c
 			c.Addr, c.Request, c.Answer, c.Warm, c.For = s.Addr(), request, response, 200*time.Millisecond, 2*time.Second
 			r, err := Exchange(b.Context(), c)

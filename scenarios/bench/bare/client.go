@@ -21,8 +21,7 @@ type ClientConfig struct {
 	Answer      []byte // what the server sends for each request: its length ends an answer
 	Connections int
 	InFlight    int  // requests in flight on each connection; 0: 1
-	Fresh       bool // a connection for each exchange; InFlight is 1
-	Reset       bool // Fresh: the client ends a connection with a reset; otherwise the server closes after its answer
+	Fresh       bool // a connection for each exchange, which the client ends with a reset; InFlight is 1
 	Warm, For   time.Duration
 	Begin       func() // called once when the warm-up has ended; may be nil
 }
@@ -126,7 +125,7 @@ func (cl *client) open() error {
 		if !cl.c.Fresh {
 			noDelay(fd)
 		}
-		return cl.poll.add(fd, unix.EPOLLIN|unix.EPOLLRDHUP)
+		return cl.poll.add(fd, unix.EPOLLIN)
 	case errno == unix.EAGAIN || errno == unix.ENOTCONN:
 		return cl.poll.add(fd, unix.EPOLLOUT|unix.EPOLLONESHOT)
 	}
@@ -164,7 +163,7 @@ func (cl *client) run(ctx context.Context) (Result, error) {
 			if events[i].Events&unix.EPOLLOUT != 0 {
 				err = cl.connected(fd)
 			} else {
-				err = cl.readable(fd, events[i].Events&unix.EPOLLRDHUP != 0)
+				err = cl.readable(fd)
 			}
 			if err != nil {
 				return Result{}, err
@@ -178,41 +177,21 @@ func (cl *client) connected(fd int) error {
 	if err := sendAll(fd, cl.slab); err != nil {
 		return err
 	}
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(fd)}
+	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
 	return unix.EpollCtl(cl.poll.epoll, unix.EPOLL_CTL_MOD, fd, &ev)
 }
 
-// closed ends an exchange on a connection of its own, and begins the next one.
-func (cl *client) closed(fd int) error {
-	c := &cl.conns[fd]
-	if c.got != len(cl.c.Answer) {
-		return ErrAnswer
-	}
-	cl.done++
-	c.open = false
-	if cl.c.Reset {
-		l := unix.Linger{Onoff: 1}
-		unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER, uintptr(unsafe.Pointer(&l)), unsafe.Sizeof(l), 0)
-	}
-	closeFD(fd)
-	return cl.open()
-}
-
-func (cl *client) readable(fd int, hungUp bool) error {
+func (cl *client) readable(fd int) error {
 	n, errno := recv(fd, cl.buf)
 	switch {
 	case errno == unix.EAGAIN:
 		return nil
 	case errno != 0:
 		return fmt.Errorf("receive: %w", errno)
+	case n == 0:
+		return errors.New("the server closed a connection")
 	}
 	c := &cl.conns[fd]
-	if n == 0 {
-		if !cl.c.Fresh || cl.c.Reset {
-			return errors.New("the server closed a connection")
-		}
-		return cl.closed(fd)
-	}
 	if !c.checked {
 		want := cl.c.Answer[c.got:]
 		if m := min(n, len(want)); !bytes.Equal(cl.buf[:m], want[:m]) {
@@ -221,20 +200,22 @@ func (cl *client) readable(fd int, hungUp bool) error {
 		c.checked = n >= len(want)
 	}
 	c.got += n
-	if cl.c.Fresh {
-		if cl.c.Reset && c.got >= len(cl.c.Answer) || hungUp && n < len(cl.buf) { // the answer and the server's end came together
-			return cl.closed(fd)
-		}
-		return nil
-	}
 	k := c.got / len(cl.c.Answer)
 	c.got -= k * len(cl.c.Answer)
 	if k > cl.c.InFlight {
 		return ErrAnswer
 	}
 	cl.done += uint64(k)
-	if k == 0 {
+	switch {
+	case k == 0:
 		return nil
+	case cl.c.Fresh:
+		c.open = false
+		// A reset, so that no port stays occupied (TIME_WAIT): a minute of this would run out of them.
+		l := unix.Linger{Onoff: 1}
+		unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER, uintptr(unsafe.Pointer(&l)), unsafe.Sizeof(l), 0)
+		closeFD(fd)
+		return cl.open()
 	}
 	return sendAll(fd, cl.slab[:k*len(cl.c.Request)])
 }

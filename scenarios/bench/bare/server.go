@@ -19,7 +19,6 @@ type ServerConfig struct {
 	Addr   netip.AddrPort // IPv4 loopback; port 0: the kernel chooses
 	Answer []byte         // sent for every request
 	End    byte           // the last byte of a request, nowhere else in it; 0: '}'
-	Close  bool           // close a connection after its first answer
 }
 
 // Server answers every request with the same bytes.
@@ -146,12 +145,9 @@ func (s *Server) accept(conns map[int]struct{}, buf []byte) error {
 			return fmt.Errorf("accept: %w", errno)
 		}
 		fd := int(r)
-		// The first request is often there already: then, with Close, the connection never meets epoll.
-		if n, errno := recv(fd, buf); errno == 0 {
-			if n == 0 || !s.answer(fd, buf[:n]) || s.c.Close {
-				closeFD(fd)
-				continue
-			}
+		if !s.serve(fd, buf) { // the first request is often there already
+			closeFD(fd)
+			continue
 		}
 		if err := s.poll.add(fd, unix.EPOLLIN); err != nil {
 			closeFD(fd)
@@ -171,7 +167,7 @@ func (s *Server) serve(fd int, buf []byte) bool {
 	case errno != 0 || n == 0:
 		return false
 	}
-	return s.answer(fd, buf[:n]) && !s.c.Close
+	return s.answer(fd, buf[:n])
 }
 
 func (s *Server) answer(fd int, in []byte) bool {

@@ -17,15 +17,15 @@ import (
 // maxHandshakes bounds the connections that a TLSServer serves at once.
 const maxHandshakes = 1024
 
-// TLSServer is Server over TLS for fresh connections: it accepts, shakes hands, answers one request and closes, with crypto/tls
-// as it comes.
+// TLSServer is Server over TLS for fresh connections: it accepts, shakes hands, answers, and closes when the client has, with
+// crypto/tls as it comes.
 type TLSServer struct {
 	c   ServerConfig
 	tls *tls.Config
 	l   *net.TCPListener
 }
 
-// ListenTLS binds the server's address. Close is implied.
+// ListenTLS binds the server's address.
 func ListenTLS(c ServerConfig, t *tls.Config) (*TLSServer, error) {
 	if len(c.Answer) == 0 {
 		return nil, errors.New("bare: a server needs an answer")
@@ -73,23 +73,25 @@ func (s *TLSServer) serve(raw net.Conn) {
 	defer raw.Close()
 	raw.SetDeadline(time.Now().Add(silence)) //nolint:errcheck // a closed connection fails below
 	c := tls.Server(raw, s.tls)
-	buf := make([]byte, 4096)
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
 	for {
-		n, err := c.Read(buf)
+		n, err := c.Read(*buf)
 		if err != nil {
 			return
 		}
-		if bytes.IndexByte(buf[:n], s.c.End) >= 0 {
-			break
+		if bytes.IndexByte((*buf)[:n], s.c.End) >= 0 {
+			if _, err := c.Write(s.c.Answer); err != nil {
+				return
+			}
 		}
-	}
-	if _, err := c.Write(s.c.Answer); err == nil {
-		c.Close()
 	}
 }
 
+var buffers = sync.Pool{New: func() any { b := make([]byte, 4096); return &b }}
+
 // Handshake is Exchange over TLS with a fresh connection for each exchange: it connects, shakes hands, sends, reads the
-// answer to its end and closes. InFlight and Fresh are not looked at.
+// answer and ends with a reset. InFlight and Fresh are not looked at.
 func Handshake(ctx context.Context, c ClientConfig, t *tls.Config) (Result, error) {
 	if _, err := loopback(c.Addr); err != nil {
 		return Result{}, err
@@ -105,7 +107,7 @@ func Handshake(ctx context.Context, c ClientConfig, t *tls.Config) (Result, erro
 	var done atomic.Uint64
 	for range c.Connections {
 		wg.Go(func() {
-			buf := make([]byte, len(c.Answer)+1)
+			buf := make([]byte, len(c.Answer))
 			for ctx.Err() == nil {
 				if err := shake(c, t, buf); err != nil {
 					cancel(fmt.Errorf("bare client: %w", err))
@@ -149,15 +151,11 @@ func shake(c ClientConfig, t *tls.Config, buf []byte) error {
 	if _, err := conn.Write(c.Request); err != nil {
 		return err
 	}
-	n, err := io.ReadFull(conn, buf) // one byte more than the answer: up to the server's close
-	if !errors.Is(err, io.ErrUnexpectedEOF) {
-		if err == nil {
-			err = ErrAnswer
-		}
+	if _, err := io.ReadFull(conn, buf); err != nil {
 		return err
 	}
-	if !bytes.Equal(buf[:n], c.Answer) {
+	if !bytes.Equal(buf, c.Answer) {
 		return ErrAnswer
 	}
-	return nil
+	return raw.SetLinger(0)
 }
