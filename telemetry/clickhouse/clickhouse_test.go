@@ -63,6 +63,71 @@ func TestInsertAndRead(t *testing.T) {
 	}
 }
 
+// What was merged away leaves the disk within seconds: in the engine that a run has to itself.
+func TestMergedPartsGo(t *testing.T) {
+	p := chtest.Start(t, t.TempDir())
+	db := open(t, p.URL)
+	for i := range 3 {
+		var rows clickhouse.Rows
+		rows.Append(&event.Event{Run: "r", Source: "s#1", Seq: uint64(i + 1), At: start, Kind: event.Heartbeat}, clickhouse.Origin{Topic: "t", Offset: int64(i)})
+		if err := db.Insert(t.Context(), &rows, fmt.Sprint(i), start); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Exec(t.Context(), "OPTIMIZE TABLE events FINAL"); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		var parts uint64
+		if err := db.QueryRow(t.Context(), "SELECT count() FROM system.parts WHERE table = 'events'").Scan(&parts); err != nil {
+			t.Fatal(err)
+		}
+		if parts == 1 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d parts are left", parts)
+		}
+	}
+}
+
+// Every way in which a column's values are kept comes back as it was: words by the dictionary in one, two and four
+// bytes, maps, and columns that are not sent at all.
+func TestManyRowsComeBack(t *testing.T) {
+	p := chtest.Start(t, t.TempDir())
+	db := open(t, p.URL)
+	var rows clickhouse.Rows
+	for round, words := range []int{3, 1000, 70_000, 2} {
+		rows.Reset() // the same memory again
+		run := fmt.Sprint("r", round)
+		n := max(words, 1000)
+		var nums float64
+		for i := range n {
+			e := event.Event{Run: run, Source: "s#1", Seq: uint64(i + 1), At: start, Written: start, Kind: event.EdgeStats, Component: fmt.Sprint("c", i%words), Value: float64(i) / 8}
+			if i%3 == 0 {
+				e.Session, e.Segment, e.Attempts = fmt.Sprint("session ", i), uint64(i), uint32(i)
+			}
+			if round != 1 && i%2 == 0 {
+				e.Nums = map[string]float64{"a": float64(i), "b": 1}
+				nums += float64(i) + 1
+			}
+			rows.Append(&e, clickhouse.Origin{Topic: "t", Offset: int64(i)})
+		}
+		if err := db.Insert(t.Context(), &rows, run, start); err != nil {
+			t.Fatal(err)
+		}
+		var count, components, wrong uint64
+		var sum float64
+		err := db.QueryRow(t.Context(), fmt.Sprintf(`SELECT count(), uniqExact(component), sum(arraySum(mapValues(nums))),
+			countIf(component != 'c' || toString((seq - 1) %% %d) OR value != (seq - 1) / 8 OR offset != seq - 1 OR
+				session != if((seq - 1) %% 3 = 0, 'session ' || toString(seq - 1), '') OR attempts != if((seq - 1) %% 3 = 0, seq - 1, 0))
+			FROM events WHERE run = {run:String}`, words), clickhouse.Named("run", run)).Scan(&count, &components, &sum, &wrong)
+		if err != nil || count != uint64(n) || components != uint64(words) || sum != nums || wrong != 0 {
+			t.Errorf("%d words: %d rows, %d words, sum %v of %v, %d wrong, %v", words, count, components, sum, nums, wrong, err)
+		}
+	}
+}
+
 func TestUnreachable(t *testing.T) {
 	for _, address := range []string{"http://127.0.0.1:1", "clickhouse://u:secret@127.0.0.1:1/db", "127.0.0.1:1"} {
 		_, err := clickhouse.Open(context.Background(), address)

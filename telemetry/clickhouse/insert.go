@@ -231,7 +231,8 @@ func (db *DB) Insert(ctx context.Context, r *Rows, token string, storedAt time.T
 		}
 	}
 	ctx = ch.Context(ctx,
-		ch.WithSettings(ch.Settings{"insert_deduplication_token": token}),
+		// Gathered with others' by the server, an insert would no longer be one block.
+		ch.WithSettings(ch.Settings{"insert_deduplication_token": token, "async_insert": 0}),
 		ch.WithColumnNamesAndTypes(types))
 	batch, err := db.inserts.PrepareBatch(ctx, "INSERT INTO events ("+strings.Join(names, ", ")+")")
 	if err != nil {

@@ -99,16 +99,23 @@ func (c column) definition() string {
 // No PARTITION BY: an insert of one block into one partition is atomic, which the ingester's "rows and offsets move
 // together" rests on. Rows are looked for by run, then kind, then time. The deduplication window lets a server drop a
 // batch that is sent again because its first answer was lost.
-func migrations() []string {
+func migrations(settings string) []string {
 	var defs []string
 	for _, c := range columns {
 		defs = append(defs, c.definition())
 	}
 	return []string{
 		"CREATE TABLE IF NOT EXISTS events (" + strings.Join(defs, ", ") + ") ENGINE = MergeTree" +
-			" ORDER BY (run, kind, at, source, seq) SETTINGS non_replicated_deduplication_window = 10000",
+			" ORDER BY (run, kind, at, source, seq) SETTINGS non_replicated_deduplication_window = 10000" + settings,
 	}
 }
+
+// embeddedName is what package engine calls itself.
+const embeddedName = "tminus embedded"
+
+// embeddedSettings are for the engine that a run has to itself: it looks for parts that were merged into others every
+// second instead of every minute, so that the run's folder holds its events once and not three times.
+const embeddedSettings = ", cleanup_delay_period = 1, max_cleanup_delay_period = 2, cleanup_delay_period_random_add = 0, cleanup_thread_preferred_points_per_iteration = 0"
 
 // migrate makes the database and its table. A user who may not create them can have them made beforehand: what exists
 // is left as it is.
@@ -121,7 +128,11 @@ func (db *DB) migrate(ctx context.Context, opt *ch.Options) error {
 	if err := db.createDatabase(ctx, opt); err != nil {
 		return err
 	}
-	for i, sql := range migrations() {
+	settings := ""
+	if v, err := db.conn.ServerVersion(); err == nil && v.DisplayName == embeddedName {
+		settings = embeddedSettings
+	}
+	for i, sql := range migrations(settings) {
 		if err := db.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("ClickHouse at %s does not take migration %d: %w", db.address, i+1, err)
 		}

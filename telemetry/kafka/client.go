@@ -33,7 +33,7 @@ const (
 	dialTimeout    = 3 * time.Second
 	requestTimeout = 10 * time.Second
 	fetchWait      = 250 * time.Millisecond
-	fetchBytes     = 4 << 20
+	fetchBytes     = 1 << 20 // compressed: some 5 MB of events
 	leaderWait     = 50 * time.Millisecond
 )
 
