@@ -7,10 +7,10 @@ SCENARIO ?= first-light
 BIN := bin/tminus
 
 .PHONY: help rehearse up build test test-short bench lint fuzz clips golden clean setup \
-	setup-go setup-clickhouse setup-kafka setup-ffmpeg setup-chromium setup-players setup-peers bench-play-starts
+	k6 k6-test k6-mod lint-deploy setup-k6 setup-go setup-clickhouse setup-kafka setup-ffmpeg setup-chromium setup-players setup-peers bench-play-starts
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 rehearse: setup-clickhouse build ## rehearse SCENARIO (first-light) and leave a report in runs/
 	@$(BIN) rehearse $(SCENARIO)
@@ -55,6 +55,22 @@ fuzz: setup-go ## run every fuzz target for FUZZTIME (10s) each
 		done; \
 	done
 
+k6: setup-go setup-k6 ## build bin/k6: k6 with the extension k6/x/tminus
+	@simulator/k6/build.sh bin/k6
+
+k6-test: build setup-clickhouse k6 lint-deploy ## test the k6 extension, and bin/k6 against a pipeline of its own
+	@echo "tminus: testing the k6 extension"
+	@cd simulator/k6 && GOWORK=off go vet ./... && GOWORK=off go test -race -timeout 10m ./...
+	@echo "tminus: testing bin/k6 end to end"
+	@cd simulator/k6 && GOWORK=off TMINUS_K6=$(CURDIR)/bin/k6 TMINUS_BIN=$(CURDIR)/$(BIN) go test -run 'TestEndToEnd' -count 1 -timeout 10m .
+
+k6-mod: setup-go ## bring the k6 extension's go.mod up to the main one's
+	@cd simulator/k6 && GOWORK=off GOFLAGS=-mod=mod go build ./... && GOWORK=off GOFLAGS=-mod=mod go vet ./...
+
+lint-deploy: setup-go ## check the Kubernetes manifests against their schemas
+	@echo "tminus: checking the Kubernetes manifests"
+	@cd simulator/k6/deploy && GOWORK=off go test ./...
+
 clips: setup-ffmpeg ## make the encoder's clips anew (they are committed)
 	@scenarios/e2e/apt.sh espeak-ng espeak-ng
 	@scenarios/e2e/apt.sh fonts-dejavu-core /usr/share/fonts/truetype/dejavu/DejaVuSans-Bold.ttf
@@ -76,6 +92,9 @@ setup-clickhouse: ## fetch the embedded ClickHouse engine
 
 setup-kafka: ## fetch a real Apache Kafka for the tests
 	@telemetry/kafka/install.sh >/dev/null
+
+setup-k6: ## build xk6, which builds k6 with extensions
+	@simulator/k6/install.sh >/dev/null
 
 setup-ffmpeg:
 	@scenarios/e2e/apt.sh ffmpeg ffmpeg ffprobe

@@ -1,0 +1,265 @@
+package k6
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/grafana/sobek"
+	"go.k6.io/k6/lib/types"
+
+	"github.com/tminus-live/tminus/simulator/audience"
+)
+
+// Bounds on what one call may ask for.
+const (
+	maxFor      = 24 * time.Hour
+	maxServices = 64
+)
+
+// duration is written as k6 writes them: "1m30s", or a number of milliseconds.
+type duration time.Duration
+
+func (d *duration) UnmarshalJSON(b []byte) error {
+	var v any
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	got, err := types.GetDurationValue(v)
+	if err != nil {
+		return fmt.Errorf("%s is no duration such as \"90s\" or a number of milliseconds", clip(string(b)))
+	}
+	*d = duration(got)
+	return nil
+}
+
+// crowdOptions are what play starts and players have in common.
+type crowdOptions struct {
+	Services []serviceOption `json:"services"`
+	Title    string          `json:"title"`
+	For      duration        `json:"for"`
+	Seed     *uint64         `json:"seed"`
+	Mix      string          `json:"mix"`
+	Consent  string          `json:"consent"` // token for targets outside loopback
+	Shard    *shardOption    `json:"shard"`
+	At       string          `json:"at"` // T+0, RFC 3339; "": now
+
+	Run   string `json:"run"`
+	Kafka string `json:"kafka"`
+}
+
+type serviceOption struct {
+	Region string `json:"region"`
+	URL    string `json:"url"`
+}
+
+type shardOption struct {
+	I  int `json:"i"`
+	Of int `json:"of"`
+}
+
+// startsOptions are those of playStarts.
+type startsOptions struct {
+	crowdOptions
+	Rate        float64           `json:"rate"`
+	Starts      []legOption       `json:"starts"`
+	Token       string            `json:"token"`
+	Connections connectionsOption `json:"connections"`
+	People      *peopleOption     `json:"people"`
+}
+
+type legOption struct {
+	At        duration `json:"at"`
+	Rate      float64  `json:"rate"`
+	For       duration `json:"for"`
+	Curve     string   `json:"curve"`
+	Amplitude float64  `json:"amplitude"`
+	Period    duration `json:"period"`
+}
+
+type connectionsOption struct {
+	Kind       string `json:"kind"`
+	PerService int    `json:"perService"`
+	InFlight   int    `json:"inFlight"`
+}
+
+type peopleOption struct {
+	Human   float64   `json:"human"`
+	Again   *float64  `json:"again"`
+	After   *duration `json:"after"`
+	Presses *int      `json:"presses"`
+}
+
+// playersOptions are those of players.
+type playersOptions struct {
+	crowdOptions
+	Players  int       `json:"players"`
+	Manifest string    `json:"manifest"`
+	Spread   *duration `json:"spread"`
+}
+
+// read fills options from what a script passed, and refuses what it does not know.
+func read(v sobek.Value, into any) error {
+	if v == nil || sobek.IsUndefined(v) || sobek.IsNull(v) {
+		return errors.New("want an object of options")
+	}
+	b, err := json.Marshal(v.Export())
+	if err != nil {
+		return fmt.Errorf("want an object of plain options: %w", err)
+	}
+	return decode(b, into)
+}
+
+func decode(b []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			if wrong.Field == "" {
+				return errors.New("want an object of options")
+			}
+			return fmt.Errorf("%s: a %s, want a %s", wrong.Field, wrong.Value, wrong.Type.Kind())
+		}
+		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("want one object of options")
+	}
+	return nil
+}
+
+func clip(s string) string {
+	if len(s) > 60 {
+		return s[:60] + "…"
+	}
+	return s
+}
+
+// patience is how long ago T+0 may lie when a call begins.
+const patience = time.Second
+
+// zero is T+0.
+func (o *crowdOptions) zero(now time.Time) (time.Time, error) {
+	if o.At == "" {
+		return now, nil
+	}
+	at, err := time.Parse(time.RFC3339, o.At)
+	switch {
+	case err != nil:
+		return at, fmt.Errorf("at: %q is no time such as 2026-11-21T19:58:00Z", clip(o.At))
+	case now.Sub(at) > patience:
+		return at, fmt.Errorf("at: %s is over since %v: what was due then could not be sent in time", o.At, now.Sub(at).Round(time.Second))
+	case at.Sub(now) > maxFor:
+		return at, fmt.Errorf("at: %s is more than %v away", o.At, maxFor)
+	}
+	return at, nil
+}
+
+// regions are the services' regions in their order.
+func (o *crowdOptions) regions() []string {
+	var names []string
+	for _, s := range o.Services {
+		names = append(names, s.Region)
+	}
+	return names
+}
+
+func (o *crowdOptions) seed() uint64 {
+	if o.Seed == nil {
+		return 1
+	}
+	return *o.Seed
+}
+
+// check completes the options and says everything that is wrong with them.
+func (o *crowdOptions) check() error {
+	var errs []error
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+	if o.For <= 0 || time.Duration(o.For) > maxFor {
+		bad("for: %v, want more than 0 and %v at most", time.Duration(o.For), maxFor)
+	}
+	if o.Mix == "" {
+		o.Mix = audience.DefaultMix
+	}
+	if len(o.Services) > maxServices {
+		bad("services: %d, at most %d", len(o.Services), maxServices)
+	}
+	seen := map[string]bool{}
+	for i, s := range o.Services {
+		if s.Region == "" {
+			bad("services[%d]: want the region's name", i)
+		} else if seen[s.Region] {
+			bad("services[%d]: region %s is there twice", i, s.Region)
+		}
+		seen[s.Region] = true
+		if _, err := s.base(); err != nil {
+			bad("services[%d]: %w", i, err)
+		}
+	}
+	if s := o.Shard; s != nil && (s.Of < 1 || s.I < 0 || s.I >= s.Of) {
+		bad("shard: %d of %d, want i from 0 to of-1", s.I, s.Of)
+	}
+	return errors.Join(errs...)
+}
+
+// playPath is where a playback service takes play starts.
+const playPath = "/v1/play"
+
+// base is the service's URL without its path: "tminus up" prints URLs with /v1/play, other tools without.
+func (s serviceOption) base() (*url.URL, error) {
+	u, err := url.Parse(s.URL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return nil, fmt.Errorf("url: %q is none that begins with http:// or https:// and names a host", clip(s.URL))
+	}
+	if p := strings.TrimSuffix(u.Path, "/"); p != "" && p != playPath || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("url: %q, want the playback service's address, or that and %s", clip(s.URL), playPath)
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}
+
+// schedule makes the open-loop schedule, whole.
+func (o *startsOptions) schedule() (*audience.Schedule, error) {
+	if (o.Rate > 0) == (len(o.Starts) > 0) {
+		return nil, errors.New("want rate (play starts a second) or starts (a list of {at, rate, for, curve}), one of them")
+	}
+	legs := []audience.Leg{{Rate: o.Rate}}
+	if len(o.Starts) > 0 {
+		legs = legs[:0]
+		for _, l := range o.Starts {
+			legs = append(legs, audience.Leg{At: time.Duration(l.At), Rate: l.Rate, For: time.Duration(l.For), Curve: audience.Curve(l.Curve),
+				Amplitude: l.Amplitude, Period: time.Duration(l.Period)})
+		}
+	}
+	s, err := audience.NewSchedule(legs, time.Duration(o.For))
+	if err != nil {
+		return nil, fmt.Errorf("starts: %w", err)
+	}
+	if s.Total() == 0 {
+		return nil, errors.New("starts: the schedule has no play start")
+	}
+	return s, nil
+}
+
+// people is who presses again; the defaults are the scenario's.
+func (o *startsOptions) people() audience.People {
+	if o.People == nil {
+		return audience.People{}
+	}
+	p := audience.People{Human: o.People.Human, Again: 1, After: 3 * time.Second, Presses: 5}
+	if o.People.Again != nil {
+		p.Again = *o.People.Again
+	}
+	if o.People.After != nil {
+		p.After = time.Duration(*o.People.After)
+	}
+	if o.People.Presses != nil {
+		p.Presses = *o.People.Presses
+	}
+	return p
+}
