@@ -91,11 +91,17 @@ func driveVegeta(ctx context.Context, p Part) (measured, error) {
 	}
 	env := []string{"GOMAXPROCS=" + strconv.Itoa(p.Procs), "GOGC=" + strconv.Itoa(p.GC)}
 	n := strconv.Itoa(p.Connections)
+	args := []string{"attack", "-format=json", "-targets=target", "-output=results", "-duration=" + p.For.String()}
+	for _, flag := range vegetaFlags {
+		name, value, _ := strings.Cut(flag, "=")
+		if strings.HasSuffix(name, "workers") || strings.HasSuffix(name, "connections") {
+			value = n
+		}
+		args = append(args, name+"="+value)
+	}
 	usage := meter{server: p.Server}
 	usage.begin()
-	if _, err := runTool(ctx, dir, p.Tool, env, "attack", "-format=json", "-targets=target", "-rate=0", "-duration="+p.For.String(),
-		"-workers="+n, "-max-workers="+n, "-connections="+n, "-max-connections="+n, "-http2=false", "-redirects=-1", "-max-body=0", "-timeout=5s",
-		"-output=results"); err != nil {
+	if _, err := runTool(ctx, dir, p.Tool, env, args...); err != nil {
 		return measured{}, err
 	}
 	m := measured{}
