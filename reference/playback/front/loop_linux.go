@@ -116,6 +116,7 @@ type loop struct {
 	lfd   int // the first loop's: the listener; -1: another accepts
 	all   []*loop
 	turn  int
+	fresh []int     // connections just accepted
 	deaf  time.Time // no connections are taken until then
 	full  bool      // the listener is not watched
 
@@ -225,8 +226,14 @@ func (l *loop) wait(events []unix.EpollEvent) (int, error) {
 	return n, err
 }
 
-// accept takes what waits in the backlog.
+// accept takes what waits in the backlog, then looks at each: while the last are taken the first have sent their requests.
 func (l *loop) accept() {
+	defer func() {
+		for _, fd := range l.fresh {
+			l.add(fd)
+		}
+		l.fresh = l.fresh[:0]
+	}()
 	for range maxAccepts {
 		if l.f.conns.Load() >= int64(l.f.cfg.MaxConns) {
 			l.pause()
@@ -254,7 +261,7 @@ func (l *loop) accept() {
 			to.ring()
 			continue
 		}
-		l.add(int(fd))
+		l.fresh = append(l.fresh, int(fd))
 	}
 }
 
