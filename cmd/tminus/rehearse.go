@@ -68,6 +68,7 @@ func (f *pipelineFlags) rehearsal(sc *spec.Scenario, w io.Writer) (*rehearsal.Re
 		Kafka:      f.kafka,
 		ClickHouse: f.clickhouse,
 		Log:        f.logger(w),
+		Version:    version(),
 	}, time.Now())
 }
 

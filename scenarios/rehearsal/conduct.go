@@ -19,7 +19,8 @@ import (
 	"github.com/tminus-live/tminus/reference/timeline"
 	"github.com/tminus-live/tminus/scenarios/process"
 	"github.com/tminus-live/tminus/scenarios/spec"
-	"github.com/tminus-live/tminus/simulator/wire/sessions"
+	"github.com/tminus-live/tminus/simulator/wire/consent"
+	"github.com/tminus-live/tminus/simulator/wire/starts"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
 
@@ -32,7 +33,7 @@ const (
 	countdown = 3 * time.Second
 	// stopGrace bounds the orderly end of the regions.
 	stopGrace = 10 * time.Second
-	// drainLimit is how long after the last event the store may take to hold them all, as long as it gets on.
+	// drainLimit is how long after the last event the store may take to hold them all, while it gets on. as long as it gets on.
 	drainLimit = 10 * time.Minute
 	// crowdGrace is how long after the end of the event the last answers are waited for.
 	crowdGrace = 5 * time.Second
@@ -46,6 +47,7 @@ type Config struct {
 	Kafka      string // address of a Kafka broker; "": the embedded one
 	ClickHouse string // address of a ClickHouse server; "": the embedded engine
 	Log        *slog.Logger
+	Version    string // of this program: targets are told who loads them
 }
 
 // Rehearsal is one run of a scenario.
@@ -60,8 +62,9 @@ type Rehearsal struct {
 	telemetry *telemetryPath
 	regions   []*Region
 	pipeline  pipeline.Config
-	zero      time.Time // T-0
-	stopped   error     // why a region could not be stopped in order
+	permits   consent.Permits // of a target
+	zero      time.Time       // T-0
+	stopped   error           // why a region could not be stopped in order
 }
 
 // New names a run; it does nothing yet.
@@ -111,7 +114,7 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 		return nil, err
 	}
 	if target := r.cfg.Scenario.Target; target != nil {
-		if err := sessions.Probe(ctx, target.Manifest, time.Now()); err != nil {
+		if r.permits, err = r.admit(ctx, target); err != nil {
 			return nil, err
 		}
 	}
@@ -140,7 +143,7 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 
 	if r.cfg.Scenario.Target == nil {
 		r.phase("prepare", "starting the regions")
-		if err := r.startPipeline(ctx); err != nil {
+		if err := r.startPipeline(ctx, true); err != nil {
 			return nil, err
 		}
 		undo.push(r.stopRegions)
@@ -177,6 +180,8 @@ type outcome struct {
 	ran         time.Duration // how long the event ran
 	interrupted string        // why it ended early; "": it did not
 	ids         []process.ID  // of the crowd's processes
+	starts      starts.Snapshot
+	nowcast     *nowcast // nil: nothing was forecast
 }
 
 // event runs the crowd and the faults from T-0 to the end of the event.
@@ -186,7 +191,11 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	r.state.begins(r.zero, crowd)
+	ops, err := newControl(sc, r.pipeline, r.zero, r.log)
+	if err != nil {
+		return outcome{}, err
+	}
+	r.state.begins(r.zero, crowd, ops)
 	end := r.zero.Add(sc.Event.Duration)
 	live, cancel := context.WithDeadlineCause(ctx, end.Add(crowdGrace), errOver)
 	defer cancel()
@@ -205,6 +214,12 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	var watchers sync.WaitGroup
 	watchers.Go(func() {
 		watchProcesses(watching, func() map[string]int { return r.pids(crowd) }, r.telemetry.sink, r.log)
+	})
+	watchers.Go(func() { ops.run(watching) })
+	watchers.Go(func() {
+		if err := r.permits.Run(watching); err != nil {
+			stop(err)
+		}
 	})
 	defer watchers.Wait() // they put events on the timeline, which ends after this
 	defer stopWatching()
@@ -246,6 +261,8 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	_ = sleepUntil(live, end) // whoever gave up has been counted, and the event goes on without them
 	out.ran = min(time.Since(r.zero), sc.Event.Duration)
 	out.ids = crowd.ids()
+	out.starts = crowd.snapshot()
+	out.nowcast = ops.nowcast
 	switch cause := context.Cause(live); {
 	case cause == nil, errors.Is(cause, errOver):
 	case ctx.Err() != nil:
@@ -256,8 +273,9 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	return out, nil
 }
 
-// startPipeline decides when T-0 is, starts a process for each region, and returns when all of them serve the stream.
-func (r *Rehearsal) startPipeline(ctx context.Context) error {
+// startPipeline decides when T-0 is, starts a process for each region, and returns when all of them serve the stream. With
+// tokens, edges serve media to sessions alone.
+func (r *Rehearsal) startPipeline(ctx context.Context, tokens bool) error {
 	sc := r.cfg.Scenario
 	tl := timeline.Default
 	key := make([]byte, 32)
@@ -273,6 +291,11 @@ func (r *Rehearsal) startPipeline(ctx context.Context) error {
 		LeadIn:  leadIn,
 		Regions: pipeline.Regions(r.cfg.Port, sc.Topology.Regions, sc.Topology.Edges),
 		Key:     key,
+		Playback: pipeline.PlaybackConfig{
+			Capacity:      sc.Playback.Capacity / float64(len(sc.Topology.Regions)),
+			GuidedBackoff: &sc.Playback.GuidedBackoff,
+			Tokens:        tokens,
+		},
 	}
 	for i := range r.pipeline.Regions {
 		cfg := r.pipeline

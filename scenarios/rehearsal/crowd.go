@@ -31,10 +31,20 @@ func (r *Rehearsal) newCrowd() (*crowd, error) {
 		services = append(services, starts.Service{Region: region.Name, Addr: region.PlaybackAddr()})
 		playback = append(playback, player.Service{Region: region.Name, URL: region.PlaybackURL()})
 	}
+	tls := false
+	if sc.Target != nil && sc.Target.Play != nil {
+		addr, secure, err := playAddr(sc.Target, r.permits)
+		if err != nil {
+			return nil, err
+		}
+		services, tls = []starts.Service{{Addr: addr}}, secure
+	}
 	if len(sc.Audience.Starts) > 0 {
 		events := r.telemetry.events
 		events.Source = "starts#1"
-		c.starts = &startsProcess{cfg: StartsConfig{Scenario: sc, Services: services, Zero: r.zero, Run: r.id, Events: events}, folder: r.folder, log: r.log}
+		c.starts = &startsProcess{folder: r.folder, log: r.log, cfg: StartsConfig{
+			Scenario: sc, Services: services, Zero: r.zero, Agent: r.agent(), Events: events, Permitted: addresses(r.permits), TLS: tls,
+		}}
 	}
 
 	cfg := sessions.Config{
@@ -47,6 +57,8 @@ func (r *Rehearsal) newCrowd() (*crowd, error) {
 		End:     r.zero.Add(sc.Event.Duration),
 		Sink:    r.telemetry.sink,
 		Log:     r.log,
+
+		Permit: r.permits, UserAgent: r.agent(),
 	}
 	if sc.Target != nil {
 		cfg.Play, cfg.Title, cfg.Manifest = nil, "", sc.Target.Manifest
@@ -97,6 +109,14 @@ func (c *crowd) ids() []process.ID {
 	return c.starts.ids()
 }
 
+// snapshot is how the open-loop crowd did; all zero without one.
+func (c *crowd) snapshot() starts.Snapshot {
+	if c.starts == nil {
+		return starts.Snapshot{}
+	}
+	return c.starts.snapshot()
+}
+
 // streamOver reports whether every player has left because the stream was over, and not one because it gave up.
 func (c *crowd) streamOver() bool {
 	s := c.sessions.Snapshot()
@@ -105,13 +125,11 @@ func (c *crowd) streamOver() bool {
 
 // startsNow is how the play starts go; all zero without an open-loop crowd.
 func (c *crowd) startsNow() startsNow {
-	if c.starts == nil {
-		return startsNow{}
-	}
-	s := c.starts.snapshot()
+	s := c.snapshot()
 	return startsNow{
 		counts:   report.PlayStarts{Intended: s.Intended, Sent: s.Sent, OK: s.OK, Shed: s.Shed, Failed: s.Failed, Dropped: s.Dropped},
 		okRate:   float64(s.OKPerSecond),
 		failRate: float64(s.FailedPerSecond),
+		requests: float64(s.AttemptsPerSecond),
 	}
 }

@@ -1,6 +1,7 @@
 package rehearsal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +51,12 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 		PlayStarts: report.PlayStarts{Intended: load.Intended, Sent: load.Sent, OK: load.OK, Shed: load.Shed, Failed: load.Failed, Dropped: load.Dropped},
 		LatencyMS:  report.Quantiles(load.LatencyMS),
 		SendLagMS:  report.Quantiles(load.SendLagMS),
+		Attempts:   out.starts.Attempts,
+		Failures:   failures(out.starts.Failures),
+	}
+	if out.starts.Sent > 0 {
+		q := report.Quantiles(out.starts.FromSent)
+		rep.Load.SentToDoneMS = &q
 	}
 	players, err := qoe.PlayersOf(ctx, db, r.id)
 	if err != nil {
@@ -60,15 +68,49 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 		PlayingS: players.PlayingS, RebufferS: players.RebufferS, Rebuffers: players.Rebuffers, LongestStallS: players.LongestStallS,
 		EdgeSwitches: players.EdgeSwitches, SkippedS: players.SkippedS, LiveLatencyP95: players.LiveLatencyP95,
 	}
-	seconds, err := qoe.Timeline(ctx, db, r.id, r.zero, int(math.Ceil(out.ran.Seconds())))
+	n := int(math.Ceil(out.ran.Seconds()))
+	seconds, err := qoe.Timeline(ctx, db, r.id, r.zero, n)
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range seconds {
+	crowd, err := qoe.LoadSeconds(ctx, db, r.id, r.zero, n)
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range seconds {
 		rep.Timeline = append(rep.Timeline, report.Second{
 			T: s.T, PlayStarts: s.PlayStarts, PlayFailures: s.PlayFailures, Sessions: s.Sessions, RebufferRatio: s.RebufferRatio,
 			LiveLatencyS: s.LiveLatencyS, LiveLatencyP95S: s.LiveLatencyP95S, BitrateKbps: s.BitrateKbps,
+			Scheduled: crowd[i].Scheduled, Requests: crowd[i].Requests, Capacity: r.capacityAt(out, i),
 		})
+	}
+	if rep.Storms, err = r.storms(ctx, db, out.ran, crowd); err != nil {
+		return nil, err
+	}
+	if out.nowcast != nil {
+		came := make([]float64, len(crowd))
+		for i, s := range crowd {
+			came[i] = s.Scheduled
+		}
+		rep.Forecast = out.nowcast.report(came)
+	}
+	processes, err := qoe.Processes(ctx, db, r.id, r.zero, r.zero.Add(out.ran))
+	if err != nil {
+		return nil, err
+	}
+	incarnations := map[string]int{}
+	for _, id := range r.ids(out) {
+		incarnations[id.Name]++
+	}
+	for _, p := range processes {
+		rep.Processes = append(rep.Processes, processReport(p, max(1, incarnations[p.Name])))
+	}
+	if out.starts.Sent > 0 {
+		onTime, err := qoe.Measure(ctx, db, r.id, qoe.Query{Metric: "play_starts_on_time", Aggregate: qoe.Rate})
+		if err != nil {
+			return nil, err
+		}
+		rep.Load.InTimePercent = onTime.Value
 	}
 	delivery, err := qoe.DeliveryOf(ctx, db, r.id)
 	if err != nil {
@@ -115,13 +157,53 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 		return nil, err
 	}
 	err = report.Write(r.folder, rep, func(w io.Writer) error {
-		_, err := qoe.Export(ctx, db, r.id, w)
+		_, _, err := qoe.ExportSample(ctx, db, r.id, qoe.DefaultSample, w)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return rep, nil
+}
+
+// capacityAt is what all regions together could take in a second of the event, play starts; 0: it was not bounded.
+func (r *Rehearsal) capacityAt(out outcome, second int) float64 {
+	if out.nowcast == nil || r.cfg.Scenario.Playback.Instance == 0 {
+		return r.cfg.Scenario.Playback.Capacity
+	}
+	return out.nowcast.capacityAt(time.Duration(second) * time.Second)
+}
+
+// failures lists what went wrong, the most frequent first.
+func failures(by map[string]uint64) (out []report.Count) {
+	for what, n := range by {
+		out = append(out, report.Count{What: what, Count: n})
+	}
+	slices.SortFunc(out, func(a, b report.Count) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.What, b.What))
+	})
+	return out
+}
+
+// ids names every process that the run has started for its event.
+func (r *Rehearsal) ids(out outcome) []process.ID {
+	ids := slices.Clone(out.ids)
+	for _, region := range r.regions {
+		ids = append(ids, region.IDs()...)
+	}
+	return ids
+}
+
+func processReport(p qoe.Process, incarnated int) report.Process {
+	const mb = 1e6
+	out := report.Process{
+		Name: p.Name, RSSAt10S: uint64(p.SettledMB * mb), RSSPeak: uint64(p.PeakMB * mb), RSSLast: uint64(p.LastMB * mb), CPUS: p.CPUS,
+		Incarnated: incarnated,
+	}
+	if p.SettledMB > 0 {
+		out.GrowthPct = 100 * (p.LastMB - p.SettledMB) / p.SettledMB
+	}
+	return out
 }
 
 func faultReport(f chaos.Result, out outcome) report.Fault {
@@ -146,11 +228,7 @@ func (r *Rehearsal) safety(out outcome, l ledger) []report.Check {
 		checks = append(checks, report.Check(c))
 	}
 
-	ids := out.ids
-	for _, region := range r.regions {
-		ids = append(ids, region.IDs()...)
-	}
-	if len(ids) > 0 {
+	if ids := r.ids(out); len(ids) > 0 {
 		gone := report.Check{Name: "no process of the run is left", Pass: r.stopped == nil, Detail: fmt.Sprintf("%d started, all ended", len(ids))}
 		if r.stopped != nil {
 			gone.Detail = r.stopped.Error()

@@ -2,11 +2,17 @@ package rehearsal
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"net/netip"
+	"net/url"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +20,7 @@ import (
 	"github.com/tminus-live/tminus/scenarios/spec"
 	"github.com/tminus-live/tminus/simulator/audience"
 	"github.com/tminus-live/tminus/simulator/wire/starts"
+	"github.com/tminus-live/tminus/telemetry/event"
 )
 
 // StartsCommand is the subcommand that sends the open-loop play starts from a process of its own: the players and the
@@ -29,8 +36,79 @@ type StartsConfig struct {
 	Scenario *spec.Scenario   `json:"scenario"`
 	Services []starts.Service `json:"services"`
 	Zero     time.Time        `json:"zero"` // T-0
-	Run      string           `json:"run"`
+	Agent    string           `json:"agent"`
 	Events   EventsConfig     `json:"events"`
+
+	// Permitted are addresses outside loopback that may be loaded: those of a target that has agreed.
+	Permitted []netip.AddrPort `json:"permitted,omitempty"`
+	TLS       bool             `json:"tls,omitempty"` // the play API speaks HTTPS
+	CA        []byte           `json:"ca,omitempty"`  // PEM: who signed the certificates of the run's playback services
+}
+
+// eager is the rate from which answers are read in batches: below it each is read as it comes.
+const eager = 20_000
+
+// generator is the load engine as the scenario sets it up.
+func (cfg StartsConfig) generator(sink event.Sink, log *slog.Logger) (*starts.Generator, error) {
+	sc := cfg.Scenario
+	schedule, err := sc.Audience.Schedule(sc.Event.Duration)
+	if err != nil {
+		return nil, err
+	}
+	people, err := audience.NewCrowd(sc.Audience.Mix, sc.Topology.Regions, audience.Seed(sc.Seed, "crowd"))
+	if err != nil {
+		return nil, err
+	}
+	c := starts.Config{
+		Schedule: schedule, Crowd: people, Services: cfg.Services, Title: sc.Name, Start: cfg.Zero, Sink: sink, Log: log,
+		UserAgent: cfg.Agent, PerService: sc.Audience.Connections.PerService, InFlight: sc.Audience.Connections.InFlight,
+		People: sc.Audience.People, Seed: audience.Seed(sc.Seed, "people"),
+	}
+	if schedule.Peak() >= eager {
+		c.Coalesce = time.Millisecond
+	}
+	switch sc.Audience.Connections.Kind {
+	case spec.Fresh:
+		c.Connections = starts.Fresh
+	case spec.FreshTLS:
+		c.Connections = starts.Fresh
+		cfg.TLS = true
+	}
+	for _, i := range sc.Audience.Interruptions {
+		c.Interruptions = append(c.Interruptions, starts.Interruption{
+			Name: "interruption of " + i.Region, At: i.At, For: i.For, Region: i.Region, Viewers: i.Viewers, Guided: i.Guided,
+		})
+	}
+	if t := sc.Target; t != nil && t.Play != nil {
+		c.Target = &starts.Request{Method: t.Play.Method, URL: t.Play.URL, Body: t.Play.Body, Session: t.Play.Session, Manifest: t.Play.Manifest}
+		for _, h := range t.Play.Headers {
+			c.Target.Headers = append(c.Target.Headers, starts.Header(h))
+		}
+	}
+	if cfg.TLS {
+		c.TLS = &tls.Config{MinVersion: tls.VersionTLS13}
+		if t := sc.Target; t != nil {
+			u, err := url.Parse(t.Play.URL)
+			if err != nil {
+				return nil, err
+			}
+			c.TLS.ServerName = u.Hostname()
+		} else {
+			c.TLS.RootCAs = x509.NewCertPool()
+			if !c.TLS.RootCAs.AppendCertsFromPEM(cfg.CA) {
+				return nil, errors.New("the run has no certificate that its playback services could be known by")
+			}
+		}
+	}
+	if len(cfg.Permitted) > 0 {
+		c.Permit = func(_ context.Context, addr netip.AddrPort) error {
+			if addr.Addr().Unmap().IsLoopback() || slices.Contains(cfg.Permitted, addr) {
+				return nil
+			}
+			return fmt.Errorf("%s is no address that agreed to be loaded", addr)
+		}
+	}
+	return starts.New(c)
 }
 
 // SendStarts sends the scenario's play starts and returns when the last has ended, or ctx.
@@ -44,24 +122,7 @@ func SendStarts(ctx context.Context, cfg StartsConfig, log *slog.Logger) (err er
 			err = e
 		}
 	}()
-	sc := cfg.Scenario
-	schedule, err := sc.Audience.Schedule(sc.Event.Duration)
-	if err != nil {
-		return err
-	}
-	people, err := audience.NewCrowd(sc.Audience.Mix, sc.Topology.Regions, audience.Seed(sc.Seed, "crowd"))
-	if err != nil {
-		return err
-	}
-	generator, err := starts.New(starts.Config{
-		Schedule: schedule,
-		Crowd:    people,
-		Services: cfg.Services,
-		Title:    sc.Name,
-		Start:    cfg.Zero,
-		Sink:     events,
-		Log:      log,
-	})
+	generator, err := cfg.generator(events, log)
 	if err != nil {
 		return err
 	}
@@ -72,16 +133,28 @@ func SendStarts(ctx context.Context, cfg StartsConfig, log *slog.Logger) (err er
 	go func() { done <- generator.Run(ctx) }()
 	tick := time.NewTicker(tellEvery)
 	defer tick.Stop()
+	told := 0 // seconds of the event that are on the timeline
+	tell := func(seconds int) {
+		if err := process.Tell(generator.Snapshot()); err != nil {
+			log.Error("cannot tell the parent", "error", err)
+		}
+		for _, s := range generator.Seconds(told) {
+			if told >= seconds {
+				break
+			}
+			told++
+			events.Emit(event.Event{Kind: event.LoadStats, At: cfg.Zero.Add(time.Duration(told) * time.Second), Component: "starts", Nums: map[string]float64{
+				"scheduled": float64(s.Intended - s.Returned), "requests": float64(s.Attempts),
+				"ok": float64(s.OK), "shed": float64(s.Shed), "failed": float64(s.Failed), "dropped": float64(s.Dropped),
+			}})
+		}
+	}
 	for {
 		select {
-		case <-tick.C:
-			if err := process.Tell(generator.Snapshot()); err != nil {
-				log.Error("cannot tell the parent", "error", err)
-			}
+		case now := <-tick.C:
+			tell(int(now.Sub(cfg.Zero) / time.Second))
 		case err := <-done:
-			if e := process.Tell(generator.Snapshot()); e != nil {
-				log.Error("cannot tell the parent", "error", e)
-			}
+			tell(math.MaxInt)
 			if errors.Is(err, context.Canceled) {
 				return nil // the conductor ended the event
 			}

@@ -17,6 +17,7 @@ type state struct {
 	shown  progress.State
 	zero   time.Time
 	people *crowd
+	ops    *control
 	faults []faultClock
 
 	telemetry func() (emitted, stored uint64)
@@ -41,10 +42,10 @@ func (s *state) phase(name, doing string) {
 	s.shown.Phase, s.shown.Doing = name, doing
 }
 
-func (s *state) begins(zero time.Time, people *crowd) {
+func (s *state) begins(zero time.Time, people *crowd, ops *control) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.zero, s.people = zero, people
+	s.zero, s.people, s.ops = zero, people, ops
 }
 
 func (s *state) watchTelemetry(counts func() (emitted, stored uint64)) {
@@ -101,6 +102,9 @@ func (s *state) at(now time.Time) progress.State {
 	starts := s.people.startsNow()
 	v.PlayStartsPerSecond, v.FailuresPerSecond = starts.okRate, starts.failRate
 	v.PlayStarts = starts.counts
+	v.Requests = starts.requests
+	ops := s.ops.now()
+	v.Capacity, v.Levers, v.Warnings = ops.capacity, ops.levers, ops.warnings
 	seen := s.people.sessions.Snapshot()
 	v.Sessions, v.Rebuffering = seen.OnAir(), seen.Rebuffering
 	v.QoE = progress.QoE{
@@ -117,6 +121,7 @@ func (s *state) at(now time.Time) progress.State {
 type startsNow struct {
 	counts           report.PlayStarts
 	okRate, failRate float64 // a second
+	requests         float64 // a second, with every retry
 }
 
 // faultWatch passes events on and keeps the faults' states for the terminal.

@@ -78,7 +78,7 @@ func (r *Rehearsal) Up(ctx context.Context, ready func(URLs) error) (err error) 
 	}
 	undo.push(r.telemetry.close)
 	undo.push(r.stopRegions)
-	if err := r.startPipeline(ctx); err != nil {
+	if err := r.startPipeline(ctx, false); err != nil {
 		return err
 	}
 	if err := ready(urlsOf(r.pipeline)); err != nil {

@@ -118,10 +118,14 @@ func (r *reader) interruptions(n ast.Node, path string, s *Scenario, end time.Du
 		r.mapping(n, path, []field{
 			{"at", "when viewers lose their picture, such as 60s", func(n ast.Node, path string) {
 				d, ok := r.duration(n, path, 0, MaxDuration)
-				if i.At = d; ok && end > 0 && d >= end {
+				switch i.At = d; {
+				case ok && end > 0 && d >= end:
 					r.bad(n, path, "the interruption begins at %s, but the event lasts %s", short(d), short(end))
+				case ok && len(out) > 0 && d <= out[len(out)-1].At:
+					r.bad(n, path, "interruptions must be in order: %s is not after %s", short(d), short(out[len(out)-1].At))
 				}
 			}},
+			{"for", "", func(n ast.Node, path string) { i.For, _ = r.duration(n, path, 0, MaxDuration) }},
 			{"region", "the region whose viewers lose it", func(n ast.Node, path string) {
 				v, ok := r.text(n, path, "the name of a region")
 				if i.Region = v; ok && len(s.Topology.Regions) > 0 && !slices.Contains(s.Topology.Regions, v) {

@@ -69,6 +69,7 @@ type (
 	}
 	fileInterruption struct {
 		At      fileDuration `json:"at"`
+		For     fileDuration `json:"for,omitempty" jsonschema:"description=How long their picture stays away: they come back after it"`
 		Region  string       `json:"region"`
 		Viewers uint64       `json:"viewers" jsonschema:"minimum=1,description=Viewers of the region who lose their picture and press Play again"`
 		Guided  *bool        `json:"guided,omitempty" jsonschema:"default=true,description=They hold to the retry policy that came with their session; false: nobody does and no answer has one"`

@@ -74,6 +74,7 @@ type Connections struct {
 // Interruption takes viewers who are watching off the air; they press Play again.
 type Interruption struct {
 	At      time.Duration
+	For     time.Duration // nobody comes back earlier
 	Region  string
 	Viewers int
 	Guided  bool // they hold to the policy that came with their session (default); false: nobody does, and no answer has one

@@ -1,0 +1,64 @@
+package rehearsal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/tminus-live/tminus/scenarios/spec"
+	"github.com/tminus-live/tminus/simulator/wire/consent"
+	"github.com/tminus-live/tminus/simulator/wire/sessions"
+)
+
+// ErrRefused is wrapped by what refuses to load somebody else's target.
+var ErrRefused = errors.New("refused")
+
+// admit asks the target whether it may be loaded, and looks at its stream, before anybody presses Play. A target on
+// this machine's loopback passes without ceremony; any other must agree, and the scenario must set its load a ceiling.
+func (r *Rehearsal) admit(ctx context.Context, t *spec.Target) (consent.Permits, error) {
+	var permits consent.Permits
+	for _, raw := range t.URLs() {
+		u, err := url.Parse(raw)
+		if err != nil {
+			return nil, err
+		}
+		p, err := consent.Check(ctx, u, t.Consent)
+		if err != nil {
+			return nil, err
+		}
+		permits = append(permits, p)
+	}
+	if l := r.cfg.Scenario.Limits; !t.Loopback() && (l.Rate == 0 || l.Duration == 0) {
+		return nil, fmt.Errorf("%w: a target outside this machine is loaded within limits alone: give the scenario some, such as limits: {rate: 1000, duration: 10m}", ErrRefused)
+	}
+	if t.Manifest == "" {
+		return permits, nil
+	}
+	return permits, sessions.ProbeWith(ctx, t.Manifest, time.Now(), sessions.Config{Permit: permits, UserAgent: r.agent()})
+}
+
+// agent is what the run calls itself in each request.
+func (r *Rehearsal) agent() string { return consent.UserAgent(r.cfg.Version, r.id) }
+
+// addresses are the permits' addresses that are not on loopback.
+func addresses(permits consent.Permits) (out []netip.AddrPort) {
+	for _, p := range permits {
+		if !p.Addr().Addr().Unmap().IsLoopback() {
+			out = append(out, p.Addr())
+		}
+	}
+	return out
+}
+
+// playAddr is where the target's play API is connected to.
+func playAddr(t *spec.Target, permits consent.Permits) (netip.AddrPort, bool, error) {
+	u, err := url.Parse(t.Play.URL)
+	if err != nil {
+		return netip.AddrPort{}, false, err
+	}
+	// The play API is the last of the target's URLs.
+	return permits[len(permits)-1].Addr(), u.Scheme == "https", nil
+}
