@@ -173,13 +173,14 @@ func (p Process) GrowthWords() string {
 // ProcessWords says in a sentence whether memory stayed flat; "" without processes.
 func (r *Report) ProcessWords() string {
 	var grew []Process
-	known := 0
+	known, fell := 0, false
 	for _, p := range r.Processes {
 		flat, ok := p.Flat()
 		if !ok {
 			continue
 		}
 		known++
+		fell = fell || p.GrowthPct < -flatPercent
 		if !flat {
 			grew = append(grew, p)
 		}
@@ -187,12 +188,16 @@ func (r *Report) ProcessWords() string {
 	switch {
 	case known == 0:
 		return ""
+	case len(grew) == 0 && fell:
+		return "No process took more memory after the first 10" + words.NBSP + "s."
 	case len(grew) == 0 && known == 1:
 		return "Memory was flat after the first 10" + words.NBSP + "s."
 	case len(grew) == 0:
 		return fmt.Sprintf("The memory of all %d processes was flat after the first 10%ss.", known, words.NBSP)
+	case len(grew) == 1 && known == 1:
+		return fmt.Sprintf("%s %s after the first 10%ss.", grew[0].Name, grew[0].GrowthWords(), words.NBSP)
 	case len(grew) == 1:
-		return fmt.Sprintf("%s %s after the first 10%ss; the others were flat.", grew[0].Name, grew[0].GrowthWords(), words.NBSP)
+		return fmt.Sprintf("%s %s after the first 10%ss; no other process did.", grew[0].Name, grew[0].GrowthWords(), words.NBSP)
 	}
 	return fmt.Sprintf("%d of %d processes grew after the first 10%ss.", len(grew), known, words.NBSP)
 }

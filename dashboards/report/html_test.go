@@ -84,6 +84,10 @@ func TestPageRunsNothingThatAScenarioSays(t *testing.T) {
 			t.Errorf("policy %q does not allow just our script", policy)
 		}
 	}
+	whole := sampleRetryStorm() // every kind of element that a page can have
+	whole.Forecast, whole.Processes, whole.Reasons, whole.Verdict = sampleForecast().Forecast, sampleForecast().Processes, sampleNoGo().Reasons, NoGo
+	whole.Faults, whole.Objectives = sampleNoGo().Faults, sampleNoGo().Objectives
+	ours = parsePage(t, whole)
 	tags := func(doc *html.Node) (names []string) {
 		walk(doc, func(n *html.Node) { names = append(names, n.Data) })
 		slices.Sort(names)

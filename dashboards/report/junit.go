@@ -59,13 +59,16 @@ type (
 	}
 )
 
-// WriteJUnit writes the report as JUnit XML: a suite for objectives, faults and safety each. A missed objective, a
+// WriteJUnit writes the report as JUnit XML: a suite for objectives, faults and safety each. What was measured of the
+// crowd, and no objective asked for, is properties of the first. A missed objective, a
 // fault that was not undone and a failed check are failures; an objective without data and a fault whose evidence is
 // not "confirmed" are errors.
 func (r *Report) WriteJUnit(w io.Writer) error {
+	objectives := r.junitSuite("objectives", r.DurationS, r.junitObjectives())
+	objectives.Properties.Property = append(objectives.Properties.Property, r.junitCrowd()...)
 	top := junitSuites{Name: "tminus " + r.Scenario, Time: junitTime(r.DurationS)}
 	for _, s := range []junitSuite{
-		r.junitSuite("objectives", r.DurationS, r.junitObjectives()),
+		objectives,
 		r.junitSuite("faults", faultSeconds(r.Faults), r.junitFaults()),
 		r.junitSuite("safety", 0, r.junitSafety()),
 	} {
@@ -116,6 +119,35 @@ func (r *Report) junitSuite(name string, seconds float64, cases []junitCase) jun
 		}
 	}
 	return s
+}
+
+// junitCrowd is what a CI server may want to draw from run to run: the load, the storms, the forecast and the memory.
+func (r *Report) junitCrowd() (out []junitProperty) {
+	add := func(name, value string) { out = append(out, junitProperty{name, value}) }
+	if l := r.Load; l.InTimePercent > 0 {
+		add("play_starts.intended", strconv.FormatUint(l.PlayStarts.Intended, 10))
+		add("play_starts.in_time_percent", figure(l.InTimePercent))
+	}
+	for i, s := range r.Storms {
+		if i == maxStormCards {
+			break
+		}
+		name := fmt.Sprintf("storms.%d.", i+1)
+		add(name+"guided", strconv.FormatBool(s.Guided))
+		add(name+"amplification", figure(s.Amplification))
+		add(name+"back_s", figure(s.BackS))
+	}
+	if f := r.Forecast; f != nil {
+		add("forecast.error_pct", figure(f.ErrorPct))
+		add("forecast.nowcast_error_pct", figure(f.NowcastPct))
+	}
+	for i, p := range r.Processes {
+		if i == maxProcessRows {
+			break
+		}
+		add("processes."+p.Name+".rss_peak", strconv.FormatUint(p.RSSPeak, 10))
+	}
+	return out
 }
 
 func (r *Report) junitObjectives() []junitCase {

@@ -224,6 +224,10 @@ func sampleHostile() *Report {
 		r.Moments[i].Kind, r.Moments[i].Text = x, x
 	}
 	r.Telemetry.Kafka, r.Telemetry.ClickHouse = x, x
+	r.Load.Failures = []Count{{x, 3}}
+	r.Processes = []Process{{Name: x, RSSAt10S: 1, RSSPeak: 1 << 40, RSSLast: 1 << 40, GrowthPct: 1e9, Incarnated: 3}}
+	r.Storms = []Storm{{Name: x, Series: []float64{1, 2, 3}}, {Name: x, Region: x, AtS: 4, Guided: true, BasePerS: 1, Series: []float64{1}}}
+	r.Forecast = &Forecast{Kind: x, Bins: []Bin{{T: 0, P50: 1}}, Warnings: []string{x}, Scaling: []Scaling{{Region: x}}}
 	return r
 }
 

@@ -85,6 +85,8 @@ func thousands(s string) string {
 // Compact writes a figure in few characters: 1,159, then 98.4k and 1.02M.
 func Compact(f float64) string {
 	switch a := math.Abs(f); {
+	case isFinite(f) && a >= 1e12:
+		return strconv.FormatFloat(f, 'g', 3, 64)
 	case a >= 999_500:
 		return Significant(f/1e6, 3) + "M"
 	case a >= 1e4:

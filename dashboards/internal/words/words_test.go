@@ -29,6 +29,7 @@ func TestNumbers(t *testing.T) {
 		{Compact(100_000), "100k"},
 		{Compact(999_900), "1M"},
 		{Compact(1_021_000), "1.02M"},
+		{Compact(1e31), "1e+31"},
 		{PerSecond(249.6), "250/s"},
 		{PerSecond(98_412), "98.4k/s"},
 		{Percent(0), "0 %"},
