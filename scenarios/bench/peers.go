@@ -73,7 +73,14 @@ func used(m *meter) (client, server float64) {
 	return client, server
 }
 
-// driveVegeta attacks as fast as answers come: rate 0 with a fixed number of workers.
+// vegetaFlags let a fixed number of workers attack as fast as answers come, a connection each, and keep no answers.
+func vegetaFlags(workers int) []string {
+	n := strconv.Itoa(workers)
+	return []string{"-rate=0", "-workers=" + n, "-max-workers=" + n, "-connections=" + n, "-max-connections=" + n,
+		"-http2=false", "-redirects=-1", "-max-body=0", "-timeout=5s"}
+}
+
+// driveVegeta runs one attack.
 func driveVegeta(ctx context.Context, p Part) (measured, error) {
 	dir, err := os.MkdirTemp("", "tminus-vegeta-")
 	if err != nil {
@@ -90,15 +97,7 @@ func driveVegeta(ctx context.Context, p Part) (measured, error) {
 		return measured{}, err
 	}
 	env := []string{"GOMAXPROCS=" + strconv.Itoa(p.Procs), "GOGC=" + strconv.Itoa(p.GC)}
-	n := strconv.Itoa(p.Connections)
-	args := []string{"attack", "-format=json", "-targets=target", "-output=results", "-duration=" + p.For.String()}
-	for _, flag := range vegetaFlags {
-		name, value, _ := strings.Cut(flag, "=")
-		if strings.HasSuffix(name, "workers") || strings.HasSuffix(name, "connections") {
-			value = n
-		}
-		args = append(args, name+"="+value)
-	}
+	args := append([]string{"attack", "-format=json", "-targets=target", "-output=results", "-duration=" + p.For.String()}, vegetaFlags(p.Connections)...)
 	usage := meter{server: p.Server}
 	usage.begin()
 	if _, err := runTool(ctx, dir, p.Tool, env, args...); err != nil {

@@ -27,16 +27,11 @@ const (
 
 // The same in words, for who wants to repeat a figure.
 var (
-	bareSettings  = "raw sockets and epoll in both, nothing parsed; GOMAXPROCS=1 each"
-	tlsSettings   = "crypto/tls in both, TLS 1.3, ECDSA P-256, no resumption; the client resets; GOMAXPROCS=1 each"
-	oursSettings  = "one shard, saturated; reference/playback behind its event loop; GOMAXPROCS=1 each"
-	freshSettings = "a connection for each play start, which the client resets; otherwise as on kept ones"
-	vegetaFlags   = []string{
-		"-rate=0", "-workers=" + strconv.Itoa(vegetaWorkers), "-max-workers=" + strconv.Itoa(vegetaWorkers),
-		"-connections=" + strconv.Itoa(vegetaWorkers), "-max-connections=" + strconv.Itoa(vegetaWorkers),
-		"-http2=false", "-redirects=-1", "-max-body=0", "-timeout=5s",
-	}
-	vegetaSettings = "attack " + strings.Join(vegetaFlags, " ") + "; GOMAXPROCS=1 GOGC=" + strconv.Itoa(peerGOGC)
+	bareSettings   = "raw sockets and epoll in both, nothing parsed; GOMAXPROCS=1 each"
+	tlsSettings    = "crypto/tls in both, TLS 1.3, ECDSA P-256, no resumption; the client resets; GOMAXPROCS=1 each"
+	oursSettings   = "one shard, saturated; reference/playback behind its event loop; GOMAXPROCS=1 each"
+	freshSettings  = "a connection for each play start, which the client resets; otherwise as on kept ones"
+	vegetaSettings = "attack " + strings.Join(vegetaFlags(vegetaWorkers), " ") + "; GOMAXPROCS=1 GOGC=" + strconv.Itoa(peerGOGC)
 	k6Settings     = fmt.Sprintf("%d VUs for the whole time, %d http.post in an iteration, discardResponseBodies, systemTags status alone, no thresholds; GOMAXPROCS=1 GOGC=%d",
 		k6VUs, k6Posts, peerGOGC)
 )
