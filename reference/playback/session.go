@@ -88,52 +88,59 @@ var sessionText = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPad
 
 // Sessions issues and reads session ids of one event. It is safe for concurrent use.
 type Sessions struct {
-	macs sync.Pool // of hash.Hash keyed with the run's key
-	salt []byte    // what else the signature covers
+	desks sync.Pool // of *desk
+	salt  []byte    // what else the signature covers
+}
+
+// desk is what signing takes. What goes through hash.Hash would be allocated anew each time otherwise.
+type desk struct {
+	mac hash.Hash // keyed with the run's key
+	raw [sessionLen]byte
+	sum [sha256.Size]byte
 }
 
 // NewSessions takes the key that every region's service has, and the event that the sessions are for.
 func NewSessions(key []byte, event string) *Sessions {
 	s := &Sessions{salt: []byte("tminus session\x00" + event + "\x00")}
-	s.macs.New = func() any { return hmac.New(sha256.New, key) }
+	s.desks.New = func() any { return &desk{mac: hmac.New(sha256.New, key)} }
 	return s
 }
 
 // Append appends the id of a session to dst.
 func (s *Sessions) Append(dst []byte, v Session) []byte {
-	var raw [sessionLen]byte
+	d := s.desks.Get().(*desk)
+	defer s.desks.Put(d)
+	raw := &d.raw
 	raw[0] = sessionVersion<<4 | byte(v.Device)
 	raw[1], raw[2] = byte(v.Home), byte(v.Issuer)
 	binary.BigEndian.PutUint32(raw[3:], v.Viewer)
 	binary.BigEndian.PutUint32(raw[7:], uint32(v.Issued.Unix()))
 	binary.BigEndian.PutUint32(raw[11:], v.Nonce)
-	s.sign(raw[:signedLen], raw[signedLen:])
+	copy(raw[signedLen:], s.sign(d))
 	return sessionText.AppendEncode(dst, raw[:])
 }
 
-func (s *Sessions) sign(signed, mac []byte) {
-	var sum [sha256.Size]byte
-	h := s.macs.Get().(hash.Hash)
-	h.Reset()
-	h.Write(s.salt)
-	h.Write(signed)
-	copy(mac, h.Sum(sum[:0]))
-	s.macs.Put(h)
+// sign returns the signature of d.raw.
+func (s *Sessions) sign(d *desk) []byte {
+	d.mac.Reset()
+	d.mac.Write(s.salt)
+	d.mac.Write(d.raw[:signedLen])
+	return d.mac.Sum(d.sum[:0])[:macLen]
 }
 
 // Parse reads an id at now. It returns ErrSession for what no service with the key issued, and ErrExpired.
 func (s *Sessions) Parse(id string, now time.Time) (Session, error) {
-	var raw [sessionLen]byte
 	if len(id) != sessionChars {
 		return Session{}, ErrSession
 	}
+	d := s.desks.Get().(*desk)
+	defer s.desks.Put(d)
+	raw := &d.raw
 	// 40 characters are exactly 25 bytes: no trailing bits, so no two ids decode alike.
 	if n, err := sessionText.Decode(raw[:], []byte(id)); err != nil || n != sessionLen {
 		return Session{}, ErrSession
 	}
-	var mac [macLen]byte
-	s.sign(raw[:signedLen], mac[:])
-	if !hmac.Equal(mac[:], raw[signedLen:]) || raw[0]>>4 != sessionVersion {
+	if !hmac.Equal(s.sign(d), raw[signedLen:]) || raw[0]>>4 != sessionVersion {
 		return Session{}, ErrSession
 	}
 	v := Session{
