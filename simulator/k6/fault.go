@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tminus-live/tminus/chaos"
+	"github.com/tminus-live/tminus/telemetry/event"
 )
 
 const (
@@ -66,7 +67,7 @@ func (i *instance) breakIt(ctx context.Context, state *lib.State, o faultOptions
 	if o.At != nil {
 		lead = time.Duration(*o.At)
 	}
-	f := chaos.Fault{ID: fmt.Sprintf("%s/%s@%s", o.Fail, o.Where, time.Now().UTC().Format("150405.000")), At: lead, For: time.Duration(o.For), Fail: o.Fail, Where: o.Where, Model: o.Model}
+	f := chaos.Fault{ID: fmt.Sprintf("%s/%s/%s@%s", o.Fail, o.Model, o.Where, time.Now().UTC().Format("150405.000")), At: lead, For: time.Duration(o.For), Fail: o.Fail, Where: o.Where, Model: o.Model}
 	target, err := newRegion(o)
 	if err := errors.Join(chaos.Preflight([]chaos.Fault{f}), err); err != nil {
 		return nil, err
@@ -99,6 +100,9 @@ func (i *instance) breakIt(ctx context.Context, state *lib.State, o faultOptions
 		i.module.interrupt("its fault was ended early")
 	}
 	got := results[0]
+	// The figures too, for whoever judges by events alone.
+	next.Emit(event.Event{Kind: event.Fault, Fault: f.ID, Region: f.Where, Status: got.Evidence.Status, Detail: got.Evidence.Detail,
+		Nums: map[string]float64{"expected": got.Evidence.Expected, "measured": got.Evidence.Measured}})
 	r := i.module.record
 	r.mu.Lock()
 	confirmed := 0.0

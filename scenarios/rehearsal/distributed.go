@@ -1,0 +1,334 @@
+package rehearsal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/tminus-live/tminus/chaos"
+	"github.com/tminus-live/tminus/dashboards/report"
+	"github.com/tminus-live/tminus/scenarios/spec"
+	"github.com/tminus-live/tminus/telemetry/clickhouse"
+	"github.com/tminus-live/tminus/telemetry/event"
+	"github.com/tminus-live/tminus/telemetry/ingest"
+	"github.com/tminus-live/tminus/telemetry/kafka"
+	"github.com/tminus-live/tminus/telemetry/qoe"
+)
+
+// Distributed is a run that nobody conducts: pods of the k6 extension send it, each with a share of the crowd, and write to one
+// Kafka under one id. It is judged once all of them have said that they are done.
+type Distributed struct {
+	Scenario   *spec.Scenario // its objectives, and what faults it expects
+	Run        string         // the id that all pods share
+	Pods       int            // how many are to say that they are done
+	Wait       time.Duration  // how long to wait for them at the most
+	Since      time.Time      // the run began later; zero: whatever the topic holds
+	Runs       string         // folder that holds the runs' folders
+	Kafka      string         // address of the pods' broker
+	ClickHouse string         // address of a ClickHouse server; "": the embedded engine
+	Tell       func(string)   // hears in a sentence how it goes; nil: nobody
+	Log        *slog.Logger
+}
+
+// runID is what an id may be: it names a folder.
+var runID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+
+// Validate says everything that is wrong, or nil.
+func (d Distributed) Validate() error {
+	var errs []error
+	if !runID.MatchString(d.Run) {
+		errs = append(errs, fmt.Errorf("run %q: want 1 to 100 letters, digits, dots, dashes and underscores", d.Run))
+	}
+	if d.Kafka == "" {
+		errs = append(errs, errors.New("no Kafka: the events of a distributed run are in the one that its pods wrote to"))
+	}
+	if d.Pods < 1 {
+		errs = append(errs, fmt.Errorf("%d pods: want 1 or more", d.Pods))
+	}
+	if d.Wait < 0 {
+		errs = append(errs, fmt.Errorf("a wait of %v", d.Wait))
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	countEvery = time.Second
+	// settle is how long all events of the pods may take to be stored once every pod has said that it is done, as long
+	// as they get on.
+	settle = time.Minute
+	// storeLimit bounds the questions to the store after the wait.
+	storeLimit = 10 * time.Minute
+)
+
+// Judge stores the run's events as they come, waits until every pod is done or the time is up, and judges by what is there:
+// the report is in the run's folder. A pod that never said that it was done makes the verdict inconclusive. An error says why
+// there is no report. It may be called again for the same run.
+func (d Distributed) Judge(ctx context.Context) (rep *report.Report, err error) {
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
+	tell := d.Tell
+	if tell == nil {
+		tell = func(string) {}
+	}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	r := &Rehearsal{cfg: Config{Scenario: d.Scenario, Runs: d.Runs, Kafka: d.Kafka, ClickHouse: d.ClickHouse, Log: d.Log}, id: d.Run, log: d.Log,
+		folder: filepath.Join(d.Runs, d.Run)}
+	r.state.init(d.Scenario, r.id)
+	if err := makeFolder(r.folder); err != nil {
+		return nil, err
+	}
+	t := &telemetryPath{log: d.Log, broker: d.Kafka, drained: true} // it emits nothing itself
+	defer func() {
+		if e := t.undo.run(); e != nil {
+			err = errors.Join(err, e)
+		}
+	}()
+	r.telemetry = t
+	if err := d.open(ctx, t, r.folder); err != nil {
+		return nil, err
+	}
+
+	waiting, cancel := context.WithTimeout(ctx, d.Wait)
+	pods, why, err := d.gather(waiting, t, tell)
+	cancel()
+	if err != nil {
+		return nil, err
+	}
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeLimit)
+	defer cancel()
+	out, err := d.outcome(after, t.db, r)
+	if err != nil {
+		return nil, err
+	}
+	l := ledger{duplicated: t.ingest.Stats().Duplicates, notes: why}
+	for _, p := range pods {
+		l.emitted += p.emitted
+		l.dropped += p.dropped
+		l.stored += p.stored
+		if p.failed != "" && out.interrupted == "" {
+			out.interrupted = fmt.Sprintf("of %s, %s", p.source, p.failed)
+		}
+	}
+	if n := t.ingest.Stats().Malformed; n > 0 {
+		l.notes = append(l.notes, fmt.Sprintf("%d lines in Kafka were no events of the run", n))
+	}
+	tell("judging by what is stored")
+	return r.judge(after, out, l)
+}
+
+// open opens store, broker and ingester.
+func (d Distributed) open(ctx context.Context, t *telemetryPath, folder string) (err error) {
+	url := d.ClickHouse
+	t.store = "embedded"
+	if url == "" {
+		if url, err = t.startStore(ctx, filepath.Join(folder, StoreFolder), filepath.Join(folder, "store.log")); err != nil {
+			return err
+		}
+	}
+	if t.db, err = clickhouse.Open(ctx, url); err != nil {
+		return err
+	}
+	t.undo.push(t.db.Close)
+	if d.ClickHouse != "" {
+		t.store = t.db.Address()
+	}
+	if t.client, err = kafka.New(kafka.Config{Address: d.Kafka}); err != nil {
+		return err
+	}
+	t.undo.push(func() error { t.client.Close(); return nil })
+	if err := t.client.EnsureTopic(ctx); err != nil {
+		return err
+	}
+	if t.ingest, err = ingest.New(ingest.Config{Client: t.client, DB: t.db, Run: d.Run, Since: d.Since, Logger: d.Log}); err != nil {
+		return err
+	}
+	t.background(t.ingest.Run)
+	return nil
+}
+
+// pod is one source of the run, as the store knows it.
+type pod struct {
+	source                   string
+	emitted, stored, dropped uint64
+	ended                    bool
+	failed                   string // why its load ended early
+}
+
+// gather waits for the pods. It returns them, and what is not as it should be.
+func (d Distributed) gather(ctx context.Context, t *telemetryPath, tell func(string)) (pods []pod, problems []string, err error) {
+	tick := time.NewTicker(countEvery)
+	defer tick.Stop()
+	var said string
+	var last uint64
+	var grew time.Time // the last time that anything was stored while everybody was done
+	for {
+		over := ctx.Err() != nil
+		ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeLimit)
+		ended, asked := ends(ask, t.db, d.Run)
+		if asked == nil && (over || ended >= uint64(d.Pods)) {
+			pods, asked = sources(ask, t.db, d.Run)
+		}
+		cancel()
+		select {
+		case <-t.died():
+			return nil, nil, fmt.Errorf("there is nothing to judge by: %w", t.process.Err())
+		default:
+		}
+		stored := t.ingest.Stored()
+		if asked == nil && ended >= uint64(d.Pods) {
+			if whole(pods) {
+				return pods, nil, nil
+			}
+			if stored != last || grew.IsZero() {
+				last, grew = stored, time.Now()
+			}
+			over = over || time.Since(grew) > settle
+		}
+		if over {
+			if asked != nil {
+				return nil, nil, asked
+			}
+			if stored == 0 && len(pods) == 0 {
+				return nil, nil, fmt.Errorf("no event of run %s came from Kafka at %s", d.Run, d.Kafka)
+			}
+			if ended < uint64(d.Pods) {
+				problems = append(problems, fmt.Sprintf("%d of %d pods said that they were done", ended, d.Pods))
+			}
+			for _, p := range pods {
+				if !p.ended {
+					problems = append(problems, p.source+" did not say that it was done: what it sent after its last event is unknown")
+				}
+			}
+			return pods, problems, nil
+		}
+		if s := fmt.Sprintf("%d of %d pods are done, %d events are stored", ended, d.Pods, stored); s != said {
+			said = s
+			tell(s)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// whole reports whether everything that every pod emitted is stored.
+func whole(pods []pod) bool {
+	for _, p := range pods {
+		if !p.ended || p.stored < p.emitted {
+			return false
+		}
+	}
+	return true
+}
+
+// ends is how many sources have said that they are done.
+func ends(ctx context.Context, db *clickhouse.DB, run string) (n uint64, err error) {
+	err = db.QueryRow(ctx, "SELECT uniqExact(source) FROM events WHERE run = {run:String} AND kind = 'source_end'", clickhouse.Named("run", run)).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("which pods of run %s are done: %w", run, err)
+	}
+	return n, nil
+}
+
+// sources lists the run's sources by name.
+func sources(ctx context.Context, db *clickhouse.DB, run string) (pods []pod, err error) {
+	rows, err := db.Query(ctx, `SELECT source, max(seq), count(), countIf(kind = 'source_end') > 0,
+			toUInt64(maxIf(nums['dropped'], kind = 'source_end')), anyIf(detail, kind = 'source_end' AND status != 'ok')
+		FROM events WHERE run = {run:String} GROUP BY source ORDER BY source`, clickhouse.Named("run", run))
+	if err != nil {
+		return nil, fmt.Errorf("the pods of run %s: %w", run, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var p pod
+		var ended uint8
+		if err := rows.Scan(&p.source, &p.emitted, &p.stored, &ended, &p.dropped, &p.failed); err != nil {
+			return nil, fmt.Errorf("the pods of run %s: %w", run, err)
+		}
+		p.ended = ended > 0
+		pods = append(pods, p)
+	}
+	return pods, rows.Err()
+}
+
+// outcome is what the run's events tell of its course; it sets T-0.
+func (d Distributed) outcome(ctx context.Context, db *clickhouse.DB, r *Rehearsal) (out outcome, err error) {
+	var phases, all uint64
+	var air, first, last time.Time
+	err = db.QueryRow(ctx, `SELECT countIf(kind = 'phase' AND detail = 'on air'), minIf(at, kind = 'phase' AND detail = 'on air'), min(at),
+			maxIf(at, kind != 'source_end'), count() FROM events WHERE run = {run:String}`, clickhouse.Named("run", d.Run)).
+		Scan(&phases, &air, &first, &last, &all)
+	if err != nil {
+		return out, fmt.Errorf("the course of run %s: %w", d.Run, err)
+	}
+	r.zero = first
+	if phases > 0 {
+		r.zero = air
+	}
+	out.ran = min(max(0, last.Sub(r.zero)), qoe.MaxSeconds*time.Second)
+	out.faults, err = faultsSeen(ctx, db, d, r.zero)
+	return out, err
+}
+
+// faultsSeen puts the run's faults together from what was said of them. A fault of the scenario that nobody injected is there
+// too: nothing proves it.
+func faultsSeen(ctx context.Context, db *clickhouse.DB, d Distributed, zero time.Time) ([]chaos.Result, error) {
+	const unit = "% of probes"
+	var order []string
+	seen := map[string]*chaos.Result{}
+	err := qoe.Events(ctx, db, d.Run, []event.Kind{event.Fault}, 0, func(e event.Event) error {
+		f := seen[e.Fault]
+		if f == nil {
+			// The extension's ids say what a fault is: fail/model/where@time.
+			id, _, _ := strings.Cut(e.Fault, "@")
+			fail, rest, _ := strings.Cut(id, "/")
+			model, _, _ := strings.Cut(rest, "/")
+			f = &chaos.Result{Fault: chaos.Fault{ID: e.Fault, Fail: fail, Model: model, Where: e.Region}, Restored: true,
+				Evidence: chaos.Evidence{Status: chaos.Inconclusive, Unit: unit, Detail: "the run ended before anything was proven"}}
+			seen[e.Fault] = f
+			order = append(order, e.Fault)
+		}
+		at := e.At.Sub(zero).Seconds()
+		switch e.Status {
+		case "injecting":
+			f.AtS = at
+		case "injected":
+			f.AtS, f.Restored = at, false
+		case "restored":
+			f.ForS, f.Restored = at-f.AtS, true
+		case chaos.Confirmed, chaos.Mismatch, chaos.Inconclusive:
+			f.Evidence.Status, f.Evidence.Detail = e.Status, e.Detail
+			if len(e.Nums) > 0 {
+				f.Evidence.Expected, f.Evidence.Measured = e.Nums["expected"], e.Nums["measured"]
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []chaos.Result
+	for _, id := range order {
+		out = append(out, *seen[id])
+	}
+	for _, f := range faultsOf(d.Scenario) {
+		done := false
+		for _, s := range out {
+			done = done || s.Fault.Fail == f.Fail && s.Fault.Where == f.Where
+		}
+		if !done {
+			out = append(out, chaos.Result{Fault: f, AtS: f.At.Seconds(), Restored: true,
+				Evidence: chaos.Evidence{Status: chaos.Inconclusive, Unit: unit, Detail: "no pod injected it"}})
+		}
+	}
+	return out, nil
+}
