@@ -29,7 +29,7 @@ func newGenerator(p Part) (*starts.Generator, error) {
 	c := starts.Config{
 		Schedule: schedule, Crowd: crowd, Services: []starts.Service{{Region: region, Addr: p.Addr}},
 		Title: title, Token: token, Start: time.Now(), Sink: event.Discard, Saturate: true, Shards: 1,
-		PerService: p.Connections, InFlight: p.InFlight,
+		PerService: p.Connections, InFlight: p.InFlight, AttemptTimeout: capture, // what is slow shows in the rate
 	}
 	if p.Fresh {
 		c.Connections, c.MaxInFlight = starts.Fresh, p.Connections

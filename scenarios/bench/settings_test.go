@@ -34,6 +34,7 @@ func BenchmarkSettings(b *testing.B) {
 	}
 	try := func(name, server string, client Part) {
 		b.Run(name, func(b *testing.B) {
+			client := client // this function runs once for each -count
 			if client.Tool != "" {
 				client.Tool = filepath.Join(folder, client.Tool)
 				if _, err := os.Stat(client.Tool); err != nil {
