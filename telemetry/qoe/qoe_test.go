@@ -321,7 +321,8 @@ func TestExportIsEveryEventInOrder(t *testing.T) {
 	}
 }
 
-// A sample leaves out play starts of the crowd that were ok, and nothing else; it is even, and the same every time.
+// A sample leaves out play starts of the crowd, of each status no more than asked, and nothing else; it is even, and the
+// same every time.
 func TestExportSample(t *testing.T) {
 	db := open(t)
 	events := fixture()
@@ -355,8 +356,14 @@ func TestExportSample(t *testing.T) {
 	if early < 25 || early > 75 { // of 100, in the first half
 		t.Errorf("%d of 100 in the first half", early)
 	}
-	if out, _ := lines(0); strings.Contains(out, `"component":"starts"`) || strings.Count(out, "\n") != len(events)-ok {
-		t.Error("play starts of the crowd, or not everything else")
+	for _, status := range []string{"shed", "failed", "dropped"} { // there are few of them
+		if !strings.Contains(out, `"status":"`+status+`"`) {
+			t.Errorf("no %s play start in the sample", status)
+		}
+	}
+	const crowdAll = ok + 3
+	if out, left := lines(0); strings.Contains(out, `"component":"starts"`) || left != crowdAll || strings.Count(out, "\n") != len(events)-crowdAll {
+		t.Errorf("%d left out, not every one of the crowd, or not everything else", left)
 	}
 }
 

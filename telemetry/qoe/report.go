@@ -299,26 +299,30 @@ func export(ctx context.Context, db *clickhouse.DB, run, where string, args []an
 // DefaultSample is a good most for ExportSample: with it a run's timeline stays a file that an editor opens.
 const DefaultSample = 50_000
 
-// crowdOK are the rows that ExportSample may leave out.
-const crowdOK = "kind = 'play_start' AND status = 'ok' AND component != 'player'"
+// crowdStart are the rows that ExportSample may leave out.
+const crowdStart = "kind = 'play_start' AND component != 'player'"
 
-// ExportSample is Export, but of the play starts of the open-loop crowd that were ok at most so many are written: an even
-// sample, which is the same every time. Everything else is written whole. It returns how many events were written, and
-// how many play starts were left out.
+// ExportSample is Export, but of the play starts of the open-loop crowd at most so many of each status are written: an
+// even sample, which is the same every time. Where a million are ok and a hundred failed, all hundred are there;
+// everything else is written whole. It returns how many events were written, and how many play starts were left out.
 func ExportSample(ctx context.Context, db *clickhouse.DB, run string, most int, w io.Writer) (written, leftOut uint64, err error) {
 	args := []any{clickhouse.Named("run", run), clickhouse.Named("most", strconv.Itoa(max(0, most)))}
-	var n uint64
-	if err := db.QueryRow(ctx, "SELECT count() FROM events WHERE run = {run:String} AND "+crowdOK, args...).Scan(&n); err != nil {
+	err = db.QueryRow(ctx, `SELECT toUInt64(sum(greatest(n, {most:UInt64}) - {most:UInt64}))
+		FROM (SELECT count() AS n FROM events WHERE run = {run:String} AND `+crowdStart+` GROUP BY status)`, args...).Scan(&leftOut)
+	if err != nil {
 		return 0, 0, fmt.Errorf("the events of run %s: %w", run, err)
 	}
-	if n <= uint64(max(0, most)) {
+	if leftOut == 0 {
 		written, err = Export(ctx, db, run, w)
 		return written, 0, err
 	}
 	// Those with the lowest hashes: where a source is in its numbers has nothing to do with it.
-	written, err = export(ctx, db, run, ` AND (NOT (`+crowdOK+`) OR (source, seq) IN (SELECT source, seq FROM events
-		WHERE run = {run:String} AND `+crowdOK+` ORDER BY sipHash64(source, seq), source, seq LIMIT {most:UInt64}))`, args, w)
-	return written, n - uint64(max(0, most)), err
+	sample := `SELECT source, seq FROM events WHERE run = {run:String} AND ` + crowdStart + ` ORDER BY sipHash64(source, seq), source, seq LIMIT {most:UInt64} BY status`
+	if most <= 0 {
+		sample = "SELECT '', toUInt64(0) WHERE false"
+	}
+	written, err = export(ctx, db, run, ` AND (NOT (`+crowdStart+`) OR (source, seq) IN (`+sample+`))`, args, w)
+	return written, leftOut, err
 }
 
 // Stall is a second in which viewers stalled: for the story.
