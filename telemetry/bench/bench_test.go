@@ -26,7 +26,7 @@ func measure(t testing.TB, events int) bench.Result {
 // Not how fast, which a busy machine decides, but that the measurement measures.
 func TestMeasures(t *testing.T) {
 	res := measure(t, 20_000)
-	if res.Dropped > 0 || res.PathPerS <= 0 || res.YardstickPerS <= 0 || res.SpoolBytes < 250 || res.SpoolBytes > 450 || res.RowBytes <= 0 || res.EmitAllocs > 0.5 {
+	if res.Dropped > 0 || res.PathPerS <= 0 || res.YardstickPerS <= 0 || res.SpoolBytes < 250 || res.SpoolBytes > 450 || res.RowBytes <= 0 {
 		t.Errorf("%+v", res)
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/tminus-live/tminus/telemetry/clickhouse"
 )
 
-const yardstickRows = 100_000 // of one insert, as many as the ingester's
+const yardstickRows = 50_000 // of one insert, as many as the ingester's
 
 // yardstick inserts the rows of a crowd through clickhouse-go's columns, from memory, and returns rows a second. Making
 // the rows is not counted.

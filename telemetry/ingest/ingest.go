@@ -27,7 +27,7 @@ type Config struct {
 	// for clocks that differ). Zero reads the topic from its beginning.
 	Since time.Time
 
-	Rows  int           // of a batch, before it is stored; 100,000
+	Rows  int           // of a batch, before it is stored; 50,000
 	Every time.Duration // the longest a row waits for its batch while the store is free; 200 ms
 
 	// Stored is told, after each batch, up to which offset of a partition everything is in the store. Nil: nobody.
@@ -80,7 +80,7 @@ func New(cfg Config) (*Ingester, error) {
 	if err := errors.Join(missing...); err != nil {
 		return nil, err
 	}
-	cfg.Rows = cmp.Or(cfg.Rows, 100_000)
+	cfg.Rows = cmp.Or(cfg.Rows, 50_000)
 	cfg.Every = cmp.Or(cfg.Every, 200*time.Millisecond)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
