@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -139,7 +138,6 @@ func bareClient(b *testing.B, addr netip.AddrPort, conns, inFlight int, d time.D
 	epoll, _ := unix.EpollCreate1(0)
 	defer unix.Close(epoll)
 	remote := newRemote(addr)
-	got := map[int32]int{}
 	for range conns {
 		fd, errno := remote.dial()
 		if errno != 0 {
@@ -157,7 +155,6 @@ func bareClient(b *testing.B, addr netip.AddrPort, conns, inFlight int, d time.D
 	}
 	events, buf := make([]unix.EpollEvent, 64), make([]byte, 64<<10)
 	have := make([]int, 1<<16)
-	_ = got
 	done := 0
 	began := time.Now()
 	for time.Since(began) < d {
@@ -236,5 +233,3 @@ func processorTime(b *testing.B) time.Duration {
 	}
 	return time.Duration(ru.Utime.Nano())
 }
-
-var _ = net.IPv4len

@@ -18,10 +18,11 @@ type conn struct {
 	life  uint32 // counts the connections that this place had: events of an earlier one are not this one's
 	svc   *service
 
-	watched  bool // epoll knows it
-	demanded bool // made for the requests that are on it: if it fails, they fail
-	answered bool // it has brought an answer
-	listed   bool // in svc.avail
+	watched  bool   // epoll knows it
+	demanded bool   // made for the requests that are on it: if it fails, they fail
+	answered bool   // it has brought an answer
+	listed   bool   // in svc.avail
+	broken   reason // why it takes no more requests
 
 	parser answer.Parser
 	ring   []uint32 // starts whose answers are due, in order; none: one that was given up
@@ -34,7 +35,7 @@ type conn struct {
 // room is how many more requests it can take. One that has answers to come that nobody waits for is out of step with
 // its server and takes none.
 func (c *conn) room() int {
-	if c.live < c.n {
+	if c.live < c.n || c.broken != noReason {
 		return 0
 	}
 	return len(c.ring) - c.n
@@ -191,7 +192,7 @@ func (s *shard) dial(svc *service, demanded bool) (*conn, reason) {
 		s.conns = append(s.conns, c)
 	}
 	c.fd, c.svc, c.demanded = fd, svc, demanded
-	c.watched, c.answered, c.listed = false, false, false
+	c.watched, c.answered, c.listed, c.broken = false, false, false, noReason
 	c.head, c.n, c.live = 0, 0, 0
 	svc.conns++
 	if svc.kept {
@@ -350,10 +351,21 @@ func (s *shard) write(c *conn, b []byte, now time.Duration) bool {
 	case unix.EAGAIN, unix.EINTR, unix.ENOTCONN:
 		c.unsent = append(c.unsent, b...)
 	default:
-		s.lost(c, whyErrno(errno), now)
+		s.giveUp(c, whyErrno(errno), now)
 		return false
 	}
 	return true
+}
+
+// giveUp deals with a connection that takes no more requests. What it has brought counts all the same: a server that
+// closes with requests unread resets the connection behind its answers.
+func (s *shard) giveUp(c *conn, why reason, now time.Duration) {
+	life := c.life
+	c.broken = why
+	s.receive(c, true)
+	if c.life == life {
+		s.lost(c, why, now)
+	}
 }
 
 // ready deals with what epoll says of a connection.
@@ -375,7 +387,7 @@ func (s *shard) ready(ev unix.EpollEvent) {
 		case unix.EAGAIN, unix.EINTR, unix.ENOTCONN:
 			c.unsent = unsent
 		default:
-			s.lost(c, whyErrno(errno), s.now())
+			s.giveUp(c, whyErrno(errno), s.now())
 			return
 		}
 	}
@@ -475,6 +487,7 @@ func (s *shard) answer(c *conn, now time.Duration) bool {
 // and the request goes out once more on a new connection. On one that was made for it, it is.
 func (s *shard) lost(c *conn, why reason, now time.Duration) {
 	again := c.answered || !c.demanded
+	why = or(c.broken, why)
 	if c.parser.Begun() && c.n > 0 {
 		if i := c.pop(); i != none {
 			s.flight.remove(&s.slab, i)
