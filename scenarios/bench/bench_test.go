@@ -171,3 +171,45 @@ func TestPeersGetTheSameRequest(t *testing.T) {
 		t.Errorf("%v %q", headers, body)
 	}
 }
+
+func TestPeers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	folder, err := peerFolder()
+	if err != nil {
+		t.Skip(err)
+	}
+	serverCore, clientCore, _, err := twoCores()
+	if err != nil {
+		t.Skip(err)
+	}
+	o := Options{Seconds: 0.5}
+	if err := o.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	request, err := recordRequest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, peer := range []string{vegeta, k6} {
+		tool := filepath.Join(folder, peer)
+		if _, err := os.Stat(tool); err != nil {
+			t.Logf("%s is not installed: make setup-peers", peer)
+			continue
+		}
+		ask := func(request []byte) (measured, error) {
+			m := measurement{&Figure{}, Part{Role: serviceServer, Core: serverCore},
+				Part{Role: peer, Core: clientCore, Tool: tool, Procs: 1, GC: 100, Connections: 2, Request: request}}
+			return m.once(t.Context(), o, firstPort+8100)
+		}
+		if got, err := ask(request); err != nil || got.Done == 0 || got.Wrong > 0 || got.Seconds <= 0 {
+			t.Errorf("%s: %+v, %v", peer, got, err)
+		}
+		// A service that says no makes the figure worth nothing.
+		unknown := bytes.Replace(request, []byte(title), []byte("no-such-way"), 1)
+		if got, err := ask(unknown); err != nil || got.Wrong == 0 || got.Done > 0 {
+			t.Errorf("%s with answers of 404: %+v, %v", peer, got, err)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // The peers' pinned versions, as peers/install.sh builds them.
@@ -157,8 +158,9 @@ func driveK6(ctx context.Context, p Part) (measured, error) {
 	for name := range headers {
 		flat[name] = headers.Get(name)
 	}
+	// k6 runs no scenario of less than a second.
 	config, err := json.Marshal(map[string]any{
-		"vus": p.Connections, "duration": p.For.String(), "posts": k6Posts,
+		"vus": p.Connections, "duration": max(p.For, time.Second).String(), "posts": k6Posts,
 		"url": "http://" + p.Addr.String() + "/v1/play", "headers": flat, "body": string(body),
 	})
 	if err != nil {
