@@ -289,6 +289,7 @@ func (r *Rehearsal) startPipeline(ctx context.Context, tokens bool) error {
 		Ladder:  sc.Event.Ladder,
 		First:   tl.At(time.Now()) - leadIn,
 		LeadIn:  leadIn,
+		DVR:     sc.Event.DVR,
 		Regions: pipeline.Regions(r.cfg.Port, sc.Topology.Regions, sc.Topology.Edges),
 		Key:     key,
 		Playback: pipeline.PlaybackConfig{

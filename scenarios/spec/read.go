@@ -31,7 +31,9 @@ const APIVersion = "tminus/v1"
 const (
 	MaxBytes      = 1 << 20 // of a scenario file
 	MaxDuration   = 24 * time.Hour
-	MinDuration   = 2 * time.Second // one segment
+	MinDuration   = 2 * time.Second  // one segment
+	MinDVR        = 12 * time.Second // a player begins three segments behind the live edge, and may fall behind
+	MaxDVR        = 30 * time.Minute // it is held in memory
 	MaxRegions    = 8
 	MaxEdges      = 16 // in a region
 	MaxPlayers    = sessions.MaxPlayers
@@ -241,7 +243,7 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 		Audience: Audience{Mix: audience.DefaultMix},
 	}
 	var duration noted[time.Duration]
-	var ladder, topology, playback, instance, faults, objectives, target noted[struct{}]
+	var ladder, dvr, topology, playback, instance, faults, objectives, target noted[struct{}]
 	var crowd crowdNodes
 	var hasManifest, hasPlay bool // of the target
 
@@ -268,6 +270,10 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 				{"ladder", "", func(n ast.Node, path string) {
 					s.Event.Ladder = r.word(n, path, "ladder", ladders)
 					ladder = keep(n, path)
+				}},
+				{"dvr", "", func(n ast.Node, path string) {
+					s.Event.DVR, _ = r.duration(n, path, MinDVR, MaxDVR)
+					dvr = keep(n, path)
 				}},
 			})
 		}},
@@ -308,7 +314,7 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 			noted[struct{}]
 			why string
 		}{
-			{ladder, "the ladder"}, {topology, "the topology"}, {playback, "the playback services"},
+			{ladder, "the ladder"}, {dvr, "the DVR window"}, {topology, "the topology"}, {playback, "the playback services"},
 		} {
 			if k.ok {
 				r.bad(k.node, k.path, "a target brings its own pipeline: leave out %s", k.why)

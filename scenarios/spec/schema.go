@@ -30,6 +30,7 @@ type (
 	fileEvent struct {
 		Duration fileDuration `json:"duration"`
 		Ladder   string       `json:"ladder,omitempty"`
+		DVR      fileDuration `json:"dvr,omitempty" jsonschema:"description=How far back viewers can go; 2m where left out"`
 	}
 	fileTopology struct {
 		Regions []string       `json:"regions" jsonschema:"minItems=1,uniqueItems=true,description=In order: it decides their addresses"`

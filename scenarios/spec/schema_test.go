@@ -40,7 +40,7 @@ func TestSchema(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for _, src := range []string{titleFight, least, with("topology: {regions: [here]}", "target: {manifest: 'http://localhost/a.m3u8'}")} {
+	for _, src := range []string{titleFight, least, storm, with("topology: {regions: [here]}", "target: {manifest: 'http://localhost/a.m3u8'}")} {
 		if err := check(src); err != nil {
 			t.Errorf("%v in\n%s", err, src)
 		}
@@ -55,6 +55,8 @@ func TestSchema(t *testing.T) {
 		with("[here]", "[]"),
 		with("players: 1", "players: 20000"),
 		with("players: 1", "mix: nobody"),
+		with("players: 1", "people: {human: 0.3}, players: 1"),
+		with("players: 1", "connections: {kind: warm}, players: 1"),
 		with("startup_time", "startup_tme"),
 		with("startup_time", "'startup_time{regoin=here}'"),
 		with(`["p(95)<2s"]`, `"p(95)<2s"`),
@@ -89,6 +91,8 @@ func validate(schema map[string]any, v any, at string) error {
 				ok = list != nil
 			case "string":
 				_, ok = v.(string)
+			case "boolean":
+				_, ok = v.(bool)
 			case "number", "integer":
 				var f float64
 				f, ok = v.(float64)

@@ -25,7 +25,8 @@ type Scenario struct {
 // Event is what is streamed.
 type Event struct {
 	Duration time.Duration
-	Ladder   string // a ladder of the reference encoder: "sports"
+	Ladder   string        // a ladder of the reference encoder: "sports"
+	DVR      time.Duration // how far back viewers can go; 0: the pipeline's default
 }
 
 // Topology is the reference pipeline's shape. Regions keep their order: it decides their loopback addresses.
