@@ -58,7 +58,7 @@ func (p *page) crowd(r *Report) {
 	}
 	if l.Attempts > 0 && n.Sent > 0 {
 		b.Facts = append(b.Facts, fact{"Requests for each play start", fmt.Sprintf("%s (%s in all)",
-			words.Significant(float64(l.Attempts)/float64(n.Sent), 3), words.Count(l.Attempts))})
+			words.Significant(float64(l.Attempts)/float64(n.Sent), 3), words.Compact(float64(l.Attempts)))})
 	}
 	if top := r.peakStarts(); top > 0 {
 		b.Facts = append(b.Facts, fact{"Most started in a second", words.Count(uint64(math.Min(top, 1e18)))})
@@ -84,7 +84,7 @@ func (r *Report) peakStarts() (top float64) {
 func (r *Report) loadPoll() (out []pollRow) {
 	l := r.Load
 	if l.InTimePercent > 0 {
-		row := pollRow{"ok", "Load", words.Percent(l.InTimePercent) + " of " + words.Count(l.PlayStarts.Intended) + " sent in time"}
+		row := pollRow{"ok", "Load", words.Percent(l.InTimePercent) + " of " + words.Compact(float64(l.PlayStarts.Intended)) + " sent in time"}
 		if l.InTimePercent < InTime || l.PlayStarts.Dropped > 0 {
 			row.Icon = "warn"
 		}

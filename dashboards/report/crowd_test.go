@@ -315,7 +315,7 @@ func TestAxisReads(t *testing.T) {
 		{120_000, "0 25k 50k 75k 100k"}, {100_000, "0 20k 40k 60k 80k 100k"}, {160, "0 50 100 150"}, {1200, "0 250 500 750 1,000"}, {24_000, "0 5k 10k 15k 20k"}, {2.4e6, "0 500k 1M 1.5M 2M"},
 	} {
 		var got []string
-		for _, v := range tidy(c.top) {
+		for _, v := range tidy(c.top, 5) {
 			got = append(got, axisLabel(v, c.top))
 		}
 		if s := strings.Join(got, " "); s != c.want {

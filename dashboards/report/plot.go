@@ -61,7 +61,7 @@ func newPlot(l layout, height, t0, t1, top, head float64) (*plot, frame) {
 		},
 		y: func(v float64) float64 { return round1(p.Bottom - math.Min(math.Max(v, 0), top)/top*height) },
 	}
-	for _, v := range tidy(top) {
+	for _, v := range tidy(top, 5) {
 		p.Grid = append(p.Grid, tick{Pos: in.y(v), Label: axisLabel(v, top)})
 	}
 	return p, in

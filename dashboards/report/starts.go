@@ -141,7 +141,11 @@ func (r *Report) startsPanel(bs []bin, l layout, peak func(func(Second) float64,
 		}
 	}
 	s.top = nice(reach)
-	s.ticks = tidy(s.top)
+	steps := 4.0
+	if s.H > 0 {
+		steps = 5
+	}
+	s.ticks = tidy(s.top, steps)
 	return s
 }
 
@@ -186,15 +190,15 @@ func between(class string, f func(bin) (lo, hi float64)) func(*series, []bin, fu
 	}
 }
 
-// tidy is round values from 0 up to top, three to five steps of them: 0, 50k, 100k.
-func tidy(top float64) []float64 {
+// tidy is round values from 0 up to top, at most so many steps of them: 0, 50k, 100k.
+func tidy(top, most float64) []float64 {
 	if !(top > 0) || !finite(top) {
 		return []float64{0}
 	}
 	p := math.Pow(10, math.Floor(math.Log10(top/4)))
 	step := 10 * p
-	for _, m := range []float64{1, 2, 2.5, 5} {
-		if top/(m*p) <= 5.001 {
+	for _, m := range []float64{1, 2, 2.5, 5, 10} {
+		if top/(m*p) <= most+0.001 {
 			step = m * p
 			break
 		}
