@@ -306,22 +306,49 @@ const crowdStart = "kind = 'play_start' AND component != 'player'"
 // even sample, which is the same every time. Where a million are ok and a hundred failed, all hundred are there;
 // everything else is written whole. It returns how many events were written, and how many play starts were left out.
 func ExportSample(ctx context.Context, db *clickhouse.DB, run string, most int, w io.Writer) (written, leftOut uint64, err error) {
-	args := []any{clickhouse.Named("run", run), clickhouse.Named("most", strconv.Itoa(max(0, most)))}
-	err = db.QueryRow(ctx, `SELECT toUInt64(sum(greatest(n, {most:UInt64}) - {most:UInt64}))
-		FROM (SELECT count() AS n FROM events WHERE run = {run:String} AND `+crowdStart+` GROUP BY status)`, args...).Scan(&leftOut)
+	most = max(0, most)
+	wrap := func(err error) error { return fmt.Errorf("the events of run %s: %w", run, err) }
+	args := []any{clickhouse.Named("run", run), clickhouse.Named("most", strconv.Itoa(most))}
+	rows, err := db.Query(ctx, "SELECT status, count() FROM events WHERE run = {run:String} AND "+crowdStart+" GROUP BY status ORDER BY status", args...)
 	if err != nil {
-		return 0, 0, fmt.Errorf("the events of run %s: %w", run, err)
+		return 0, 0, wrap(err)
+	}
+	defer rows.Close()
+	// The sample is those with the lowest hashes: where a source is in its numbers has nothing to do with it. Twice as many
+	// as asked and some are below a bound; only they need be sorted.
+	var many, below []string
+	for i := 0; rows.Next(); i++ {
+		var status string
+		var n uint64
+		if err := rows.Scan(&status, &n); err != nil {
+			return 0, 0, wrap(err)
+		}
+		if n <= uint64(most) {
+			continue
+		}
+		leftOut += n - uint64(most)
+		bound := uint64(math.MaxUint64)
+		if enough := 2*uint64(most) + 1000; enough < n {
+			bound = math.MaxUint64 / n * enough
+		}
+		args = append(args, clickhouse.Named(fmt.Sprint("status", i), status))
+		many = append(many, fmt.Sprintf("{status%d:String}", i))
+		below = append(below, fmt.Sprintf("(status = {status%d:String} AND hash <= %d)", i, bound))
+	}
+	if err := rows.Err(); err != nil {
+		return 0, 0, wrap(err)
 	}
 	if leftOut == 0 {
 		written, err = Export(ctx, db, run, w)
 		return written, 0, err
 	}
-	// Those with the lowest hashes: where a source is in its numbers has nothing to do with it.
-	sample := `SELECT source, seq FROM events WHERE run = {run:String} AND ` + crowdStart + ` ORDER BY sipHash64(source, seq), source, seq LIMIT {most:UInt64} BY status`
-	if most <= 0 {
-		sample = "SELECT '', toUInt64(0) WHERE false"
+	where := " AND (NOT (" + crowdStart + ") OR status NOT IN (" + strings.Join(many, ", ") + ")"
+	if most > 0 {
+		where += ` OR (source, seq) IN (SELECT source, seq FROM events WHERE run = {run:String} AND ` + crowdStart +
+			` AND (` + strings.ReplaceAll(strings.Join(below, " OR "), "hash", "sipHash64(source, seq)") + `)
+			ORDER BY sipHash64(source, seq), source, seq LIMIT {most:UInt64} BY status)`
 	}
-	written, err = export(ctx, db, run, ` AND (NOT (`+crowdStart+`) OR (source, seq) IN (`+sample+`))`, args, w)
+	written, err = export(ctx, db, run, where+")", args, w)
 	return written, leftOut, err
 }
 
