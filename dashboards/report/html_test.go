@@ -195,6 +195,9 @@ func TestPageIsAccessible(t *testing.T) {
 			t.Fatalf("%s: %d drawings of the timeline, %d in all", s.name, timeline, len(plots))
 		}
 		for _, p := range plots {
+			if !ids[attr(p, "data-figures")] || len(byClass(p.Parent, "tip")) != 1 || len(byClass(p, "cross")) != 1 {
+				t.Errorf("%s: the crosshair of %q has no figures", s.name, text(find(p, "title")[0]))
+			}
 			if attr(p, "role") != "img" || len(find(p, "title")) == 0 || len(find(p, "desc")) == 0 {
 				t.Errorf("%s: a drawing without role, title or desc", s.name)
 			}
