@@ -107,7 +107,8 @@ Exit status: 0 GO, 99 NO-GO, 98 inconclusive, 104 invalid scenario, 2 usage, 1 a
 		return usage(fmt.Errorf("%w (%s --help lists the flags)", err, cmd.CommandPath()))
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(rehearseCommand(), judgeCommand(), upCommand(), scenarioCommand(), reportCommand(), queryCommand(), chaosCommand(), benchCommand(), consentCommand(), forecastCommand())
+	root.AddCommand(rehearseCommand(), judgeCommand(), upCommand(), loadCommand(), scenarioCommand(), reportCommand(), queryCommand(),
+		chaosCommand(), benchCommand(), consentCommand(), forecastCommand())
 	if child {
 		// What only the conductor starts; by hand they would have no lifeline.
 		root.AddCommand(regionCommand(), startsCommand(), storeCommand(), benchPartCommand())
