@@ -33,7 +33,7 @@ const (
 	countdown = 3 * time.Second
 	// stopGrace bounds the orderly end of the regions.
 	stopGrace = 10 * time.Second
-	// drainLimit is how long after the last event the store may take to hold them all, while it gets on. as long as it gets on.
+	// drainLimit is how long after the last event the store may take to hold them all, as long as it gets on.
 	drainLimit = 10 * time.Minute
 	// crowdGrace is how long after the end of the event the last answers are waited for.
 	crowdGrace = 5 * time.Second
