@@ -60,12 +60,12 @@ k6: setup-go setup-k6 ## build bin/k6: k6 with the extension k6/x/tminus
 
 k6-test: build setup-clickhouse k6 lint-deploy ## test the k6 extension, and bin/k6 against a pipeline of its own
 	@echo "tminus: testing the k6 extension"
-	@cd simulator/k6 && GOWORK=off go vet ./... && GOWORK=off go test -race -timeout 10m ./...
+	@simulator/k6/go.sh vet ./... && simulator/k6/go.sh test -race -timeout 10m ./...
 	@echo "tminus: testing bin/k6 end to end"
-	@cd simulator/k6 && GOWORK=off TMINUS_K6=$(CURDIR)/bin/k6 TMINUS_BIN=$(CURDIR)/$(BIN) go test -run 'TestEndToEnd' -count 1 -timeout 10m .
+	@TMINUS_K6=$(CURDIR)/bin/k6 TMINUS_BIN=$(CURDIR)/$(BIN) simulator/k6/go.sh test -run TestEndToEnd -count 1 -timeout 10m .
 
 k6-mod: setup-go ## bring the k6 extension's go.mod up to the main one's
-	@cd simulator/k6 && GOWORK=off GOFLAGS=-mod=mod go build ./... && GOWORK=off GOFLAGS=-mod=mod go vet ./...
+	@cd simulator/k6 && GOWORK=off GOFLAGS=-mod=mod go vet ./...
 
 lint-deploy: setup-go ## check the Kubernetes manifests against their schemas
 	@echo "tminus: checking the Kubernetes manifests"

@@ -30,14 +30,17 @@ func shardOf(o *shardOption, env func(string) string, opts lib.Options) (shard, 
 		return shard{0, 1}, nil
 	}
 	if seq := opts.ExecutionSegmentSequence; seq != nil && len(*seq) > 0 {
-		first := (*seq)[0].FloatLength()
+		own := -1
 		for j, s := range *seq {
-			if d := s.FloatLength() - first; d > 1e-9 || d < -1e-9 {
+			if d := s.FloatLength() - (*seq)[0].FloatLength(); d > 1e-9 || d < -1e-9 {
 				return shard{}, errors.New("k6's execution segments are not of one size: give every pod its shard: {i, of}")
 			}
 			if s.Equal(seg) {
-				return shard{j, len(*seq)}, nil
+				own = j
 			}
+		}
+		if own >= 0 {
+			return shard{own, len(*seq)}, nil
 		}
 	}
 	return shard{}, errors.New("k6 has an execution segment and no sequence that holds it: give every pod its shard: {i, of}, or --execution-segment-sequence")
