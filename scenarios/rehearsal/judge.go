@@ -81,7 +81,7 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 		rep.Timeline = append(rep.Timeline, report.Second{
 			T: s.T, PlayStarts: s.PlayStarts, PlayFailures: s.PlayFailures, Sessions: s.Sessions, RebufferRatio: s.RebufferRatio,
 			LiveLatencyS: s.LiveLatencyS, LiveLatencyP95S: s.LiveLatencyP95S, BitrateKbps: s.BitrateKbps,
-			Scheduled: crowd[i].Scheduled, Requests: crowd[i].Requests, Capacity: r.capacityAt(out, i),
+			Scheduled: crowd[i].Scheduled, Requests: crowd[i].Requests, Shed: min(crowd[i].Shed, s.PlayFailures), Capacity: r.capacityAt(out, i),
 		})
 	}
 	if rep.Storms, err = r.storms(ctx, db, out.ran, crowd); err != nil {

@@ -78,6 +78,9 @@ func (s *state) at(now time.Time) progress.State {
 	defer s.mu.Unlock()
 	v := s.shown
 	v.Emitted, v.Stored = emitted, stored
+	if v.Phase == "drain" {
+		v.Draining = progress.Draining{Emitted: emitted, Stored: stored}
+	}
 	var elapsed time.Duration
 	if !s.zero.IsZero() {
 		elapsed = now.Sub(s.zero)

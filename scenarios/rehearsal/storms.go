@@ -18,7 +18,7 @@ const before = 10
 func storm(i spec.Interruption, until time.Duration, seconds []qoe.LoadSecond) report.Storm {
 	s := report.Storm{
 		Name: fmt.Sprintf("interruption of %s", i.Region), Region: i.Region,
-		AtS: i.At.Seconds(), Viewers: uint64(i.Viewers), Guided: i.Guided, BackS: -1,
+		AtS: i.At.Seconds(), ForS: i.For.Seconds(), Viewers: uint64(i.Viewers), Guided: i.Guided, BackS: -1,
 	}
 	at := int(i.At / time.Second)
 	end := min(int(until/time.Second), len(seconds))

@@ -204,8 +204,8 @@ type ledger struct {
 	notes      []string
 }
 
-// drainStall is how long nothing more may be stored before drain gives up.
-const drainStall = 15 * time.Second
+// drainStall is how long nothing more may be stored before drain gives up. A test shortens it.
+var drainStall = 15 * time.Second
 
 // drain closes the conductor's own sink, ships what dead processes left behind, and waits until the store holds all that
 // was emitted: for as long as it gets on, limit at most. Every other process of the run must have ended.

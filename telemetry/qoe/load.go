@@ -12,6 +12,7 @@ import (
 type LoadSecond struct {
 	Scheduled float64 // play starts that the schedule had due
 	Requests  float64 // sent, with every retry and return
+	Shed      float64 // play starts that ended so
 }
 
 // LoadSeconds computes the seconds [0, n) from start, each of them present, of all processes that send the crowd.
@@ -22,7 +23,7 @@ func LoadSeconds(ctx context.Context, db *clickhouse.DB, run string, start time.
 	wrap := func(err error) error { return fmt.Errorf("the load of run %s by second: %w", run, err) }
 	seconds := make([]LoadSecond, n)
 	// A second's figures are written at its end.
-	rows, err := db.Query(ctx, `SELECT toInt64(floor((toUnixTimestamp64Micro(at) - {start:Int64} - 500000) / 1000000)) AS t, sum(nums['scheduled']), sum(nums['requests'])
+	rows, err := db.Query(ctx, `SELECT toInt64(floor((toUnixTimestamp64Micro(at) - {start:Int64} - 500000) / 1000000)) AS t, sum(nums['scheduled']), sum(nums['requests']), sum(nums['shed'])
 		FROM events WHERE run = {run:String} AND kind = 'load_stats' GROUP BY t HAVING t >= 0 AND t < {n:Int64}`,
 		clickhouse.Named("run", run), clickhouse.Named("start", fmt.Sprint(start.UnixMicro())), clickhouse.Named("n", fmt.Sprint(n)))
 	if err != nil {
@@ -32,7 +33,7 @@ func LoadSeconds(ctx context.Context, db *clickhouse.DB, run string, start time.
 	for rows.Next() {
 		var t int64
 		var s LoadSecond
-		if err := rows.Scan(&t, &s.Scheduled, &s.Requests); err != nil {
+		if err := rows.Scan(&t, &s.Scheduled, &s.Requests, &s.Shed); err != nil {
 			return nil, wrap(err)
 		}
 		seconds[t] = s

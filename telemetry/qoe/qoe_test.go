@@ -473,7 +473,7 @@ func TestLoadAndReturns(t *testing.T) {
 	var events []event.Event
 	for second := range 3 {
 		events = append(events, event.Event{Kind: event.LoadStats, At: at(float64(second) + 1.02), // the second has just ended
-			Nums: map[string]float64{"scheduled": 10, "requests": 10 * float64(second+1)}})
+			Nums: map[string]float64{"scheduled": 10, "requests": 10 * float64(second+1), "shed": float64(second)}})
 	}
 	for i := range 20 { // one of 20 never comes back
 		e := event.Event{Kind: event.PlayStart, State: "return", Status: "ok", Attempts: uint32(1 + i%2), At: at(1 + float64(i)/10)}
@@ -488,7 +488,7 @@ func TestLoadAndReturns(t *testing.T) {
 	}
 	store(t, db, events)
 	seconds, err := qoe.LoadSeconds(t.Context(), db, "r", start, 4)
-	if want := []qoe.LoadSecond{{10, 10}, {10, 20}, {10, 30}, {}}; err != nil || !slices.Equal(seconds, want) {
+	if want := []qoe.LoadSecond{{10, 10, 0}, {10, 20, 1}, {10, 30, 2}, {}}; err != nil || !slices.Equal(seconds, want) {
 		t.Errorf("%v, %v, want %v", seconds, err, want)
 	}
 	r, err := qoe.ReturnsOf(t.Context(), db, "r", at(1), at(9))
