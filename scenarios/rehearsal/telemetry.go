@@ -213,8 +213,15 @@ func (t *telemetryPath) drain(ctx context.Context, limit time.Duration) (l ledge
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	go t.watchDrain(ctx, stop)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		t.watchDrain(ctx, stop)
+	}()
+	defer func() {
+		stop(nil)
+		<-watched
+	}()
 	if err := t.closeSink(); err != nil {
 		l.notes = append(l.notes, err.Error())
 	}
