@@ -49,7 +49,6 @@ type Config struct {
 type PlaybackConfig struct {
 	Capacity      float64       `json:"capacity"`       // of each region, play starts a second; what is beyond is shed by priority; 0: no such bound
 	MaxConcurrent int           `json:"max_concurrent"` // play starts in hand at once that are full overload
-	MaxStarts     float64       `json:"max_starts"`     // Capacity's former name
 	ProbeInterval time.Duration `json:"probe_interval"` // health probes of every edge, and looks at the other regions' load
 	ProbeTimeout  time.Duration `json:"probe_timeout"`
 
@@ -235,7 +234,7 @@ func (c Config) Validate() error {
 		names[r.Name], numbers[r.Number] = true, true
 	}
 	p := c.Playback
-	if p.MaxConcurrent < 0 || p.MaxStarts < 0 || p.ProbeInterval < 0 || p.ProbeTimeout < 0 || p.TokenLife < 0 {
+	if p.MaxConcurrent < 0 || p.ProbeInterval < 0 || p.ProbeTimeout < 0 || p.TokenLife < 0 {
 		bad("playback: bounds and intervals must not be negative")
 	}
 	bounds, err := p.levers()

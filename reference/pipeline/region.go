@@ -153,7 +153,7 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 	guided := cfg.Playback.GuidedBackoff
 	play, err := playback.New(playback.Config{
 		Stream: r.stream, Region: here.Name, URL: here.PlaybackURL(), Key: cfg.Key, Peers: peers(cfg),
-		MaxConcurrent: cfg.Playback.MaxConcurrent, Capacity: max(cfg.Playback.Capacity, cfg.Playback.MaxStarts),
+		MaxConcurrent: cfg.Playback.MaxConcurrent, Capacity: cfg.Playback.Capacity,
 		Levers: levers, Unguided: guided != nil && !*guided, Tokens: r.tokens, TokenLife: cfg.Playback.TokenLife,
 		ProbeInterval: cfg.Playback.ProbeInterval, ProbeTimeout: cfg.Playback.ProbeTimeout, LocalAddr: here.PlaybackAddr().Addr(),
 		Seed: cfg.Seed ^ steering.Hash("playback "+here.Name), Now: now, Sink: sink, Log: r.log,

@@ -28,12 +28,6 @@ const (
 	DefaultProbeTimeout  = 400 * time.Millisecond
 )
 
-// Retry is advice that does not follow load: come back at most so often, after a while drawn from After to AfterMax.
-type Retry struct {
-	Max             int
-	After, AfterMax time.Duration // milliseconds are kept
-}
-
 // Peer is another region's playback service.
 type Peer struct {
 	Region string
@@ -49,8 +43,6 @@ type Config struct {
 
 	MaxConcurrent int     // requests of Handler at once; play starts beyond are shed; also what full concurrency is to admission
 	Capacity      float64 // play starts a second; what is beyond is shed by priority; 0: no such bound
-	MaxStarts     float64 // Capacity's former name
-	ShedRetry     Retry   // zero: guidance by load; else the advice to those who are shed
 	Unguided      bool    // answers carry no retry policy
 	Levers        [admission.Levers]admission.Bound
 	SteeringTTL   time.Duration
@@ -117,9 +109,6 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.MaxConcurrent <= 0 {
 		cfg.MaxConcurrent = DefaultMaxConcurrent
-	}
-	if cfg.Capacity == 0 {
-		cfg.Capacity = cfg.MaxStarts
 	}
 	if cfg.TokenLife <= 0 {
 		cfg.TokenLife = SessionLife
@@ -257,7 +246,7 @@ func (s *Service) Answer(dst []byte, now time.Time, body []byte) (answer []byte,
 	d := s.control.Start(now, admission.Request{Kind: kind, Home: v.Home, Viewer: uint64(v.Viewer)})
 	s.mu.Unlock()
 	if !d.Admitted {
-		return s.appendShed(dst, d, v.Nonce)
+		return s.appendShed(dst, d)
 	}
 	url := s.cfg.URL
 	if d.Handed {
@@ -299,17 +288,11 @@ func (s *Service) Shed(dst []byte, now time.Time) (answer []byte, status, retryA
 	s.mu.Lock()
 	d := s.control.Turn(now, admission.Live)
 	s.mu.Unlock()
-	return s.appendShed(dst, d, s.nonce.Add(1))
+	return s.appendShed(dst, d)
 }
 
-func (s *Service) appendShed(dst []byte, d admission.Decision, nonce uint32) (answer []byte, status, retryAfter int) {
+func (s *Service) appendShed(dst []byte, d admission.Decision) (answer []byte, status, retryAfter int) {
 	s.stats.shed.Add(1)
-	if r := s.cfg.ShedRetry; r != (Retry{}) && d.Retry != (admission.Retry{}) {
-		d.Retry = admission.Retry{Max: r.Max, After: r.After}
-		if window := (r.AfterMax - r.After).Milliseconds(); window > 0 {
-			d.Retry.After += time.Duration(spread.Mix(s.cfg.Seed^uint64(nonce)<<17)%uint64(window+1)) * time.Millisecond
-		}
-	}
 	dst = appendRetry(append(dst, `{"error":"too many play starts at once"`...), d.Retry)
 	// For clients that do not read the body: whole seconds (RFC 9110, 10.2.3).
 	return append(dst, '}'), 503, int((d.Retry.After + time.Second - 1) / time.Second)

@@ -224,7 +224,7 @@ func TestSessionsDoNotRepeat(t *testing.T) {
 }
 
 func TestStartsBeyondTheRateAreShedWithAdvice(t *testing.T) {
-	s := newService(t, func(c *Config) { c.MaxStarts = 100 })
+	s := newService(t, func(c *Config) { c.Capacity = 100 })
 	var ok, shed int
 	after := map[int]int{} // by whole seconds
 	exact := map[float64]bool{}

@@ -229,7 +229,7 @@ func (c *Control) step(t int64) {
 	smooth := func(v *float64, to float64) { *v += blend * (to - *v) }
 
 	capacity := c.capacity()
-	var kept, admitted, handed float64
+	var kept, asked, admitted, handed float64
 	var press [Levers]float64
 	for k := range c.count {
 		now, was := c.count[k], c.past[k]
@@ -241,6 +241,7 @@ func (c *Control) step(t int64) {
 			}
 		}
 		kept += c.rate[k]
+		asked += mine
 		handed += float64(now.handed - was.handed)
 		admitted += float64(now.admitted - was.admitted - (now.handed - was.handed))
 	}
@@ -257,7 +258,7 @@ func (c *Control) step(t int64) {
 	c.moveWeights(t, dt, blend, kept)
 	c.setRates()
 	c.moveLevers(t)
-	c.guide.step(t, dt, blend, c.capacity(), kept, admitted+c.geo.inbound*dt, &c.cfg)
+	c.guide.step(t, dt, c.capacity(), asked, admitted+c.geo.inbound*dt, &c.cfg)
 }
 
 // capacity is what is left of the region's for those who ask here: viewers that other regions hand over have their part, half

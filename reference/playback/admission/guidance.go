@@ -13,8 +13,15 @@ const (
 	leastFree = 0.1
 	// part of what is free is planned for returns, so that an estimate may be off.
 	part = 0.7
-	// quick is how much of the capacity returns may take however little load there is otherwise.
-	quick = 0.2
+	// growth is how much returns may add to the load there is anyway: with what estimates are off by, less than as much again.
+	growth = 0.6
+	// However little load there is, returns may take this share of the capacity, and this many may come in a second: a few viewers
+	// of a quiet region need not wait.
+	quick     = 0.02
+	quickRate = 50
+	// follow is the time constant of guidance's averages: short, since those who come while an average still rises would be told that the
+	// region is quiet, and all wait long.
+	follow = 300 * time.Millisecond
 )
 
 // guidance spreads viewers who come back. Each is given a wait of Shortest and half to one and a half times a window; the
@@ -25,9 +32,10 @@ type guidance struct {
 	window time.Duration // for those who start now: where they will be in the queue, if all are cut off
 	back   float64       // rate at which those who are shed now are to return, a second
 
+	load     float64 // starts a second, smoothed
 	viewers  float64 // who is thought to be watching
-	fresh    float64 // starts a second that nobody was asked to come back for, smoothed
-	returns  float64 // the others, as they were asked to, smoothed
+	fresh    float64 // those of them that nobody was asked to come back for
+	returns  float64 // the others, as they were asked to
 	expected [slots]float64
 	waiting  float64 // sum of expected
 	second   int64   // of the slot that is being used up
@@ -43,7 +51,8 @@ func (g *guidance) begin(t int64) {
 	g.window, g.back = 0, 0
 }
 
-func (g *guidance) step(t int64, dt, blend, capacity, load, admitted float64, cfg *Config) {
+// step takes what was asked for here a second since the last step, and how many were let in.
+func (g *guidance) step(t int64, dt, capacity, asked, admitted float64, cfg *Config) {
 	for n := 0; g.second < t/1e9; n++ {
 		if n == slots {
 			g.second = t / 1e9
@@ -56,17 +65,18 @@ func (g *guidance) step(t int64, dt, blend, capacity, load, admitted float64, cf
 	}
 	g.waiting = max(g.waiting, 0)
 	// A second's returns are spread over it by their waits' milliseconds, so its slot is a rate as well.
+	blend := 1 - math.Exp(-dt/follow.Seconds())
 	g.returns += blend * (g.expected[g.second%slots] - g.returns)
+	g.load += blend * (asked - g.load)
+	load := g.load
 	g.fresh = max(load-g.returns, 0)
 	g.viewers = g.viewers*math.Exp(-dt/cfg.Stay.Seconds()) + admitted
-	if capacity <= 0 {
-		g.window, g.back = 0, 0
-		return
+	rate := max(growth*load, quick*capacity, quickRate)
+	if capacity > 0 {
+		g.back = part * max(capacity-g.fresh, leastFree*capacity)
+		rate = min(rate, part*max(capacity-load, leastFree*capacity))
 	}
-	g.back = part * max(capacity-g.fresh, leastFree*capacity)
-	free := part * max(capacity-load, leastFree*capacity)
-	// No faster than load comes anyway: then it at most doubles.
-	g.window = seconds(g.viewers / min(free, max(part*load, quick*capacity)))
+	g.window = seconds(g.viewers / rate)
 }
 
 func seconds(s float64) time.Duration { return time.Duration(min(s, 1e6) * 1e9) }

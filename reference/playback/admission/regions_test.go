@@ -73,7 +73,7 @@ func storm(t *testing.T, load, viewers float64, guided bool) (peak float64) {
 // With guidance, load after an interruption stays below twice the capacity, and below twice what it was before unless there
 // are more viewers than the longest wait has room for; without, they all come at once.
 func TestRetryStorm(t *testing.T) {
-	for _, s := range []struct{ load, viewers float64 }{{0.3, 5}, {0.5, 2}, {0.5, 10}, {0.5, 25}, {0.7, 10}, {0.7, 30}, {0.9, 10}} {
+	for _, s := range []struct{ load, viewers float64 }{{0.1, 2}, {0.3, 5}, {0.5, 2}, {0.5, 10}, {0.5, 25}, {0.7, 10}, {0.7, 30}, {0.9, 10}} {
 		with, without := storm(t, s.load, s.viewers, true), storm(t, s.load, s.viewers, false)
 		t.Logf("load %.1f of capacity, %2.0f s of capacity come back: peak %.2f of capacity, %.2f of the load before; unguided %.2f and %.2f",
 			s.load, s.viewers, with, with/s.load, without, without/s.load)
