@@ -9,7 +9,8 @@ const (
 	// PlayStart: one intended play start of the open-loop crowd or of a full player, after its last attempt.
 	// Status ok|shed|failed|dropped; Value = intended→done ms; LagMS = intended→sent ms; Attempts; Edge = playback
 	// service that answered; Region = that service's region; Session when ok; Detail = why it failed, or,
-	// of a full player's that is ok, the playback service's name of the session.
+	// of a full player's that is ok, the playback service's name of the session. State "return": by a viewer who was on the
+	// air before an interruption.
 	PlayStart Kind = "play_start"
 	// LoadStats: the open-loop crowd, once a second. Nums since the last one: scheduled (play starts that the schedule had
 	// due), requests (sent, with every retry and return), ok, shed, failed, dropped.

@@ -85,7 +85,6 @@ type Config struct {
 	MaxSendLag     time.Duration // a start not sent so long after its moment is dropped: 2 s
 	AttemptTimeout time.Duration // connecting and the whole answer: 1 s
 	MaxRetries     int           // bound on the retries that a shedding server asks for: 3
-	MaxIdle        int           // the old name of PerService
 	Drain          time.Duration // how long after the schedule's end viewers may still come back: 10 s
 
 	// Permit says whether load may be sent to an address, nil meaning that it may; asked before the first start and every
@@ -162,7 +161,7 @@ func New(c Config) (*Generator, error) {
 	c.MaxRetries = or(c.MaxRetries, 3)
 	c.Drain = or(c.Drain, 10*time.Second)
 	c.Connections = or(c.Connections, KeepAlive)
-	c.PerService = or(c.PerService, or(c.MaxIdle, 64))
+	c.PerService = or(c.PerService, 64)
 	c.InFlight = or(c.InFlight, 1)
 	c.Shards = or(c.Shards, min(runtime.GOMAXPROCS(0), 2))
 	c.UserAgent = or(c.UserAgent, "tminus")

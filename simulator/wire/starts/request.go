@@ -102,16 +102,17 @@ func (r *Request) compile(c *Config, addr string) (*template, error) {
 	if !isToken(method) || method == "HEAD" || method == "CONNECT" {
 		bad("method %q", method)
 	}
-	host, target := addr, r.URL
+	host := addr
+	target, _, _ := strings.Cut(r.URL, "#")
 	if !strings.HasPrefix(target, "/") {
-		scheme, rest, ok := strings.Cut(r.URL, "://")
+		scheme, rest, ok := strings.Cut(target, "://")
 		if !ok || scheme != "http" && scheme != "https" {
 			bad("want an http or https URL, got %q", r.URL)
 		}
 		if scheme == "https" && c.TLS == nil {
 			bad("an https URL needs Config.TLS")
 		}
-		slash := strings.IndexAny(rest, "/?#")
+		slash := strings.IndexAny(rest, "/?")
 		if slash < 0 {
 			slash, rest = len(rest), rest+"/"
 		}
@@ -123,7 +124,6 @@ func (r *Request) compile(c *Config, addr string) (*template, error) {
 			target = "/" + target
 		}
 	}
-	target, _, _ = strings.Cut(target, "#")
 	if strings.ContainsFunc(target, func(c rune) bool { return c <= ' ' || c == 0x7f || c > 0x7f }) {
 		bad("the URL %q has characters that must be percent-encoded", r.URL)
 	}
@@ -138,6 +138,9 @@ func (r *Request) compile(c *Config, addr string) (*template, error) {
 	add(&t.head, inURL, target)
 	add(&t.head, inText, " HTTP/1.1\r\nHost: "+host+"\r\nUser-Agent: ")
 	add(&t.head, inHeader, c.UserAgent)
+	if strings.ContainsFunc(c.UserAgent, isControl) {
+		bad("the user agent is not one line of text")
+	}
 	content := ""
 	if len(r.Headers) > maxHeader {
 		bad("%d headers, at most %d", len(r.Headers), maxHeader)
@@ -148,8 +151,8 @@ func (r *Request) compile(c *Config, addr string) (*template, error) {
 			bad("%q is no name of a header", h.Name)
 		case slices.ContainsFunc([]string{"Host", "Content-Length", "Transfer-Encoding", "Connection", "User-Agent"}, func(own string) bool { return strings.EqualFold(own, h.Name) }):
 			bad("the header %s is the generator's own", h.Name)
-		case strings.ContainsAny(h.Value, "\r\n\x00"):
-			bad("the value of %s is not one line", h.Name)
+		case strings.ContainsFunc(h.Value, isControl):
+			bad("the value of %s is not one line of text", h.Name)
 		}
 		if strings.EqualFold(h.Name, "Content-Type") {
 			content = strings.ToLower(h.Value)
@@ -302,6 +305,8 @@ func appendSpecial(dst []byte, s string, esc escaping) []byte {
 	}
 	return dst
 }
+
+func isControl(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }
 
 func isToken(s string) bool {
 	for i := range len(s) {

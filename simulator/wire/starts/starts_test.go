@@ -1038,3 +1038,29 @@ func TestPermit(t *testing.T) {
 		t.Errorf("%v after %d connections", err, hits.Load())
 	}
 }
+
+// On the way of a start nothing is allocated: what a run allocates does not grow with its starts.
+func TestStartsDoNotAllocate(t *testing.T) {
+	addr := startBare(t)
+	allocs := func(d time.Duration) (starts, allocated uint64) {
+		c := config(t, event.Discard, schedule(t, d, audience.Leg{Rate: 1}), addr)
+		c.Saturate, c.Shards, c.PerService, c.InFlight, c.Start = true, 1, 8, 8, time.Now()
+		g, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if err := g.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		return g.Snapshot().OK, after.Mallocs - before.Mallocs
+	}
+	shorter, base := allocs(50 * ms)
+	longer, more := allocs(500 * ms)
+	if longer < shorter+1000 || more > base+(longer-shorter)/100+100 {
+		t.Errorf("%d allocations for %d starts, %d for %d", base, shorter, more, longer)
+	}
+	t.Logf("%d allocations for %d starts, %d for %d", base, shorter, more, longer)
+}

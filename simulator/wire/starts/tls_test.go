@@ -1,0 +1,144 @@
+package starts
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tminus-live/tminus/simulator/audience"
+)
+
+func tcpListener(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.1.5:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// certificate is one for a server at 127.0.1.5, and who trusts it.
+func certificate(t testing.TB) (server, client *tls.Config) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "play"}, IPAddresses: []net.IP{net.IPv4(127, 0, 1, 5)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(leaf)
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{"http/1.1"}}, &tls.Config{RootCAs: roots}
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	server, client := certificate(t)
+	var handshakes, old atomic.Int64
+	server.VerifyConnection = func(c tls.ConnectionState) error {
+		handshakes.Add(1)
+		if c.Version != tls.VersionTLS13 {
+			old.Add(1)
+		}
+		return nil
+	}
+	addr := listenHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		io.WriteString(w, good)
+	}), server)
+	for connections, most := range map[Connections]int64{KeepAlive: 40, Fresh: 100} {
+		handshakes.Store(0)
+		c := config(t, nil, schedule(t, s, audience.Leg{Rate: 100}), addr)
+		c.Connections, c.TLS = connections, client
+		g := mustRun(t, c)
+		if n := g.Snapshot(); n.OK != 100 {
+			t.Errorf("%s: %+v", connections, n)
+		}
+		if n := handshakes.Load(); n > most || connections == Fresh && n != 100 || old.Load() > 0 {
+			t.Errorf("%s: %d handshakes, %d of them not TLS 1.3", connections, n, old.Load())
+		}
+	}
+	// Nobody vouches for this one.
+	c := config(t, nil, schedule(t, s/10, audience.Leg{Rate: 100}), addr)
+	c.Connections, c.TLS = Fresh, &tls.Config{RootCAs: x509.NewCertPool()}
+	if n := mustRun(t, c).Snapshot(); n.Failed != 10 || n.Failures[badTLS.String()] != 10 {
+		t.Errorf("%+v", n)
+	}
+}
+
+func TestTLSToHostileServers(t *testing.T) {
+	t.Parallel()
+	server, client := certificate(t)
+	over := func(serve func(net.Conn)) func(*net.TCPConn) {
+		return func(c *net.TCPConn) { serve(tls.Server(c, server)) }
+	}
+	for name, tc := range map[string]struct {
+		serve func(*net.TCPConn)
+		why   reason
+	}{
+		"silent":          {func(c *net.TCPConn) { io.Copy(io.Discard, c) }, timeOut},
+		"silent after it": {over(func(c net.Conn) { io.Copy(io.Discard, c) }), timeOut},
+		"no TLS":          {func(c *net.TCPConn) { io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n"); io.Copy(io.Discard, c) }, badTLS},
+		"garbage":         {over(func(c net.Conn) { readRequest(c); io.WriteString(c, "garbage\n"); io.Copy(io.Discard, c) }), notHTTP},
+		"endless": {over(func(c net.Conn) {
+			readRequest(c)
+			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+			for piece, err := make([]byte, 4096), error(nil); err == nil; {
+				_, err = c.Write(piece)
+			}
+		}), tooLong},
+		"closes": {over(func(c net.Conn) { readRequest(c) }), closed},
+	} {
+		for _, connections := range []Connections{KeepAlive, Fresh} {
+			t.Run(name+"/"+string(connections), func(t *testing.T) {
+				t.Parallel()
+				c := config(t, nil, schedule(t, s/10, audience.Leg{Rate: 100}), listen(t, tc.serve))
+				c.Connections, c.TLS = connections, client
+				if tc.why == timeOut {
+					c.AttemptTimeout = 300 * ms
+				}
+				if n := mustRun(t, c).Snapshot(); n.Failed != 10 || n.Failures[tc.why.String()] != 10 {
+					t.Errorf("%+v, want 10 × %q", n, tc.why)
+				}
+			})
+		}
+	}
+}
+
+func TestTLSCancelled(t *testing.T) {
+	t.Parallel()
+	_, client := certificate(t)
+	c := config(t, nil, schedule(t, 100*s, audience.Leg{Rate: 10}), listen(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) }))
+	c.Connections, c.TLS, c.MaxInFlight, c.AttemptTimeout, c.MaxSendLag, c.Shards = Fresh, client, 5, 50*s, 100*s, 1
+	ctx, cancel := context.WithTimeout(t.Context(), s+50*ms)
+	defer cancel()
+	began := time.Now()
+	g, err := run(t, ctx, c)
+	if n := g.Snapshot(); err == nil || n.Failed != 5 || n.Failures[cancelled.String()] != n.Intended {
+		t.Errorf("%v %+v", err, n)
+	}
+	if took := time.Since(began); took > 3*s {
+		t.Errorf("ended after %v", took)
+	}
+}
