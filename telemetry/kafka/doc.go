@@ -14,5 +14,10 @@
 // which also chooses the partition: the order within a source holds. Several events a message make both ends some ten
 // times cheaper than one each. Header "run" holds the run id. ClickHouse's Kafka engine, kcat and jq read it as it is.
 //
+// # The embedded broker is bounded
+//
+// Told by the ingester what is stored, it deletes it; when more than HoldBytes are not, it refuses to take more, with
+// THROTTLING_QUOTA_EXCEEDED, and the spools of the producers grow instead. A real Kafka is left to its own retention.
+//
 // Plain connections only: TLS and SASL are not there yet.
 package kafka

@@ -10,6 +10,9 @@
 // Delivery is at least once: an answer that was lost, or a process that died between the answer and noting it, makes
 // the same events go out again. Events of a source are numbered from 1 without gaps, so that the store can tell.
 //
+// The spool is the buffer of the whole path: when the store does not keep up, its ingester stops reading, Kafka holds the
+// emitters back, and spools grow, to SpoolBytes or to what the disk can spare. What is acknowledged is deleted.
+//
 // # Files
 //
 // Per source, in one folder: SOURCE.state, one fixed-size record rewritten in place (counts and positions), held under
