@@ -23,26 +23,30 @@ const (
 // Write puts report.json, junit.xml, timeline.ndjson and report.html into dir, making it when it is missing.
 //
 // timeline writes the run's events, one JSON object a line, into the writer it is given; with nil the report's own
-// seconds and moments are written instead. r is not changed: figures that are not finite (NaN, ±Inf) are replaced in
+// seconds and moments are written instead. It is called before the rest is written, and may change the report. r is not
+// changed otherwise: figures that are not finite (NaN, ±Inf) are replaced in
 // the copy that is written (see Finite) and named by a failed safety check.
 //
-// Each file appears complete under its name or not at all. Every file is tried, report.json first; the error is one
+// Each file appears complete under its name or not at all. Every file is tried; the error is one
 // sentence a file that could not be written, naming it.
 func Write(dir string, r *Report, timeline func(w io.Writer) error) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make the run's folder %s: %w", dir, reason(err))
 	}
+	var errs []error
+	if timeline != nil { // first, because it may still put into the report how much it left out
+		errs = append(errs, writeFile(filepath.Join(dir, TimelineFile), timeline))
+	}
 	r, bad := r.Finite()
+	if timeline == nil {
+		errs = append(errs, writeFile(filepath.Join(dir, TimelineFile), r.ndjson))
+	}
 	if len(bad) > 0 {
 		r.Safety = append(r.Safety, Check{
 			Name:   "every figure of the report is a number",
 			Detail: "not finite, replaced: " + strings.Join(bad, ", "),
 		})
 	}
-	if timeline == nil {
-		timeline = r.ndjson
-	}
-	var errs []error
 	for _, f := range []struct {
 		name string
 		fill func(io.Writer) error
@@ -50,11 +54,8 @@ func Write(dir string, r *Report, timeline func(w io.Writer) error) error {
 		{JSONFile, r.WriteJSON},
 		{JUnitFile, r.WriteJUnit},
 		{HTMLFile, r.WriteHTML},
-		{TimelineFile, timeline},
 	} {
-		if err := writeFile(filepath.Join(dir, f.name), f.fill); err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, writeFile(filepath.Join(dir, f.name), f.fill))
 	}
 	return errors.Join(errs...)
 }

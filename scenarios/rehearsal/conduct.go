@@ -83,11 +83,24 @@ func New(cfg Config, now time.Time) (*Rehearsal, error) {
 	return r, nil
 }
 
-// minFree is the free disk space that a run starts with: the store, the spool and the report of some minutes.
-const minFree = 256 << 20
+// The free disk space that a run starts with: the store, the spool and the report of some minutes, and what the play starts
+// of a large crowd take until they are stored.
+const (
+	minFree      = 256 << 20
+	freePerStart = 400
+)
+
+// needs is the disk space that the scenario's run starts with, bytes.
+func needs(sc *spec.Scenario) uint64 {
+	schedule, err := sc.Audience.Schedule(sc.Event.Duration)
+	if err != nil {
+		return minFree // what is wrong with the schedule is told when it is needed
+	}
+	return minFree + freePerStart*schedule.Total()
+}
 
 // makeFolder makes the run's folder and says whether its file system has space for a run.
-func makeFolder(folder string) error {
+func makeFolder(folder string, need uint64) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return fmt.Errorf("cannot make the run's folder: %w", err)
 	}
@@ -95,9 +108,9 @@ func makeFolder(folder string) error {
 	if err := syscall.Statfs(folder, &fs); err != nil {
 		return fmt.Errorf("cannot tell how much disk space is left for %s: %w", folder, err)
 	}
-	if free := fs.Bavail * uint64(fs.Bsize); free < minFree {
+	if free := fs.Bavail * uint64(fs.Bsize); free < need {
 		_ = os.Remove(folder) // it is empty
-		return fmt.Errorf("no space for a run in %s: %d MB are free and it starts with %d MB; free some space or choose another folder with --runs", folder, free>>20, minFree>>20)
+		return fmt.Errorf("no space for a run in %s: %d MB are free and it starts with %d MB; free some space or choose another folder with --runs", folder, free>>20, need>>20)
 	}
 	return nil
 }
@@ -118,7 +131,7 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 			return nil, err
 		}
 	}
-	if err := makeFolder(r.folder); err != nil {
+	if err := makeFolder(r.folder, needs(r.cfg.Scenario)); err != nil {
 		return nil, err
 	}
 	var undo stack

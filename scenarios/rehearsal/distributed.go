@@ -82,7 +82,7 @@ func (d Distributed) Judge(ctx context.Context) (rep *report.Report, err error) 
 	r := &Rehearsal{cfg: Config{Scenario: d.Scenario, Runs: d.Runs, Kafka: d.Kafka, ClickHouse: d.ClickHouse, Log: d.Log}, id: d.Run, log: d.Log,
 		folder: filepath.Join(d.Runs, d.Run)}
 	r.state.init(d.Scenario, r.id)
-	if err := makeFolder(r.folder); err != nil {
+	if err := makeFolder(r.folder, minFree); err != nil {
 		return nil, err
 	}
 	t := &telemetryPath{log: d.Log, broker: d.Kafka, drained: true} // it emits nothing itself

@@ -156,8 +156,8 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 	if rep.Moments, err = r.story(ctx, rep, out); err != nil {
 		return nil, err
 	}
-	err = report.Write(r.folder, rep, func(w io.Writer) error {
-		_, _, err := qoe.ExportSample(ctx, db, r.id, qoe.DefaultSample, w)
+	err = report.Write(r.folder, rep, func(w io.Writer) (err error) {
+		_, rep.Telemetry.LeftOut, err = qoe.ExportSample(ctx, db, r.id, qoe.DefaultSample, w)
 		return err
 	})
 	if err != nil {

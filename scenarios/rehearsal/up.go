@@ -63,7 +63,7 @@ func (u URLs) String() string {
 // Up runs the reference pipeline without a crowd or faults until ctx ends. It calls ready when every edge serves. When
 // it returns nothing that it started is left running.
 func (r *Rehearsal) Up(ctx context.Context, ready func(URLs) error) (err error) {
-	if err := makeFolder(r.folder); err != nil {
+	if err := makeFolder(r.folder, minFree); err != nil {
 		return err
 	}
 	var undo stack
