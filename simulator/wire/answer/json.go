@@ -145,6 +145,12 @@ type scan struct {
 	out   []Value
 }
 
+func (s *scan) capture(n int, kind Kind, from, end int, escaped bool) {
+	if n >= 0 && s.nodes[n].capture >= 0 {
+		s.out[s.nodes[n].capture] = Value{kind, s.b[from:end], escaped}
+	}
+}
+
 func (s *scan) space(i int) int {
 	for i < len(s.b) {
 		switch s.b[i] {
@@ -166,89 +172,118 @@ func (s *scan) value(i, n, depth int) int {
 	var kind Kind
 	end, escaped := -1, false
 	from := i
-	switch c := s.b[i]; {
-	case c == '"':
+	switch c := s.b[i]; c {
+	case '"':
 		end, escaped = stringEnd(s.b, i+1)
 		kind, from = String, i+1
-	case c == '{':
+	case '{':
 		kind, end = Object, s.object(i+1, n, depth+1)
-	case c == '[':
+	case '[':
 		kind, end = Array, s.array(i+1, n, depth+1)
-	case c == '-' || '0' <= c && c <= '9':
+	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
 		kind, end = Number, numberEnd(s.b, i)
-	case c == 't' && hasPrefix(s.b[i:], "true"):
-		kind, end = Bool, i+4
-	case c == 'f' && hasPrefix(s.b[i:], "false"):
-		kind, end = Bool, i+5
-	case c == 'n' && hasPrefix(s.b[i:], "null"):
-		kind, end = Null, i+4
+	case 't':
+		kind, end = Bool, s.word(i, "true")
+	case 'f':
+		kind, end = Bool, s.word(i, "false")
+	case 'n':
+		kind, end = Null, s.word(i, "null")
 	}
 	if end < 0 {
 		return -1
 	}
-	if n >= 0 && s.nodes[n].capture >= 0 {
-		s.out[s.nodes[n].capture] = Value{kind, s.b[from:end], escaped}
-	}
+	s.capture(n, kind, from, end, escaped)
 	if kind == String {
 		end++ // its quote
 	}
 	return end
 }
 
+// word returns where a literal at i ends; -1: it is another.
+func (s *scan) word(i int, word string) int {
+	if hasPrefix(s.b[i:], word) {
+		return i + len(word)
+	}
+	return -1
+}
+
 func hasPrefix(b []byte, s string) bool { return len(b) >= len(s) && string(b[:len(s)]) == s }
 
 func (s *scan) object(i, n, depth int) int {
+	b := s.b
 	i = s.space(i)
-	if i < len(s.b) && s.b[i] == '}' {
+	if i < len(b) && b[i] == '}' {
 		return i + 1
 	}
 	for {
-		if i >= len(s.b) || s.b[i] != '"' {
+		if i >= len(b) || b[i] != '"' {
 			return -1
 		}
-		end, escaped := stringEnd(s.b, i+1)
+		from := i + 1
+		end, escaped := stringEnd(b, from)
 		if end < 0 {
 			return -1
 		}
 		next := -1
 		if n >= 0 {
-			next = s.under(n, s.b[i+1:end], escaped)
+			next = s.under(n, b[from:end], escaped)
 		}
-		i = s.space(end + 1)
-		if i >= len(s.b) || s.b[i] != ':' {
+		if i = end + 1; i < len(b) && b[i] != ':' {
+			i = s.space(i)
+		}
+		if i >= len(b) || b[i] != ':' {
 			return -1
 		}
-		if i = s.value(s.space(i+1), next, depth); i < 0 {
+		i++
+		if i < len(b) && b[i] == '"' { // most values are strings: no call for them
+			end, escaped := stringEnd(b, i+1)
+			if end < 0 {
+				return -1
+			}
+			s.capture(next, String, i+1, end, escaped)
+			i = end + 1
+		} else if i = s.value(s.space(i), next, depth); i < 0 {
 			return -1
 		}
-		if i = s.space(i); i >= len(s.b) {
+		if i < len(b) && b[i] <= ' ' {
+			i = s.space(i)
+		}
+		if i >= len(b) {
 			return -1
 		}
-		switch s.b[i] {
+		switch b[i] {
 		case '}':
 			return i + 1
 		case ',':
-			i = s.space(i + 1)
+			if i++; i < len(b) && b[i] != '"' {
+				i = s.space(i)
+			}
 		default:
 			return -1
 		}
 	}
 }
 
+// under returns the node under a key of node n's object; -1: the key is of no interest.
 func (s *scan) under(n int, key []byte, escaped bool) int {
-	var room [256]byte
 	if escaped {
-		if len(key) > len(room) {
-			return -1 // six bytes a character: no key of ours
-		}
-		key = unescape(room[:0], key)
+		return s.underEscaped(n, key)
 	}
-	for _, c := range s.nodes[n].children {
-		if string(key) == c.key {
+	children := s.nodes[n].children
+	for i := range children {
+		if c := &children[i]; len(c.key) == len(key) && c.key == string(key) {
 			return c.node
 		}
 	}
 	return -1
+}
+
+func (s *scan) underEscaped(n int, key []byte) int {
+	var room [256]byte
+	if len(key) > len(room) {
+		return -1 // six bytes a character: no key of ours
+	}
+	return s.under(n, unescape(room[:0], key), false)
 }
 
 func (s *scan) array(i, n, depth int) int {
@@ -288,15 +323,17 @@ func stringEnd(b []byte, i int) (end int, escaped bool) {
 	for i < len(b) {
 		// Eight bytes at a time up to the first quote, backslash or control character: a zero byte x has its high bit
 		// set in (x-1)&^x, and no byte below the first such is set wrongly.
-		if i+8 <= len(b) {
+		for len(b)-i >= 8 {
 			w := binary.LittleEndian.Uint64(b[i:])
 			quote, slash := w^'"'*ones, w^'\\'*ones
-			if hit := ((quote-ones)&^quote | (slash-ones)&^slash | (w-' '*ones)&^w) & highs; hit == 0 {
-				i += 8
-				continue
-			} else {
+			if hit := ((quote-ones)&^quote | (slash-ones)&^slash | (w-' '*ones)&^w) & highs; hit != 0 {
 				i += bits.TrailingZeros64(hit) >> 3
+				break
 			}
+			i += 8
+		}
+		if i == len(b) {
+			break
 		}
 		switch c := b[i]; {
 		case c == '"':
@@ -345,35 +382,35 @@ func hex(c byte) rune {
 
 // numberEnd returns where the number at i ends; -1: it is none.
 func numberEnd(b []byte, i int) int {
-	run := func() bool {
-		from := i
-		for i < len(b) && '0' <= b[i] && b[i] <= '9' {
-			i++
-		}
-		return i > from
-	}
 	if b[i] == '-' {
 		i++
 	}
-	if i < len(b) && b[i] == '0' {
-		i++
-	} else if !run() {
+	from := i
+	if i = digitsEnd(b, i); i == from || i > from+1 && b[from] == '0' {
 		return -1
 	}
 	if i < len(b) && b[i] == '.' {
-		i++
-		if !run() {
+		from = i + 1
+		if i = digitsEnd(b, from); i == from {
 			return -1
 		}
 	}
-	if i < len(b) && (b[i] == 'e' || b[i] == 'E') {
+	if i < len(b) && b[i]|0x20 == 'e' {
 		i++
 		if i < len(b) && (b[i] == '+' || b[i] == '-') {
 			i++
 		}
-		if !run() {
+		from = i
+		if i = digitsEnd(b, from); i == from {
 			return -1
 		}
+	}
+	return i
+}
+
+func digitsEnd(b []byte, i int) int {
+	for i < len(b) && '0' <= b[i] && b[i] <= '9' {
+		i++
 	}
 	return i
 }

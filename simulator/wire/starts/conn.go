@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tminus-live/tminus/simulator/audience"
 	"github.com/tminus-live/tminus/simulator/wire/answer"
 )
 
@@ -25,7 +26,8 @@ type conn struct {
 	broken   reason // why it takes no more requests
 
 	parser answer.Parser
-	ring   []uint32 // starts whose answers are due, in order; none: one that was given up
+	ring   []uint32          // starts whose answers are due, in order; none: one that was given up
+	who    []audience.Viewer // who made them
 	head   int
 	n      int    // entries of the ring
 	live   int    // of these, not given up
@@ -41,18 +43,19 @@ func (c *conn) room() int {
 	return len(c.ring) - c.n
 }
 
-func (c *conn) push(i uint32) {
+func (c *conn) push(i uint32, v audience.Viewer) {
 	at := c.head + c.n
 	if at >= len(c.ring) {
 		at -= len(c.ring)
 	}
-	c.ring[at] = i
+	c.ring[at], c.who[at] = i, v
 	c.n++
 	c.live++
 }
 
-func (c *conn) pop() uint32 {
-	i := c.ring[c.head]
+// pop takes the first; who made it is good until the next push.
+func (c *conn) pop() (i uint32, who *audience.Viewer) {
+	i, who = c.ring[c.head], &c.who[c.head]
 	if c.head++; c.head == len(c.ring) {
 		c.head = 0
 	}
@@ -60,7 +63,7 @@ func (c *conn) pop() uint32 {
 	if i != none {
 		c.live--
 	}
-	return i
+	return i, who
 }
 
 // unmapped is an address as sockets want it.
@@ -188,7 +191,7 @@ func (s *shard) dial(svc *service, demanded bool) (*conn, reason) {
 		c = s.conns[s.free[n-1]]
 		s.free = s.free[:n-1]
 	} else {
-		c = &conn{index: uint32(len(s.conns)), ring: make([]uint32, s.g.c.InFlight)}
+		c = &conn{index: uint32(len(s.conns)), ring: make([]uint32, s.g.c.InFlight), who: make([]audience.Viewer, s.g.c.InFlight)}
 		s.conns = append(s.conns, c)
 	}
 	c.fd, c.svc, c.demanded = fd, svc, demanded
@@ -293,7 +296,7 @@ func (s *shard) pump(svc *service, now time.Duration) {
 			}
 			var why reason
 			if c, why = s.dial(svc, true); why != noReason {
-				s.begin(i, svc, now, s.out[:0])
+				s.begin(i, svc, s.viewer(s.slab.at(i).k), now, s.out[:0])
 				s.attemptFailed(i, why, now)
 				continue
 			}
@@ -317,10 +320,11 @@ func (s *shard) fill(c *conn, i uint32, now time.Duration) bool {
 				break
 			}
 		}
-		out = s.begin(i, svc, now, out)
+		v := s.viewer(s.slab.at(i).k)
+		out = s.begin(i, svc, v, now, out)
 		s.slab.at(i).conn = c.index
 		s.flight.push(&s.slab, i)
-		c.push(i)
+		c.push(i, *v)
 		i = none
 	}
 	if len(out) == 0 {
@@ -463,11 +467,11 @@ func (s *shard) consume(c *conn, b []byte, now time.Duration) bool {
 
 // answer takes the whole answer that is in a connection's parser; false: the connection is closed now.
 func (s *shard) answer(c *conn, now time.Duration) bool {
-	i := c.pop()
+	i, v := c.pop()
 	c.answered = true
 	if i != none {
 		s.flight.remove(&s.slab, i)
-		s.take(i, reply{c.parser.Status, c.parser.RetryAfter, c.parser.Body}, now)
+		s.take(i, v, reply{c.parser.Status, c.parser.RetryAfter, c.parser.Body}, now)
 	}
 	if !c.svc.kept {
 		s.hangUpOn(c, true)
@@ -489,7 +493,7 @@ func (s *shard) lost(c *conn, why reason, now time.Duration) {
 	again := c.answered || !c.demanded
 	why = or(c.broken, why)
 	if c.parser.Begun() && c.n > 0 {
-		if i := c.pop(); i != none {
+		if i, _ := c.pop(); i != none {
 			s.flight.remove(&s.slab, i)
 			s.attemptFailed(i, why, now)
 		}
@@ -503,15 +507,14 @@ func (s *shard) lost(c *conn, why reason, now time.Duration) {
 	}
 	out := s.out[:0]
 	for c.n > 0 {
-		i := c.pop()
+		i, v := c.pop()
 		switch {
 		case i == none:
 		case fresh != nil: // its time-out goes on from when it was first sent
 			st := s.slab.at(i)
-			v := s.g.c.Crowd.Viewer(st.k)
-			out = svc.template.render(out, &v, st.number)
+			out = svc.template.render(out, v, st.number)
 			st.conn = fresh.index
-			fresh.push(i)
+			fresh.push(i, *v)
 			s.stats.resent++
 		default:
 			s.flight.remove(&s.slab, i)

@@ -40,6 +40,11 @@ type shard struct {
 	jobs     int    // attempts that dialers have in hand
 	results  results
 
+	last struct { // the viewer who was looked up last: most are, twice in a row
+		k  uint64
+		v  audience.Viewer
+		ok bool
+	}
 	in      []byte // what is read, from any connection
 	out     []byte // what is written
 	values  []answer.Value
@@ -238,9 +243,9 @@ func (s *shard) intend(i uint32, now time.Duration) {
 		s.stats.returned++
 		sec.Returned++
 	}
-	v := s.g.c.Crowd.Viewer(st.k)
+	v := s.viewer(st.k)
 	if s.queued >= maxQueue/s.g.c.Shards {
-		s.drop(i, &v, queueFull, now)
+		s.drop(i, v, queueFull, now)
 		return
 	}
 	for j := range s.services { // a home without a service starts at the first
@@ -288,11 +293,11 @@ func (s *shard) tooLate(i uint32, now time.Duration) bool {
 	if now-st.ready <= s.g.c.MaxSendLag {
 		return false
 	}
-	v := s.g.c.Crowd.Viewer(st.k)
+	v := s.viewer(st.k)
 	if st.attempts == 0 {
-		s.drop(i, &v, late, now)
+		s.drop(i, v, late, now)
 	} else {
-		s.pressed(i, &v, isFailed, late, policy{}, now)
+		s.pressed(i, v, isFailed, late, policy{}, now)
 	}
 	return true
 }
@@ -304,8 +309,16 @@ func (s *shard) expire(svc *service, now time.Duration) {
 	}
 }
 
+// viewer is who makes the k-th start, good until the next call.
+func (s *shard) viewer(k uint64) *audience.Viewer {
+	if l := &s.last; l.k != k || !l.ok {
+		l.k, l.v, l.ok = k, s.g.c.Crowd.Viewer(k), true
+	}
+	return &s.last.v
+}
+
 // begin makes a start's next attempt and appends its request to the bytes for the service.
-func (s *shard) begin(i uint32, svc *service, now time.Duration, out []byte) []byte {
+func (s *shard) begin(i uint32, svc *service, v *audience.Viewer, now time.Duration, out []byte) []byte {
 	st := s.slab.at(i)
 	if st.attempts == 0 {
 		st.sent = now
@@ -316,8 +329,7 @@ func (s *shard) begin(i uint32, svc *service, now time.Duration, out []byte) []b
 	st.began = now
 	s.stats.attempts++
 	s.stats.second(now).Attempts++
-	v := s.g.c.Crowd.Viewer(st.k)
-	return svc.template.render(out, &v, st.number)
+	return svc.template.render(out, v, st.number)
 }
 
 // policy is how a server guides its clients' backoff.
@@ -335,9 +347,8 @@ type reply struct {
 }
 
 // take is what becomes of a start whose attempt was answered at now.
-func (s *shard) take(i uint32, r reply, now time.Duration) {
+func (s *shard) take(i uint32, v *audience.Viewer, r reply, now time.Duration) {
 	st := s.slab.at(i)
-	v := s.g.c.Crowd.Viewer(st.k)
 	svc := &s.services[st.service]
 	good := r.status == 200 || s.g.reading.any2xx && r.status/100 == 2
 	switch {
@@ -345,24 +356,24 @@ func (s *shard) take(i uint32, r reply, now time.Duration) {
 		session, p, problem := s.read(r.body)
 		if problem != noReason {
 			s.stats.attemptFailures.add(problem)
-			s.pressed(i, &v, isFailed, problem, policy{}, now)
+			s.pressed(i, v, isFailed, problem, policy{}, now)
 			return
 		}
 		for _, ring := range svc.rings {
 			ring.remember(st.k, p, now)
 		}
-		s.finish(i, &v, isOK, noReason, session, now)
+		s.finish(i, v, isOK, noReason, session, now)
 	case r.status == 503 || r.status == 429:
 		p, problem := s.readPolicy(r)
 		if p.guided {
 			s.stats.attemptFailures.add(shed)
-			s.pressed(i, &v, isShed, shed, p, now)
+			s.pressed(i, v, isShed, shed, p, now)
 			return
 		}
 		s.attemptFailed(i, or(problem, answered+reason(r.status)), now)
 	case r.status < 500: // the service understood and said no: another region would too
 		s.stats.attemptFailures.add(answered + reason(r.status))
-		s.pressed(i, &v, isFailed, answered+reason(r.status), policy{}, now)
+		s.pressed(i, v, isFailed, answered+reason(r.status), policy{}, now)
 	default:
 		s.attemptFailed(i, answered+reason(r.status), now)
 	}
@@ -445,8 +456,8 @@ func (s *shard) attemptFailed(i uint32, why reason, now time.Duration) {
 		s.enqueue(i)
 		return
 	}
-	v := s.g.c.Crowd.Viewer(st.k)
-	s.pressed(i, &v, isFailed, why, policy{}, now)
+	v := s.viewer(st.k)
+	s.pressed(i, v, isFailed, why, policy{}, now)
 }
 
 func (s *shard) goOn(st *start) { st.service = uint16((int(st.service) + 1) % len(s.services)) }
@@ -484,8 +495,8 @@ func (s *shard) comeBack(i uint32, now time.Duration) {
 		return
 	}
 	if s.queued >= maxQueue/s.g.c.Shards {
-		v := s.g.c.Crowd.Viewer(st.k)
-		s.finish(i, &v, st.last, queueFull, "", now)
+		v := s.viewer(st.k)
+		s.finish(i, v, st.last, queueFull, "", now)
 		return
 	}
 	s.enqueue(i)
@@ -571,10 +582,7 @@ func (s *shard) cancel(now time.Duration) {
 		return
 	}
 	s.ended = true
-	viewer := func(i uint32) *audience.Viewer {
-		v := s.g.c.Crowd.Viewer(s.slab.at(i).k)
-		return &v
-	}
+	viewer := func(i uint32) *audience.Viewer { return s.viewer(s.slab.at(i).k) }
 	for j := range s.services {
 		for svc := &s.services[j]; svc.queue.n > 0; {
 			i := s.dequeue(svc)

@@ -323,7 +323,7 @@ func (s *shard) pumpTLS(svc *service, now time.Duration) {
 			j, s.results.free = s.results.free[n-1], s.results.free[:n-1]
 		}
 		j.start, j.service = i, int(s.slab.at(i).service)
-		j.request = s.begin(i, svc, now, j.request[:0])
+		j.request = s.begin(i, svc, s.viewer(s.slab.at(i).k), now, j.request[:0])
 		j.deadline = s.zero.Add(now + s.g.c.AttemptTimeout)
 		svc.conns++
 		s.jobs++
@@ -342,12 +342,11 @@ func (s *shard) takeResults() {
 		switch {
 		case s.ended:
 			s.stats.attemptFailures.add(cancelled)
-			v := s.g.c.Crowd.Viewer(s.slab.at(j.start).k)
-			s.finish(j.start, &v, isFailed, cancelled, "", j.at)
+			s.finish(j.start, s.viewer(s.slab.at(j.start).k), isFailed, cancelled, "", j.at)
 		case j.why != noReason:
 			s.attemptFailed(j.start, j.why, j.at)
 		default:
-			s.take(j.start, j.reply, j.at)
+			s.take(j.start, s.viewer(s.slab.at(j.start).k), j.reply, j.at)
 		}
 		if cap(j.body) > 8<<10 {
 			j.body = nil
