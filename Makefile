@@ -60,7 +60,7 @@ k6: setup-go setup-k6 ## build bin/k6: k6 with the extension k6/x/tminus
 
 k6-test: build setup-clickhouse k6 lint-deploy ## test the k6 extension, and bin/k6 against a pipeline of its own
 	@echo "tminus: testing the k6 extension"
-	@simulator/k6/go.sh vet ./... && simulator/k6/go.sh test -race -timeout 10m ./...
+	@simulator/k6/go.sh vet ./... && simulator/k6/go.sh staticcheck ./... && simulator/k6/go.sh test -race -timeout 10m ./...
 	@echo "tminus: testing bin/k6 end to end"
 	@TMINUS_K6=$(CURDIR)/bin/k6 TMINUS_BIN=$(CURDIR)/$(BIN) simulator/k6/go.sh test -run TestEndToEnd -count 1 -timeout 10m .
 
@@ -69,7 +69,7 @@ k6-mod: setup-go ## bring the k6 extension's go.mod up to the main one's
 
 lint-deploy: setup-go ## check the Kubernetes manifests against their schemas
 	@echo "tminus: checking the Kubernetes manifests"
-	@cd simulator/k6/deploy && GOWORK=off go test ./...
+	@cd simulator/k6/deploy && GOWORK=off go vet ./... && GOWORK=off go test ./...
 
 clips: setup-ffmpeg ## make the encoder's clips anew (they are committed)
 	@scenarios/e2e/apt.sh espeak-ng espeak-ng

@@ -190,6 +190,26 @@ export default function () { tminus.playStarts({ services: %s, title: 'first-lig
 		}
 	})
 
+	t.Run("the manifests' scenario", func(t *testing.T) {
+		b, err := os.ReadFile("deploy/script.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(b), "  scenario.yaml: |\n")
+		text, _, found := strings.Cut(rest, "  distributed.js: |\n")
+		if !found {
+			t.Fatal("deploy/script.yaml holds no scenario")
+		}
+		file := filepath.Join(t.TempDir(), "scenario.yaml")
+		text = strings.ReplaceAll("\n"+text, "\n    ", "\n")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if e := run(t, nil, 0, tminus, "scenario", "check", file); e.status != 0 {
+			t.Errorf("exit %d: %s", e.status, e.output)
+		}
+	})
+
 	t.Run("many pods, one verdict", func(t *testing.T) { distributed(t, k6, tminus, services) })
 }
 

@@ -148,7 +148,7 @@ func (m *Module) closeEvents() error {
 	case err = <-p.done:
 		p.client.Close()
 	case <-timer.C:
-		err = fmt.Errorf("Kafka took longer than %v", wait)
+		err = fmt.Errorf("it took longer than %v", wait)
 	}
 	c := p.emitter.Counts()
 	if err == nil && c.Acked == c.Emitted && c.Dropped == 0 {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run go in the extension's module: go.sh COMMAND ARGUMENTS…, such as go.sh test ./...
+# Run go in the extension's module: go.sh COMMAND ARGUMENTS…, such as go.sh test ./... or go.sh staticcheck ./...
 # What the main module requires by now is taken in beside go.mod and go.sum, in copies: neither has to follow each of its changes,
 # and a test leaves nothing changed. make k6-mod writes them.
 set -euo pipefail
@@ -11,4 +11,7 @@ cp go.mod "$mod/k6.mod"
 sort -u go.sum ../../go.sum >"$mod/k6.sum"
 command=$1
 shift
-GOWORK=off go "$command" -mod=mod "-modfile=$mod/k6.mod" "$@"
+check=
+[ "$command" != staticcheck ] || check=$(go -C ../.. tool -n staticcheck)
+export GOWORK=off GOFLAGS="${GOFLAGS:-} -mod=mod -modfile=$mod/k6.mod"
+if [ -n "$check" ]; then "$check" "$@"; else go "$command" "$@"; fi

@@ -167,23 +167,19 @@ func (ps permits) during(load func(context.Context) error) func(context.Context)
 	return func(ctx context.Context) error {
 		ctx, stop := context.WithCancelCause(ctx)
 		defer stop(nil)
-		ended := make(chan struct{}, len(ps))
-		for _, p := range ps {
-			go func() {
-				if err := p.Run(ctx); err != nil {
-					stop(err)
-				}
-				ended <- struct{}{}
-			}()
-		}
+		watched := make(chan struct{})
+		go func() {
+			defer close(watched)
+			if err := consent.Permits(ps).Run(ctx); err != nil {
+				stop(err)
+			}
+		}()
 		err := load(ctx)
 		if cause := context.Cause(ctx); errors.Is(cause, consent.ErrNoConsent) {
 			err = cause
 		}
 		stop(nil)
-		for range ps {
-			<-ended
-		}
+		<-watched
 		return err
 	}
 }

@@ -6,7 +6,7 @@
 import tminus from 'k6/x/tminus';
 
 const pods = Number(__ENV.PODS || 1); // the TestRun's parallelism
-const services = JSON.parse(__ENV.SERVICES); // [{"region": "us-east", "url": "http://…"}]
+const services = JSON.parse(__ENV.SERVICES || '[]'); // [{"region": "us-east", "url": "http://…"}]
 const title = __ENV.TITLE || 'first-light';
 const rate = Number(__ENV.RATE || 2000); // play starts a second, of all pods together
 const length = __ENV.FOR || '5s';
