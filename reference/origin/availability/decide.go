@@ -152,8 +152,13 @@ func Decide(now time.Time, s manifest.Stream, p Policy, r Request, held Held) De
 	pick, good := Choose(held.Candidates)
 	switch {
 	case good:
-		// Nothing about a good segment ever changes; it is worth keeping for as long as anybody may ask.
-		return Decision{Action: Serve, Pick: pick, TTL: max(s.DVR, time.Minute)}
+		// Nothing about a good segment ever changes; it is worth keeping for as long as anybody may ask, and no longer:
+		// caches that forget what has left the time-shift buffer do not grow with the event.
+		ttl := time.Minute
+		if s.DVR > 0 {
+			ttl = max(due.Add(s.DVR).Sub(now), time.Second)
+		}
+		return Decision{Action: Serve, Pick: pick, TTL: ttl}
 	case now.Before(deadline) && len(held.Candidates) < max(p.Pipelines, 1):
 		return Decision{Action: Hold, Until: deadline}
 	case pick >= 0:
