@@ -35,6 +35,7 @@ type Part struct {
 	Server      int    // clients: the server's pid
 	Tool        string // peers: the binary
 	Procs, GC   int    // peers: GOMAXPROCS, GOGC
+	Check       bool   // k6: another viewer each time, and read the answer
 }
 
 // Roles.

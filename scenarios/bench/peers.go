@@ -128,24 +128,50 @@ func driveVegeta(ctx context.Context, p Part) (measured, error) {
 	return m, nil
 }
 
-// k6Script posts the same play start again and again. Many posts in one iteration spare k6 what it does for each of them.
+// k6Script posts play starts as fast as answers come. Many posts in one iteration spare k6 what it does for each of them. With
+// check it does the generator's work: another viewer each time, and a look into the answer; otherwise the same bytes go
+// out again and again and answers are thrown away unread, which is the fastest that k6 does.
 const k6Script = `import http from 'k6/http';
+import { Counter } from 'k6/metrics';
 const c = JSON.parse(open('./config.json'));
+const wrong = new Counter('wrong');
 export const options = {
   scenarios: { starts: { executor: 'constant-vus', vus: c.vus, duration: c.duration, gracefulStop: '2s' } },
-  discardResponseBodies: true, noUsageReport: true, systemTags: ['status'], summaryTrendStats: ['avg'],
+  discardResponseBodies: !c.check, noUsageReport: true, systemTags: ['status'], summaryTrendStats: ['avg'],
 };
-const params = { headers: c.headers, redirects: 0, tags: {} };
+const params = { headers: c.headers, redirects: 0 };
+let viewer = 0;
+function one() {
+  viewer++;
+  const name = (__VU * 4294967296 + viewer).toString(16).padStart(16, '0');
+  const answer = http.post(c.url, c.before + name + c.after, params);
+  if (answer.status !== 200) { return; } // http_req_failed counts it
+  const got = answer.json();
+  if (!got.session || !got.manifests.dash || !got.manifests.hls) { wrong.add(1); }
+}
 export default function () {
-  for (let i = 0; i < c.posts; i++) { http.post(c.url, c.body, params); }
+  for (let i = 0; i < c.posts; i++) {
+    if (c.check) { one(); } else { http.post(c.url, c.body, params); }
+  }
 }
 export function handleSummary(data) {
   const m = data.metrics;
   return { 'summary.json': JSON.stringify({
     requests: m.http_reqs.values.count, rate: m.http_reqs.values.rate,
-    failed: m.http_req_failed.values.passes }) };
+    failed: m.http_req_failed.values.passes + (m.wrong ? m.wrong.values.count : 0) }) };
 }
 `
+
+// aroundViewer takes a body apart before and after the viewer's name.
+func aroundViewer(body []byte) (before, after string, err error) {
+	const key = `"viewer":"`
+	head, rest, ok := strings.Cut(string(body), key)
+	_, tail, closed := strings.Cut(rest, `"`)
+	if !ok || !closed {
+		return "", "", fmt.Errorf("no viewer in %.100q", body)
+	}
+	return head + key, `"` + tail, nil
+}
 
 func driveK6(ctx context.Context, p Part) (measured, error) {
 	dir, err := os.MkdirTemp("", "tminus-k6-")
@@ -158,8 +184,13 @@ func driveK6(ctx context.Context, p Part) (measured, error) {
 	for name := range headers {
 		flat[name] = headers.Get(name)
 	}
+	before, after, err := aroundViewer(body)
+	if err != nil {
+		return measured{}, err
+	}
 	// k6 runs no scenario of less than a second.
 	config, err := json.Marshal(map[string]any{
+		"check": p.Check, "before": before, "after": after,
 		"vus": p.Connections, "duration": max(p.For, time.Second).String(), "posts": k6Posts,
 		"url": "http://" + p.Addr.String() + "/v1/play", "headers": flat, "body": string(body),
 	})

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -31,9 +30,8 @@ var (
 	tlsSettings    = "crypto/tls in both, TLS 1.3, ECDSA P-256, no resumption; the client resets; GOMAXPROCS=1 each"
 	oursSettings   = "one shard, saturated; reference/playback behind its event loop; GOMAXPROCS=1 each"
 	freshSettings  = "a connection for each play start, which the client resets; otherwise as on kept ones"
-	vegetaSettings = "attack " + strings.Join(vegetaFlags(vegetaWorkers), " ") + "; GOMAXPROCS=1 GOGC=" + strconv.Itoa(peerGOGC)
-	k6Settings     = fmt.Sprintf("%d VUs for the whole time, %d http.post in an iteration, discardResponseBodies, systemTags status alone, no thresholds; GOMAXPROCS=1 GOGC=%d",
-		k6VUs, k6Posts, peerGOGC)
+	vegetaSettings = "attack " + strings.Join(vegetaFlags(vegetaWorkers), " ")
+	k6Settings     = fmt.Sprintf("%d VUs for the whole time, %d http.post in an iteration, discardResponseBodies, systemTags status alone, no thresholds", k6VUs, k6Posts)
 )
 
 // playStarts measures the generator and the reference playback service.
@@ -64,14 +62,17 @@ func playStarts(ctx context.Context, o Options) (*Report, error) {
 	where := fmt.Sprintf("server on core %d, client on core %d", serverCore, clientCore)
 	var ms []*measurement
 	add := func(key, what string, server, client Part, settings string) *Figure {
-		server.Core, client.Core = serverCore, clientCore
+		place := where
+		if server.Core, client.Core = serverCore, clientCore; client.Procs > 1 {
+			client.Core, place = -1, fmt.Sprintf("server on core %d, client on any", serverCore)
+		}
 		client.Warm = min(warmUp, o.duration()/2)
 		client.InFlight = max(1, client.InFlight)
 		server.Request, server.Answer, client.Request, client.Answer = request, answer, request, answer
 		server.TLS = client.TLS
 		f := &Figure{
 			Key: key, What: what, Seconds: o.Seconds, Connections: client.Connections, InFlight: client.InFlight,
-			Cores: where, Settings: settings,
+			Cores: place, Settings: settings,
 		}
 		r.Figures = append(r.Figures, f)
 		ms = append(ms, &measurement{f, server, client})
@@ -93,17 +94,27 @@ func playStarts(ctx context.Context, o Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	peer := func(role, version string, client Part, settings string) *Figure {
-		client.Role, client.Tool, client.Procs, client.GC = role, filepath.Join(tools, role), 1, peerGOGC
-		f := add(role+"_per_s", role+" "+version+", playback service", service, client, settings)
+	peer := func(role, key, what string, client Part, settings string) *Figure {
+		client.Role, client.Tool, client.GC = role, filepath.Join(tools, role), peerGOGC
+		client.Procs = max(1, client.Procs)
+		settings = fmt.Sprintf("%s; GOMAXPROCS=%d GOGC=%d", settings, client.Procs, client.GC)
+		f := add(key, what, service, client, settings)
 		if _, err := os.Stat(client.Tool); err != nil {
 			f.Missing = true
 			r.problem(fmt.Sprintf("%s is missing, so nothing was compared with it: make setup-peers builds it", role))
 		}
 		return f
 	}
-	veg := peer(vegeta, vegetaVersion, Part{Connections: vegetaWorkers}, vegetaSettings)
-	k := peer(k6, k6Version, Part{Connections: k6VUs}, k6Settings)
+	vegetas := Part{Connections: vegetaWorkers}
+	veg := peer(vegeta, "vegeta_per_s", "vegeta "+vegetaVersion+", playback service", vegetas, vegetaSettings)
+	vegetas.Procs = 2
+	veg2 := peer(vegeta, "vegeta_two_cores_per_s", "the same on both cores", vegetas, vegetaSettings)
+	k6s := Part{Connections: k6VUs}
+	k := peer(k6, "k6_per_s", "k6 "+k6Version+", playback service", k6s, k6Settings)
+	k6s.Check = true
+	kWork := peer(k6, "k6_same_work_per_s", "the same, another viewer each time, answers read", k6s, k6Settings+" but the bodies kept and parsed")
+	k6s.Check, k6s.Procs = false, 2
+	k2 := peer(k6, "k6_two_cores_per_s", "k6 on both cores, answers unread", k6s, k6Settings)
 
 	tcp := Part{Connections: freshTCP, Fresh: true}
 	accept := add("bare_accept_per_s", "bare connect, exchange, close", bareS, as(tcp, bareClient), bareSettings+"; the client resets")
@@ -116,8 +127,11 @@ func playStarts(ctx context.Context, o Options) (*Report, error) {
 		ratio("ratio", gen, bare, 0.9, "how much of the bare exchange the generator keeps"),
 		ratio("service_ratio", svc, bare, 0.6, "the same with the real playback service answering"),
 		ratio("service_pipelined_ratio", svcP, bareP, 0, "the same, 8 in flight on each connection"),
-		ratio("vs_vegeta", svc, veg, 3, "times what vegeta gets from the same service"),
-		ratio("vs_k6", svc, k, 8, "times what k6 gets from the same service"),
+		ratio("vs_vegeta", svc, veg, 3, "times what vegeta gets from the same service, on the same core"),
+		ratio("vs_vegeta_two_cores", svc, veg2, 0, "the same when vegeta may use the service's core too"),
+		ratio("vs_k6", svc, k, 8, "times what k6 gets from the same service, on the same core, not reading an answer"),
+		ratio("vs_k6_same_work", svc, kWork, 0, "the same when k6 sends other viewers and reads answers, as the generator does"),
+		ratio("vs_k6_two_cores", svc, k2, 0, "the same when k6 reads nothing and may use the service's core too"),
 		ratio("fresh_ratio", fresh, accept, 0.7, "a TCP connection for each play start, of a bare accept loop"),
 		ratio("fresh_tls_ratio", freshT, bareTLS, 0.7, "a TLS 1.3 connection for each, of a bare handshake loop"),
 	}
