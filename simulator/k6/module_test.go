@@ -150,7 +150,7 @@ func (v *vu) settled(t *testing.T, name string, want float64) {
 const yes = `{"session":"s-%d","manifests":{"dash":"http://127.0.1.5:8080/v1/sessions/s/manifest.mpd","hls":"http://127.0.1.5:8080/v1/sessions/s/master.m3u8"},"steering":["us-east-1"]}`
 
 // service is a playback service: every bad-th start is refused.
-func service(t *testing.T, bad int, slow func() time.Duration) string {
+func service(t *testing.T, bad int, slow func(k int) time.Duration) string {
 	var mu sync.Mutex
 	n := 0
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -160,7 +160,7 @@ func service(t *testing.T, bad int, slow func() time.Duration) string {
 		k := n
 		mu.Unlock()
 		if slow != nil {
-			time.Sleep(slow())
+			time.Sleep(slow(k))
 		}
 		if bad > 0 && k%bad == 0 {
 			http.Error(w, "{}", http.StatusForbidden)
@@ -194,7 +194,7 @@ func number(t *testing.T, m map[string]any, path ...string) float64 {
 // One call sends a thousand starts; what k6 gets of them is what the call returns.
 func TestPlayStarts(t *testing.T) {
 	v := newVU(t, nil)
-	url := service(t, 10, func() time.Duration { return 2 * time.Millisecond })
+	url := service(t, 10, func(int) time.Duration { return 2 * time.Millisecond })
 	got := v.call(t, fmt.Sprintf(`tminus.playStarts({services: [{region: 'us-east', url: '%s/v1/play'}], title: 'fight', rate: 500, for: '2s', seed: 7})`, url))
 	for name, want := range map[string]float64{"scheduled": 1000, "intended": 1000, "sent": 1000, "ok": 900, "failed": 100, "shed": 0, "dropped": 0} {
 		if n := number(t, got, name); n != want {
@@ -244,9 +244,8 @@ func TestThresholdsAgreeWithTheGenerator(t *testing.T) {
 	}
 	v := newVU(t, nil)
 	v.module.record.startsEvery = 7 // as for 700,000 starts
-	n := 0
-	url := service(t, 0, func() time.Duration {
-		if n++; n%20 == 0 {
+	url := service(t, 0, func(k int) time.Duration {
+		if k%20 == 0 {
 			return 20 * time.Millisecond
 		}
 		return 0
