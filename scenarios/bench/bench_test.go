@@ -47,7 +47,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // a report with everything that one can have: a figure that was measured, one that is missing, ratios of both.
 func example() *Report {
 	bare := &Figure{Key: "bare_per_s", What: "bare pair", Rounds: []float64{100_000, 120_000, 110_000}, Seconds: 3, Connections: 64, InFlight: 1,
-		Cores: "server on core 0, client on core 1", client: []float64{1, 0.9, 0.8}, server: []float64{0.5, 0.5, 0.5}}
+		Cores: "server on core 0, client on core 1", client: []float64{1, 0.9, 0.8}, server: []float64{0.5, 0.5, 0.5}, others: []float64{0.01, 0.3, 0.02}}
 	service := &Figure{Key: "service_per_s", What: "generator, playback service", Rounds: []float64{60_000, 60_000, 55_000}, Seconds: 3,
 		Connections: 64, InFlight: 1, Cores: "server on core 0, client on core 1", Target: 250_000, Settings: "as it comes"}
 	gone := &Figure{Key: "vegeta_per_s", What: "vegeta", Missing: true, Settings: "none"}

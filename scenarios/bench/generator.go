@@ -64,15 +64,15 @@ func driveGenerator(ctx context.Context, p Part) (measured, error) {
 	if err := wait(p.Warm); err != nil {
 		return measured{}, err
 	}
-	usage := meter{server: p.Server}
-	usage.begin()
+	cpu := meter{server: p.Server}
+	cpu.begin()
 	before, since := g.Snapshot(), time.Now()
 	if err := wait(p.For); err != nil {
 		return measured{}, err
 	}
 	after, took := g.Snapshot(), time.Since(since)
 	m := measured{Done: after.OK - before.OK, Seconds: took.Seconds()}
-	m.Client, m.Server = usage.end()
+	cpu.end(&m)
 	// From the first one on: what went wrong while it warmed up went wrong. An attempt that a later one made good counts too.
 	m.Wrong, m.Dropped = after.Shed+after.Failed, after.Dropped
 	attempts := uint64(0)

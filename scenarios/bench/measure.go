@@ -58,6 +58,7 @@ func measure(ctx context.Context, o Options, r *Report, ms []*measurement) error
 				rate = float64(got.Done) / got.Seconds
 				m.figure.client = append(m.figure.client, got.Client/got.Seconds)
 				m.figure.server = append(m.figure.server, got.Server/got.Seconds)
+				m.figure.others = append(m.figure.others, got.Others/got.Seconds)
 			}
 			m.figure.Rounds = append(m.figure.Rounds, rate)
 			m.figure.Wrong += got.Wrong

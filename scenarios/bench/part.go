@@ -55,6 +55,7 @@ type measured struct {
 	Wrong, Dropped uint64
 	Detail         string  // what was wrong
 	Client, Server float64 // CPU seconds used
+	Others         float64 // the same by everybody else on the machine
 }
 
 // What a part says to its parent.
@@ -139,10 +140,10 @@ func serveBare(ctx context.Context, p Part) error {
 }
 
 func driveBare(ctx context.Context, p Part) (measured, error) {
-	usage := meter{server: p.Server}
+	cpu := meter{server: p.Server}
 	c := bare.ClientConfig{
 		Addr: p.Addr, Request: p.Request, Answer: p.Answer, Connections: p.Connections, InFlight: p.InFlight,
-		Fresh: p.Fresh, Warm: p.Warm, For: p.For, Begin: usage.begin,
+		Fresh: p.Fresh, Warm: p.Warm, For: p.For, Begin: cpu.begin,
 	}
 	exchange := func() (bare.Result, error) { return bare.Exchange(ctx, c) }
 	if p.TLS != nil {
@@ -157,29 +158,52 @@ func driveBare(ctx context.Context, p Part) (measured, error) {
 		return measured{}, err
 	}
 	m := measured{Done: r.Done, Seconds: r.For.Seconds()}
-	m.Client, m.Server = usage.end()
+	cpu.end(&m)
 	return m, nil
 }
 
-// meter measures the CPU time of this process (or of a child of it) and of the server's.
+// meter measures the CPU time, in seconds, of this process, of the server's, and of the whole machine.
 type meter struct {
-	client, server   int // pids; client 0: this process
-	client0, server0 float64
+	server int // its pid
+	before usage
 }
 
-func (m *meter) begin() { m.client0, m.server0 = m.read() }
+type usage struct{ client, server, machine float64 }
 
-func (m *meter) end() (client, server float64) {
-	c, s := m.read()
-	return c - m.client0, s - m.server0
+func (m *meter) begin() { m.before = m.read() }
+
+// end writes what was used since begin into a result.
+func (m *meter) end(r *measured) {
+	now := m.read()
+	r.Client, r.Server = now.client-m.before.client, now.server-m.before.server
+	r.machine(now.machine - m.before.machine)
 }
 
-func (m *meter) read() (client, server float64) {
-	pid := m.client
-	if pid == 0 {
-		pid = os.Getpid()
+func (m *meter) read() usage {
+	return usage{cpuSeconds(os.Getpid()), cpuSeconds(m.server), machineSeconds()}
+}
+
+// machine takes the CPU time that everybody has used meanwhile.
+func (r *measured) machine(all float64) { r.Others = max(0, all-r.Client-r.Server) }
+
+const ticks = 100 // a second, of the kernel's accounts: USER_HZ is that on every Linux that Go runs on
+
+// machineSeconds is the CPU time that was used on this machine's cores, or taken from them by its host: proc(5), stat.
+func machineSeconds() float64 {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
 	}
-	return cpuSeconds(pid), cpuSeconds(m.server)
+	line, _, _ := strings.Cut(string(b), "\n")
+	total := uint64(0)
+	for i, f := range strings.Fields(line) {
+		if i == 0 || i == 4 || i == 5 || i > 8 { // the name, idle, waiting for a disk, and guests that are counted twice
+			continue
+		}
+		n, _ := strconv.ParseUint(f, 10, 64)
+		total += n
+	}
+	return float64(total) / ticks
 }
 
 // cpuSeconds is the CPU time a process has used, in user and kernel mode; 0 when there is none. Its grain is 10 ms: proc(5), stat.
@@ -193,7 +217,6 @@ func cpuSeconds(pid int) float64 {
 	if len(f) < 13 {
 		return 0
 	}
-	const ticks = 100 // a second: USER_HZ is that on every Linux that Go runs on
 	user, _ := strconv.ParseUint(f[11], 10, 64)
 	system, _ := strconv.ParseUint(f[12], 10, 64)
 	return float64(user+system) / ticks

@@ -64,14 +64,15 @@ func runTool(ctx context.Context, dir, path string, env []string, args ...string
 	return out.Bytes(), nil
 }
 
-// used is the CPU time of the peer that has ended, and of the server since begin.
-func used(m *meter) (client, server float64) {
-	_, server = m.end()
+// endPeer is end when the client was a child that has ended.
+func (m *meter) endPeer(r *measured) {
+	now := m.read()
+	r.Server = now.server - m.before.server
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_CHILDREN, &u) == nil {
-		client = float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+		r.Client = float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 	}
-	return client, server
+	r.machine(now.machine - m.before.machine)
 }
 
 // vegetaFlags let a fixed number of workers attack as fast as answers come, a connection each, and keep no answers.
@@ -99,13 +100,13 @@ func driveVegeta(ctx context.Context, p Part) (measured, error) {
 	}
 	env := []string{"GOMAXPROCS=" + strconv.Itoa(p.Procs), "GOGC=" + strconv.Itoa(p.GC)}
 	args := append([]string{"attack", "-format=json", "-targets=target", "-output=results", "-duration=" + p.For.String()}, vegetaFlags(p.Connections)...)
-	usage := meter{server: p.Server}
-	usage.begin()
+	cpu := meter{server: p.Server}
+	cpu.begin()
 	if _, err := runTool(ctx, dir, p.Tool, env, args...); err != nil {
 		return measured{}, err
 	}
 	m := measured{}
-	m.Client, m.Server = used(&usage)
+	cpu.endPeer(&m)
 	out, err := runTool(ctx, dir, p.Tool, nil, "report", "-type=json", "results")
 	if err != nil {
 		return measured{}, err
@@ -204,14 +205,14 @@ func driveK6(ctx context.Context, p Part) (measured, error) {
 	}
 	// Neither a report of its use, nor an extension fetched, nor a server of its own: nothing leaves loopback.
 	env := []string{"GOMAXPROCS=" + strconv.Itoa(p.Procs), "GOGC=" + strconv.Itoa(p.GC), "K6_NO_USAGE_REPORT=true", "K6_AUTO_EXTENSION_RESOLUTION=false"}
-	usage := meter{server: p.Server}
-	usage.begin()
+	cpu := meter{server: p.Server}
+	cpu.begin()
 	if _, err := runTool(ctx, dir, p.Tool, env, "run", "--quiet", "--no-color", "--no-usage-report", "--no-thresholds", "--address", "",
 		"--log-output", "none", "script.js"); err != nil {
 		return measured{}, err
 	}
 	m := measured{}
-	m.Client, m.Server = used(&usage)
+	cpu.endPeer(&m)
 	out, err := os.ReadFile(filepath.Join(dir, "summary.json"))
 	if err != nil {
 		return measured{}, fmt.Errorf("k6's summary: %w", err)

@@ -112,7 +112,7 @@ func playStarts(ctx context.Context, o Options) (*Report, error) {
 	k6s := Part{Connections: k6VUs}
 	k := peer(k6, "k6_per_s", "k6 "+k6Version+", playback service", k6s, k6Settings)
 	k6s.Check = true
-	kWork := peer(k6, "k6_same_work_per_s", "the same, another viewer each time, answers read", k6s, k6Settings+" but the bodies kept and parsed")
+	kWork := peer(k6, "k6_same_work_per_s", "the same, another viewer each time, answers read", k6s, strings.Replace(k6Settings, "discardResponseBodies", "answers parsed, another viewer each time", 1))
 	k6s.Check, k6s.Procs = false, 2
 	k2 := peer(k6, "k6_two_cores_per_s", "k6 on both cores, answers unread", k6s, k6Settings)
 

@@ -50,10 +50,11 @@ type Figure struct {
 	Dropped     uint64    `json:"dropped"`          // not sent in time
 	ClientBusy  float64   `json:"client_busy"`      // share of a core that the client used, median
 	ServerBusy  float64   `json:"server_busy"`      // the same of the server
+	OthersBusy  float64   `json:"others_busy"`      // the same of everybody else on the machine, its host included, highest
 	Target      float64   `json:"target,omitempty"` // at least
 	Missing     bool      `json:"missing,omitempty"`
 
-	client, server []float64
+	client, server, others []float64
 }
 
 // Ratio is one figure over another, round by round.
@@ -80,6 +81,9 @@ func (r *Report) settle() {
 		median, spread := middle(f.Rounds)
 		client, _ := middle(f.client)
 		server, _ := middle(f.server)
+		if len(f.others) > 0 {
+			f.OthersBusy = round(slices.Max(f.others), 1000)
+		}
 		f.Median, f.Spread, f.ClientBusy, f.ServerBusy = round(median, 1), round(spread, 1000), round(client, 1000), round(server, 1000)
 		f.Missing = f.Missing || median == 0
 	}
@@ -128,11 +132,26 @@ func middle(v []float64) (median, spread float64) {
 // Valid reports whether the figures can be quoted.
 func (r *Report) Valid() bool { return len(r.Problems) == 0 }
 
+// quiet is what others may use of a core beside a measurement.
+const quiet = 0.1
+
+// Disturbed is the most of a core that others used while something was measured; 0 when that is too little to matter.
+func (r *Report) Disturbed() float64 {
+	most := 0.0
+	for _, f := range r.Figures {
+		most = max(most, f.OthersBusy)
+	}
+	if most < quiet {
+		return 0
+	}
+	return most
+}
+
 // WriteJSON writes one object: each figure and each ratio by its key (null when it was not measured), then how they were come by.
 func (r *Report) WriteJSON(w io.Writer) error {
 	top := map[string]any{
 		"schema": Schema, "bench": r.Bench, "valid": r.Valid(), "problems": append([]string{}, r.Problems...),
-		"rounds": r.Rounds, "seconds": r.Seconds, "machine": r.Machine, "figures": r.Figures, "ratios": r.Ratios,
+		"rounds": r.Rounds, "seconds": r.Seconds, "machine": r.Machine, "disturbed": r.Disturbed(), "figures": r.Figures, "ratios": r.Ratios,
 	}
 	for k, v := range r.Facts {
 		top[k] = v
@@ -210,6 +229,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 			settings = true
 		}
 		fmt.Fprintf(&b, "  %s: %s; %s\n", strings.TrimSuffix(f.Key, "_per_s"), f.Settings, f.Cores)
+	}
+	if busy := r.Disturbed(); busy > 0 {
+		fmt.Fprintf(&b, "\nThis machine had other things to do: up to %s of a core. Figures are too low, and ratios are rough.\n", percent(busy))
 	}
 	if !r.Valid() {
 		b.WriteString("\nNOT VALID\n")
