@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tminus-live/tminus/chaos"
 )
@@ -38,7 +39,7 @@ func serve(t *testing.T, addr string) *exec.Cmd {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	for range 1000 {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if conn, err := net.Dial("tcp", addr); err == nil {
 			conn.Close()
 			return cmd
