@@ -35,9 +35,14 @@ func serve(t *testing.T, addr string) *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	reaped := make(chan struct{})
+	go func() {
+		defer close(reaped)
+		cmd.Wait()
+	}()
 	t.Cleanup(func() {
 		cmd.Process.Kill()
-		cmd.Wait()
+		<-reaped
 	})
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if conn, err := net.Dial("tcp", addr); err == nil {
@@ -67,7 +72,6 @@ func TestCrashOfAProcessOfOnesOwn(t *testing.T) {
 	v := newVU(t, nil)
 	addr, other := free(t, "127.77.0.5"), free(t, "127.77.1.5")
 	cmd := serve(t, addr)
-	go cmd.Wait()
 	serve(t, other)
 	restart := fmt.Sprintf(`['/bin/sh', '-c', 'echo $$ > %[1]s/pid; exec env %[2]s=%[3]s %[4]s']`, t.TempDir(), childEnv, addr, os.Args[0])
 	folder := strings.Split(strings.Split(restart, "> ")[1], "/pid")[0]
