@@ -28,7 +28,7 @@ test: setup lint ## set up and run every test, races detected
 	@# themselves.
 	@go test -race -run '^$$' ./... >/dev/null
 	@TMINUS_REQUIRE_REAL_KAFKA=1 go test -race -p 1 -timeout 15m $$(go list ./... | grep -v /scenarios/e2e)
-	@go test -race -timeout 15m ./scenarios/e2e
+	@go test -race -timeout 25m ./scenarios/e2e
 
 test-short: setup-go ## the tests that need nothing installed
 	@go test -short ./...
@@ -55,7 +55,7 @@ fuzz: setup-go ## run every fuzz target for FUZZTIME (10s) each
 		done; \
 	done
 
-k6: setup-go setup-k6 ## build bin/k6: k6 with the extension k6/x/tminus
+k6: setup-go ## build bin/k6: k6 with the extension k6/x/tminus
 	@simulator/k6/build.sh bin/k6
 
 k6-test: build setup-clickhouse k6 lint-deploy ## test the k6 extension, and bin/k6 against a pipeline of its own

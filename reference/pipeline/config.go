@@ -60,6 +60,11 @@ type PlaybackConfig struct {
 	// /healthz and /time. Without it the edges' own manifests can be played by anybody.
 	Tokens    bool          `json:"tokens"`
 	TokenLife time.Duration `json:"token_life"` // from the play start; 0: as long as a session lives
+
+	// Cert and PrivateKey, both PEM, make each service answer with TLS 1.3 as well, on an address of its own; without them
+	// it does not.
+	Cert       []byte `json:"cert,omitempty"`
+	PrivateKey []byte `json:"private_key,omitempty"`
 }
 
 // LeverConfig is when load moves a lever: in shares of the capacity.
@@ -111,6 +116,7 @@ const (
 	packagerHost = 3
 	originHost   = 4
 	playbackHost = 5
+	playTLSHost  = 6
 	edgeHost     = 10 // edge k, counted from 1, is edgeHost+k
 )
 
@@ -146,6 +152,11 @@ func (r RegionConfig) OriginURL() string { return r.url(originHost) }
 // PlaybackAddr is where the playback service listens.
 func (r RegionConfig) PlaybackAddr() netip.AddrPort {
 	return netip.AddrPortFrom(r.host(playbackHost), uint16(r.Port))
+}
+
+// PlaybackTLSAddr is where the playback service listens for TLS, if it does.
+func (r RegionConfig) PlaybackTLSAddr() netip.AddrPort {
+	return netip.AddrPortFrom(r.host(playTLSHost), uint16(r.Port))
 }
 
 // PlaybackURL is the playback service's base URL, without a trailing slash.

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -162,8 +163,17 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 		return nil, err
 	}
 	r.add("playback", here.Name, play.Run)
-	if err := r.front("playback "+here.Name, here.PlaybackAddr(), play); err != nil {
+	if err := r.front("playback "+here.Name, here.PlaybackAddr(), play, nil); err != nil {
 		return nil, err
+	}
+	if len(cfg.Playback.Cert) > 0 {
+		pair, err := tls.X509KeyPair(cfg.Playback.Cert, cfg.Playback.PrivateKey)
+		if err != nil {
+			return nil, fmt.Errorf("playback %s: its certificate: %w", here.Name, err)
+		}
+		if err := r.front("playback "+here.Name+" (TLS)", here.PlaybackTLSAddr(), play, &tls.Config{Certificates: []tls.Certificate{pair}}); err != nil {
+			return nil, err
+		}
 	}
 	return r, nil
 }
@@ -194,8 +204,8 @@ func (r *Region) serve(kind, id string, addr netip.AddrPort, h http.Handler, l l
 	return nil
 }
 
-// front serves a playback service: play starts on an event loop, the rest by net/http.
-func (r *Region) front(what string, addr netip.AddrPort, play *playback.Service) error {
+// front serves a playback service: play starts on an event loop, the rest by net/http. secure: nil is plain HTTP.
+func (r *Region) front(what string, addr netip.AddrPort, play *playback.Service, secure *tls.Config) error {
 	f, err := front.New(front.Config{
 		Play: play.Answer, Observe: play.Observe, Rest: play.Handler(), MaxBody: playback.MaxRequest,
 		MaxConns: playbackLimits.conns, MaxHead: headerBytes, HeadTime: headerTime, ReadTime: playbackLimits.read, SendTime: playbackLimits.write, IdleTime: playbackLimits.idle,
@@ -210,7 +220,11 @@ func (r *Region) front(what string, addr netip.AddrPort, play *playback.Service)
 	}
 	r.bound = append(r.bound, ln)
 	r.parts = append(r.parts, part{"playback server", what + " server", func(ctx context.Context) error {
-		if err := f.Serve(ctx, ln); err != nil {
+		serve := f.Serve
+		if secure != nil {
+			serve = func(ctx context.Context, ln net.Listener) error { return f.ServeTLS(ctx, ln, secure) }
+		}
+		if err := serve(ctx, ln); err != nil {
 			return fmt.Errorf("%s stopped serving: %w", what, err)
 		}
 		return nil

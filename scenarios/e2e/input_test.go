@@ -60,12 +60,13 @@ objectives:
 		expectSentence(run(ctx, GinkgoT().TempDir(), "rehearse", "--sed", "7"), exitUsage, "--sed")
 	}, SpecTimeout(20*time.Second))
 
-	It("a target that is not on this machine", func(ctx context.Context) {
+	It("a target elsewhere that has not agreed to be loaded, private addresses included", func(ctx context.Context) {
 		dir := GinkgoT().TempDir()
-		path := write(dir, "away.yaml", "apiVersion: tminus/v1\nname: away\nevent: {duration: 10s}\ntarget: {manifest: \"http://192.0.2.1/live.mpd\"}\naudience: {players: 1}\nobjectives:\n  startup_time: [\"p(95)<2s\"]\n")
-		res := run(ctx, dir, "rehearse", path)
-		Expect(res.status).To(Equal(exitInvalid))
-		Expect(res.stderr).To(ContainSubstring("loopback"))
+		for _, host := range []string{"192.0.2.1", "10.0.0.1:8000", "[fd00::1]"} {
+			path := write(dir, "away.yaml", fmt.Sprintf("apiVersion: tminus/v1\nname: away\nevent: {duration: 10s}\ntarget: {manifest: \"http://%s/live.mpd\"}\naudience: {players: 1}\nobjectives:\n  startup_time: [\"p(95)<2s\"]\n", host))
+			expectSentence(run(ctx, dir, "rehearse", path), exitUsage, "agrees to be loaded", "/.well-known/tminus-consent.txt")
+		}
+		expectSentence(run(ctx, dir, "load", "http://10.0.0.1/v1/play"), exitUsage, "agrees to be loaded")
 	}, SpecTimeout(20*time.Second))
 })
 

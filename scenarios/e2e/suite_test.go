@@ -51,7 +51,7 @@ func TestEndToEnd(t *testing.T) {
 }
 
 func configure(suite *types.SuiteConfig, reporter *types.ReporterConfig) {
-	suite.Timeout = 14 * time.Minute // before go test's own end, which is not an orderly one
+	suite.Timeout = 24 * time.Minute // before go test's own end, which is not an orderly one
 	reporter.Succinct = false
 }
 

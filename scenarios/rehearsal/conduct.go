@@ -156,7 +156,7 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 
 	if r.cfg.Scenario.Target == nil {
 		r.phase("prepare", "starting the regions")
-		if err := r.startPipeline(ctx, true); err != nil {
+		if err := r.startPipeline(ctx, r.cfg.Scenario.Playback.Tokens); err != nil {
 			return nil, err
 		}
 		undo.push(r.stopRegions)
@@ -310,6 +310,12 @@ func (r *Rehearsal) startPipeline(ctx context.Context, tokens bool) error {
 			GuidedBackoff: &sc.Playback.GuidedBackoff,
 			Tokens:        tokens,
 		},
+	}
+	if sc.Audience.Connections.Kind == spec.FreshTLS {
+		var err error
+		if r.pipeline.Playback.Cert, r.pipeline.Playback.PrivateKey, err = certificate(r.id, r.pipeline.Regions, time.Now(), sc.Event.Duration); err != nil {
+			return err
+		}
 	}
 	for i := range r.pipeline.Regions {
 		cfg := r.pipeline

@@ -1,6 +1,7 @@
 package rehearsal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,8 +16,8 @@ import (
 
 // crowd is everyone who presses Play: the open-loop starts, and the sessions that play to the end.
 type crowd struct {
-	starts   *startsProcess // nil: the scenario has none
-	sessions *sessions.Crowd
+	starts   *startsProcess  // nil: the scenario has none
+	sessions *sessions.Crowd // nil: the scenario has no players
 }
 
 // tallest is the tallest rendition that a device asks for, in pixels; a device that is not named takes any.
@@ -28,7 +29,11 @@ func (r *Rehearsal) newCrowd() (*crowd, error) {
 	var services []starts.Service
 	var playback []player.Service
 	for _, region := range r.pipeline.Regions {
-		services = append(services, starts.Service{Region: region.Name, Addr: region.PlaybackAddr()})
+		addr := region.PlaybackAddr()
+		if len(r.pipeline.Playback.Cert) > 0 {
+			addr = region.PlaybackTLSAddr()
+		}
+		services = append(services, starts.Service{Region: region.Name, Addr: addr})
 		playback = append(playback, player.Service{Region: region.Name, URL: region.PlaybackURL()})
 	}
 	tls := false
@@ -43,7 +48,7 @@ func (r *Rehearsal) newCrowd() (*crowd, error) {
 		events := r.telemetry.events
 		events.Source = "starts#1"
 		c.starts = &startsProcess{folder: r.folder, log: r.log, cfg: StartsConfig{
-			Scenario: sc, Services: services, Zero: r.zero, Agent: r.agent(), Events: events, Permitted: addresses(r.permits), TLS: tls,
+			Scenario: sc, Services: services, Zero: r.zero, Agent: r.agent(), Events: events, Permitted: addresses(r.permits), TLS: tls, CA: r.pipeline.Playback.Cert,
 		}}
 	}
 
@@ -53,7 +58,7 @@ func (r *Rehearsal) newCrowd() (*crowd, error) {
 		Play:    playback,
 		Title:   sc.Name,
 		Start:   r.zero,
-		Spread:  sc.Event.Duration / 2, // so that some press Play in the middle of what is broken in the middle
+		Spread:  cmp.Or(sc.Audience.PlayersWithin, sc.Event.Duration/2), // so that some press Play in the middle of what is broken in the middle
 		End:     r.zero.Add(sc.Event.Duration),
 		Sink:    r.telemetry.sink,
 		Log:     r.log,
@@ -77,6 +82,9 @@ func (r *Rehearsal) newCrowd() (*crowd, error) {
 		}
 		return sessions.Viewer{ID: fmt.Sprintf("player-%d", i+1), Device: v.Device, ISP: v.ISP, Home: v.Home, Format: format, MaxHeight: tallest[v.Device]}
 	}
+	if cfg.Players == 0 {
+		return c, nil
+	}
 	c.sessions, err = sessions.New(cfg)
 	if err != nil {
 		return nil, err
@@ -89,7 +97,13 @@ func (c *crowd) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	played := make(chan error, 1)
-	go func() { played <- c.sessions.Run(ctx) }()
+	go func() {
+		if c.sessions == nil {
+			played <- nil
+			return
+		}
+		played <- c.sessions.Run(ctx)
+	}()
 	var errs []error
 	if c.starts != nil {
 		if err := c.starts.run(ctx); err != nil {
@@ -109,6 +123,14 @@ func (c *crowd) ids() []process.ID {
 	return c.starts.ids()
 }
 
+// players is how the sessions that play to the end do; all zero without any.
+func (c *crowd) players() sessions.Snapshot {
+	if c.sessions == nil {
+		return sessions.Snapshot{}
+	}
+	return c.sessions.Snapshot()
+}
+
 // snapshot is how the open-loop crowd did; all zero without one.
 func (c *crowd) snapshot() starts.Snapshot {
 	if c.starts == nil {
@@ -119,7 +141,7 @@ func (c *crowd) snapshot() starts.Snapshot {
 
 // streamOver reports whether every player has left because the stream was over, and not one because it gave up.
 func (c *crowd) streamOver() bool {
-	s := c.sessions.Snapshot()
+	s := c.players()
 	return s.Ended > 0 && s.Failed == 0 && s.OnAir() == 0 && s.Waiting == 0
 }
 

@@ -108,7 +108,7 @@ func (s *state) at(now time.Time) progress.State {
 	v.Requests = starts.requests
 	ops := s.ops.now()
 	v.Capacity, v.Levers, v.Warnings = ops.capacity, ops.levers, ops.warnings
-	seen := s.people.sessions.Snapshot()
+	seen := s.people.players()
 	v.Sessions, v.Rebuffering = seen.OnAir(), seen.Rebuffering
 	v.QoE = progress.QoE{
 		Known:         seen.PlayingTime > 0,

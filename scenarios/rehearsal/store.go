@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/tminus-live/tminus/scenarios/process"
 	"github.com/tminus-live/tminus/telemetry/clickhouse"
@@ -13,6 +14,9 @@ import (
 
 // StoreFolder is the embedded store's data, below a run's folder.
 const StoreFolder = "store"
+
+// storeGrace bounds the orderly end of the embedded engine, which finishes what it is writing.
+const storeGrace = 30 * time.Second
 
 // spawnStore starts the embedded ClickHouse engine on a data folder, in a child process, and returns its address.
 func spawnStore(ctx context.Context, dir, logPath string, log *slog.Logger) (*process.Process, string, error) {
@@ -26,6 +30,8 @@ func spawnStore(ctx context.Context, dir, logPath string, log *slog.Logger) (*pr
 		Stdin:   stdin,
 		LogPath: logPath,
 		Logger:  log,
+
+		StopGrace: storeGrace,
 	})
 	if err != nil {
 		return nil, "", err
@@ -40,7 +46,7 @@ func OpenStore(ctx context.Context, folder string, log *slog.Logger) (*clickhous
 		return nil, nil, fmt.Errorf("cannot open the store of %s: %w", folder, err)
 	}
 	stop := func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*storeGrace)
 		defer cancel()
 		return p.Stop(ctx)
 	}

@@ -159,7 +159,7 @@ func (t *telemetryPath) startStore(ctx context.Context, dir, logPath string) (ur
 		return "", err
 	}
 	t.undo.push(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*storeGrace)
 		defer cancel()
 		return t.process.Stop(ctx)
 	})

@@ -49,6 +49,7 @@ func (r *reader) audience(n ast.Node, path string, a *Audience, later *crowdNode
 			}
 			a.Players = int(v)
 		}},
+		{"playersWithin", "", func(n ast.Node, path string) { a.PlayersWithin, _ = r.duration(n, path, time.Second, MaxDuration) }},
 		{"connections", "", func(n ast.Node, path string) { r.connections(n, path, &a.Connections) }},
 		{"people", "", func(n ast.Node, path string) { r.people(n, path, &a.People) }},
 		{"forecast", "", func(n ast.Node, path string) { later.forecast = keep(n, path) }},

@@ -28,6 +28,11 @@ func (r *reader) playback(n ast.Node, path string, p *Playback) (instance noted[
 			p.Lead, _ = r.duration(n, path, 0, 10*time.Minute)
 			lead = keep(n, path)
 		}},
+		{"tokens", "", func(n ast.Node, path string) {
+			if v, ok := r.boolean(n, path); ok {
+				p.Tokens = v
+			}
+		}},
 		{"guidedBackoff", "", func(n ast.Node, path string) {
 			if v, ok := r.boolean(n, path); ok {
 				p.GuidedBackoff = v

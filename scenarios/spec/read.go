@@ -239,7 +239,7 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 	s := &Scenario{
 		Seed:     1,
 		Event:    Event{Ladder: defaultLadder},
-		Playback: Playback{GuidedBackoff: true},
+		Playback: Playback{GuidedBackoff: true, Tokens: true},
 		Audience: Audience{Mix: audience.DefaultMix},
 	}
 	var duration noted[time.Duration]

@@ -56,7 +56,7 @@ func TestRead(t *testing.T) {
 		APIVersion: "tminus/v1", Name: "title-fight", Seed: 7,
 		Event:    spec.Event{Duration: 90 * s, Ladder: "sports"},
 		Topology: spec.Topology{Regions: []string{"us-east", "us-west"}, Edges: map[string]int{"us-east": 2, "us-west": 3}},
-		Playback: spec.Playback{GuidedBackoff: true},
+		Playback: spec.Playback{GuidedBackoff: true, Tokens: true},
 		Audience: spec.Audience{Mix: "mobile-heavy", Players: 100, Starts: []spec.Start{
 			{Rate: 500, Curve: "constant"},
 			{At: 15 * s, Rate: 100000.5, For: 5 * s, Curve: "ramp"},
@@ -125,7 +125,7 @@ func TestReadTheCrowd(t *testing.T) {
 	if !reflect.DeepEqual(got.Audience, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got.Audience, want)
 	}
-	if got.Playback != (spec.Playback{Capacity: 20000}) || got.Limits != (spec.Limits{Rate: 120000, Duration: 2 * time.Minute}) {
+	if got.Playback != (spec.Playback{Capacity: 20000, Tokens: true}) || got.Limits != (spec.Limits{Rate: 120000, Duration: 2 * time.Minute}) {
 		t.Errorf("got %+v, %+v", got.Playback, got.Limits)
 	}
 	for _, tc := range []struct{ old, new, want string }{
@@ -315,7 +315,7 @@ func TestOneMistake(t *testing.T) {
 	for _, tc := range []struct{ name, src, want string }{
 		{"flow over lines", with("{players: 1}", "{\n  # how many?\n  players: many, # too many\n  mix: 'mobile-heavy'\n}"), `f:7:12: audience.players: want a whole number, got the text "many"`},
 		{"after quotes over lines", with("name: least", "name: \"lea\\\n  st\"") + "x: 1\n", `f:8:1: x: unknown key; want one of apiVersion, name, seed, event, topology, playback, audience, limits, target, faults, objectives`},
-		{"wide characters", with("{players: 1}", "{'größe': 1, players: 1}"), `f:5:12: audience.größe: unknown key; want one of mix, starts, players, connections, people, forecast, interruptions`},
+		{"wide characters", with("{players: 1}", "{'größe': 1, players: 1}"), `f:5:12: audience.größe: unknown key; want one of mix, starts, players, playersWithin, connections, people, forecast, interruptions`},
 		{"after wide characters", with("{players: 1}", "{mix: '日本', players: -1}"), "f:5:17: audience.mix: unknown mix \"日本\"; want one of broadband-tv-heavy, mobile-heavy, browser-heavy, even\nf:5:32: audience.players: want a whole number from 0 to 5000, got -1"},
 		{"empty", "", `f:1:1: the file holds no scenario; it must start with apiVersion: tminus/v1`},
 		{"only a comment", "# hello\n", `f:1:1: the file holds no scenario; it must start with apiVersion: tminus/v1`},

@@ -37,9 +37,10 @@ type (
 		Edges   map[string]int `json:"edges,omitempty" jsonschema:"description=Edges by region; 2 where left out"`
 	}
 	fileAudience struct {
-		Mix     string      `json:"mix,omitempty"`
-		Starts  []fileStart `json:"starts,omitempty" jsonschema:"description=Legs of the open-loop schedule of play starts"`
-		Players int         `json:"players,omitempty" jsonschema:"minimum=0,description=Sessions that fetch and play real media to the end"`
+		Mix           string       `json:"mix,omitempty"`
+		Starts        []fileStart  `json:"starts,omitempty" jsonschema:"description=Legs of the open-loop schedule of play starts"`
+		Players       int          `json:"players,omitempty" jsonschema:"minimum=0,description=Sessions that fetch and play real media to the end"`
+		PlayersWithin fileDuration `json:"playersWithin,omitempty" jsonschema:"description=They press Play within this time from the event's start; half the event where left out"`
 
 		Connections   *fileConnections   `json:"connections,omitempty" jsonschema:"description=How play starts reach a playback service"`
 		People        *filePeople        `json:"people,omitempty" jsonschema:"description=What viewers do when Play fails; left out: all follow the service's retry policy"`
@@ -49,6 +50,7 @@ type (
 	filePlayback struct {
 		Capacity      float64 `json:"capacity,omitempty" jsonschema:"minimum=0,description=Play starts a second of all regions together; what is beyond is shed by priority"`
 		GuidedBackoff *bool   `json:"guidedBackoff,omitempty" jsonschema:"default=true,description=Answers say when to come back"`
+		Tokens        *bool   `json:"tokens,omitempty" jsonschema:"default=true,description=Edges serve media to sessions alone; false: also to whoever knows the stream's name"`
 
 		Instance float64      `json:"instance,omitempty" jsonschema:"minimum=1,description=Play starts a second that one instance carries; the nowcast asks for instances"`
 		Lead     fileDuration `json:"lead,omitempty" jsonschema:"description=How long a new instance takes to be of use; 20s where left out"`

@@ -39,6 +39,7 @@ type Topology struct {
 type Playback struct {
 	Capacity      float64 // play starts a second, all regions together; 0: what the machine carries
 	GuidedBackoff bool    // answers say when to come back (default)
+	Tokens        bool    // edges serve media to sessions alone (default)
 
 	// Instead of a capacity that stays: what one instance carries, play starts a second, and how long a new one takes
 	// to be of use. The nowcast asks for instances; Instance 0: there are none.
@@ -51,6 +52,7 @@ type Audience struct {
 	Mix           string
 	Starts        []Start
 	Players       int
+	PlayersWithin time.Duration // they press Play within this time from T-0; 0: half the event
 	Connections   Connections
 	People        audience.People
 	Interruptions []Interruption
