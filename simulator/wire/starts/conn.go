@@ -301,11 +301,10 @@ func (s *shard) pump(svc *service, now time.Duration) {
 				continue
 			}
 			s.fill(c, i, now)
-			continue
-		}
-		if !s.fill(c, none, now) {
+		} else if !s.fill(c, none, now) {
 			return
 		}
+		now = s.now() // a write takes some microseconds: what goes out later is sent later
 	}
 }
 
@@ -432,11 +431,7 @@ func (s *shard) receive(c *conn, ended bool) {
 				continue
 			}
 		}
-		if c.room() > 0 && !s.ended {
-			if c.svc.queue.n == 0 && !s.saturating(now) || !s.fill(c, none, now) {
-				s.list(c)
-			}
-		}
+		s.list(c) // pump fills it, after all that has come was read
 		return
 	}
 }
