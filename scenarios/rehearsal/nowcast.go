@@ -24,7 +24,7 @@ type nowcast struct {
 	mu       sync.Mutex
 	capacity []float64 // by region, as asked for last
 	scaling  []report.Scaling
-	warnings []string
+	warnings []warning
 	kept     map[int]float64 // predicted ahead, by second of the event
 }
 
@@ -83,14 +83,25 @@ func (n *nowcast) step(since time.Duration, offered []float64) []float64 {
 }
 
 func (n *nowcast) warn(since time.Duration, text string) {
-	n.warnings = append(n.warnings, fmt.Sprintf("T+%d s: %s", int(since.Seconds()), text))
+	n.warnings = append(n.warnings, warning{since, text})
 }
 
+// warning is a sentence for the control room.
+type warning struct {
+	at   time.Duration
+	text string
+}
+
+func (w warning) String() string { return fmt.Sprintf("T+%d s: %s", int(w.at.Seconds()), w.text) }
+
 // warned lists the warnings so far.
-func (n *nowcast) warned() []string {
+func (n *nowcast) warned() (out []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return append([]string(nil), n.warnings...)
+	for _, w := range n.warnings {
+		out = append(out, w.String())
+	}
+	return out
 }
 
 // capacityAt is the capacity of all regions together at a time of the event.
@@ -112,6 +123,7 @@ func (n *nowcast) capacityAt(since time.Duration) float64 {
 
 // report puts the forecast beside the play starts that came in each second.
 func (n *nowcast) report(perSecond []float64) *report.Forecast {
+	warned := n.warned()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	f := n.sc.Audience.Forecast
@@ -119,7 +131,7 @@ func (n *nowcast) report(perSecond []float64) *report.Forecast {
 	near, _ := n.cast.Score()
 	out := &report.Forecast{
 		Kind: f.Result.Kind, Viewers: f.Result.Total.P50, PeakPerS: f.Result.Peak.P50,
-		ErrorPct: far.WAPE, NowcastPct: near.WAPE, Warnings: n.warnings, Scaling: n.scaling,
+		ErrorPct: far.WAPE, NowcastPct: near.WAPE, Warnings: warned, Scaling: n.scaling,
 	}
 	for _, rate := range perSecond {
 		out.ActualPerS = max(out.ActualPerS, rate)

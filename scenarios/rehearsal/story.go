@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/tminus-live/tminus/dashboards/report"
@@ -35,7 +36,21 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 		}
 		say(f.AtS+f.ForS, "evidence", "%s: %s: %s.", capital(f.Words()), f.Evidence.Status, f.Evidence.Detail)
 	}
-	err := qoe.Events(ctx, r.telemetry.db, r.id, []event.Kind{event.RegionHealth, event.TelemetryDropped}, maxMoments, func(e event.Event) error {
+	for _, i := range r.cfg.Scenario.Audience.Interruptions {
+		if i.At < out.ran {
+			how := "will come back as the playback service asks them to"
+			if !i.Guided {
+				how = "will press Play again as they please"
+			}
+			say(i.At.Seconds(), "viewers", "%d viewers of %s lose their picture; they %s.", i.Viewers, i.Region, how)
+		}
+	}
+	if out.nowcast != nil {
+		for _, w := range out.nowcast.warnings {
+			say(w.at.Seconds(), "phase", "The nowcast warns: %s.", strings.TrimSuffix(w.text, "."))
+		}
+	}
+	err := qoe.Events(ctx, r.telemetry.db, r.id, []event.Kind{event.RegionHealth, event.TelemetryDropped, event.Lever}, maxMoments, func(e event.Event) error {
 		switch e.Kind {
 		case event.RegionHealth:
 			if e.Edge != "" {
@@ -46,6 +61,12 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 				text = "%s sends viewers to region %s again."
 			}
 			say(since(e.At), "fault", text, capital(e.Component), e.Region)
+		case event.Lever:
+			text := "%s pulls its lever %s"
+			if e.Status == "released" {
+				text = "%s lets go of its lever %s"
+			}
+			say(since(e.At), "phase", text+", moved by %s.", capital(e.Component), e.Detail, e.State)
 		case event.TelemetryDropped:
 			say(since(e.At), "telemetry", "%s dropped %.0f events: %s.", e.Source, e.Value, e.Detail)
 		}
