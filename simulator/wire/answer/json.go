@@ -3,6 +3,7 @@ package answer
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/bits"
 	"strconv"
 	"strings"
@@ -17,7 +18,7 @@ const MaxDepth = 100
 // Kind is what stands at a path.
 type Kind uint8
 
-// Kinds of a Value.
+// Kinds of a value.
 const (
 	Absent Kind = iota
 	Null
@@ -28,16 +29,23 @@ const (
 	Array
 )
 
-// Value is what stands at a path. It points into the text that was read.
-type Value struct {
-	Kind    Kind
-	raw     []byte // a string's without its quotes, a number's digits
-	escaped bool
+// Values are what stands at the paths of a Paths, in one text. They are good until the next Read, or the text changes.
+type Values struct {
+	text []byte
+	at   []value
+}
+
+// value is a string's place without its quotes, a number's digits, or any other value's place.
+type value struct {
+	from, end int32
+	kind      Kind
+	escaped   bool
 }
 
 // Paths finds values in JSON texts. It is immutable and safe for concurrent use.
 type Paths struct {
 	nodes []node
+	n     int
 }
 
 // node is one step of the paths: what is of interest under an object's keys or an array's places.
@@ -55,7 +63,7 @@ type child struct {
 // CompilePaths reads paths such as "data.session.id", "$.streams[0].url" or "streams.0.url": keys and places in arrays
 // from the outside to the inside. Keys that contain a dot or a bracket are written ["like.this"].
 func CompilePaths(paths ...string) (*Paths, error) {
-	p := &Paths{nodes: []node{{capture: -1}}}
+	p := &Paths{nodes: []node{{capture: -1}}, n: len(paths)}
 	for i, path := range paths {
 		keys, err := splitPath(path)
 		if err != nil {
@@ -129,12 +137,18 @@ func splitPath(path string) (keys []string, err error) {
 	return keys, nil
 }
 
-// Read finds the paths' values in a JSON text: out[i] is that of the i-th path; where a key is given twice, the later
-// counts. It returns false where the text is not JSON, which is checked to its last byte. out must have a place
-// for each path. It does not allocate.
-func (p *Paths) Read(text []byte, out []Value) bool {
-	clear(out)
-	s := scan{text, p.nodes, out}
+// Values returns the place for a text's values.
+func (p *Paths) Values() *Values { return &Values{at: make([]value, p.n)} }
+
+// Read finds the paths' values in a JSON text; where a key is given twice, the later counts. It returns false where the
+// text is not JSON, which is checked to its last byte. v is the Paths' own. It does not allocate.
+func (p *Paths) Read(text []byte, v *Values) bool {
+	v.text = text
+	clear(v.at)
+	if len(text) > math.MaxInt32 {
+		return false
+	}
+	s := scan{text, p.nodes, v.at}
 	i := s.value(s.space(0), 0, 0)
 	return i >= 0 && s.space(i) == len(text)
 }
@@ -142,12 +156,12 @@ func (p *Paths) Read(text []byte, out []Value) bool {
 type scan struct {
 	b     []byte
 	nodes []node
-	out   []Value
+	at    []value
 }
 
 func (s *scan) capture(n int, kind Kind, from, end int, escaped bool) {
 	if n >= 0 && s.nodes[n].capture >= 0 {
-		s.out[s.nodes[n].capture] = Value{kind, s.b[from:end], escaped}
+		s.at[s.nodes[n].capture] = value{int32(from), int32(end), kind, escaped}
 	}
 }
 
@@ -321,12 +335,13 @@ func (s *scan) array(i, n, depth int) int {
 func stringEnd(b []byte, i int) (end int, escaped bool) {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	for i < len(b) {
-		// Eight bytes at a time up to the first quote, backslash or control character: a zero byte x has its high bit
-		// set in (x-1)&^x, and no byte below the first such is set wrongly.
+		// Eight bytes at a time up to the first quote, backslash or control character. With its second bit flipped a quote
+		// is below 0x21, and so are the control characters but no other; x < n is where (x-n)&^x has its high
+		// bit, and no byte below the first such has it wrongly.
 		for len(b)-i >= 8 {
 			w := binary.LittleEndian.Uint64(b[i:])
-			quote, slash := w^'"'*ones, w^'\\'*ones
-			if hit := ((quote-ones)&^quote | (slash-ones)&^slash | (w-' '*ones)&^w) & highs; hit != 0 {
+			flip, slash := w^0x02*ones, w^'\\'*ones
+			if hit := ((flip-0x21*ones)&^flip | (slash-ones)&^slash) & highs; hit != 0 {
 				i += bits.TrailingZeros64(hit) >> 3
 				break
 			}
@@ -415,55 +430,61 @@ func digitsEnd(b []byte, i int) int {
 	return i
 }
 
-// Append appends a string's characters, or a number's digits, to dst.
-func (v Value) Append(dst []byte) []byte {
-	if v.escaped {
-		return unescape(dst, v.raw)
+func (v *Values) raw(i int) []byte { return v.text[v.at[i].from:v.at[i].end] }
+
+// Kind is the kind of the i-th path's value.
+func (v *Values) Kind(i int) Kind { return v.at[i].kind }
+
+// Append appends the characters of the i-th value, a string, or its digits, a number's, to dst.
+func (v *Values) Append(i int, dst []byte) []byte {
+	if v.at[i].escaped {
+		return unescape(dst, v.raw(i))
 	}
-	return append(dst, v.raw...)
+	return append(dst, v.raw(i)...)
 }
 
 // Len is the length of what Append appends at most.
-func (v Value) Len() int { return len(v.raw) }
+func (v *Values) Len(i int) int { return int(v.at[i].end - v.at[i].from) }
 
-// Plain returns a string's characters, or a number's digits, without copying them, and false where the string has
-// escapes: then use Append.
-func (v Value) Plain() ([]byte, bool) { return v.raw, !v.escaped }
+// Plain returns what Append appends without copying it, and false where the string has escapes: then use Append.
+func (v *Values) Plain(i int) ([]byte, bool) { return v.raw(i), !v.at[i].escaped }
 
-// HasPrefix reports whether a string begins with s, which has no slash or only ones that may be escaped.
-func (v Value) HasPrefix(s string) bool {
-	if v.Kind != String {
+// HasPrefix reports whether the i-th value is a string that begins with prefix, which has ten characters at most.
+func (v *Values) HasPrefix(i int, prefix string) bool {
+	switch raw := v.raw(i); {
+	case v.at[i].kind != String:
 		return false
+	case v.at[i].escaped:
+		var room [64]byte // six for each character
+		return hasPrefix(unescape(room[:0], raw[:min(len(raw), len(room))]), prefix)
+	default:
+		return hasPrefix(raw, prefix)
 	}
-	if !v.escaped {
-		return hasPrefix(v.raw, s)
-	}
-	var room [64]byte
-	return hasPrefix(unescape(room[:0], v.raw[:min(len(v.raw), len(room))]), s)
 }
 
-// Int returns a whole number from 0 to 999,999,999 that is written without a point or an exponent.
-func (v Value) Int() (int, bool) {
-	if v.Kind != Number {
+// Int returns the i-th value where it is a whole number from 0 to 999,999,999, written without a point or an exponent.
+func (v *Values) Int(i int) (int, bool) {
+	if v.at[i].kind != Number {
 		return 0, false
 	}
-	return digits(v.raw)
+	return digits(v.raw(i))
 }
 
-// Float returns a number.
-func (v Value) Float() (float64, bool) {
-	if v.Kind != Number || len(v.raw) > 400 {
+// Float returns the i-th value where it is a number.
+func (v *Values) Float(i int) (float64, bool) {
+	raw := v.raw(i)
+	if v.at[i].kind != Number || len(raw) > 400 {
 		return 0, false
 	}
 	// A number of few digits, as backoff in seconds is, is an integer over a power of ten, both exact.
 	var n uint64
-	point, exact := 0, len(v.raw) <= 15
-	for i, c := range v.raw {
+	point, exact := 0, len(raw) <= 15
+	for i, c := range raw {
 		switch {
 		case '0' <= c && c <= '9':
 			n = n*10 + uint64(c-'0')
 		case c == '.':
-			point = len(v.raw) - 1 - i
+			point = len(raw) - 1 - i
 		default:
 			exact = false
 		}
@@ -471,7 +492,7 @@ func (v Value) Float() (float64, bool) {
 	if exact {
 		return float64(n) / powers[point], true
 	}
-	f, err := strconv.ParseFloat(unsafe.String(unsafe.SliceData(v.raw), len(v.raw)), 64)
+	f, err := strconv.ParseFloat(unsafe.String(unsafe.SliceData(raw), len(raw)), 64)
 	return f, err == nil
 }
 

@@ -22,32 +22,33 @@ func compile(t testing.TB, paths ...string) *Paths {
 
 func TestPaths(t *testing.T) {
 	paths := []string{"session", "manifests.dash", "retryPolicy", "$.retryPolicy.maxRetries", `["retryPolicy"]['retryAfterSeconds']`, "steering[1]", "steering.0", "nowhere.session"}
-	out := make([]Value, len(paths))
-	if !compile(t, paths...).Read([]byte(good), out) {
+	p := compile(t, paths...)
+	out := p.Values()
+	if !p.Read([]byte(good), out) {
 		t.Fatal("not JSON")
 	}
 	for i, want := range []string{"s-1", "http://127.0.1.5:8080/v1/sessions/s-1/manifest.mpd", "", "3", "1.25", "us-east-2", "us-east-1", ""} {
-		if got := string(out[i].Append(nil)); want != "" && got != want {
+		if got := string(out.Append(i, nil)); want != "" && got != want {
 			t.Errorf("%s: %q, want %q", paths[i], got, want)
 		}
 	}
-	if n, ok := out[3].Int(); !ok || n != 3 {
+	if n, ok := out.Int(3); !ok || n != 3 {
 		t.Error(n, ok)
 	}
-	if x, ok := out[4].Float(); !ok || x != 1.25 {
+	if x, ok := out.Float(4); !ok || x != 1.25 {
 		t.Error(x, ok)
 	}
-	if out[2].Kind != Object || out[7].Kind != Absent {
-		t.Error(out[2].Kind, out[7].Kind)
+	if out.Kind(2) != Object || out.Kind(7) != Absent {
+		t.Error(out.Kind(2), out.Kind(7))
 	}
-	if _, ok := out[0].Int(); ok {
+	if _, ok := out.Int(0); ok {
 		t.Error("a string is no number")
 	}
 }
 
 func TestValues(t *testing.T) {
 	p := compile(t, "v")
-	out := make([]Value, 1)
+	out := p.Values()
 	for text, want := range map[string]any{
 		`1`: 1.0, `-0.5e-3`: -0.5e-3, `1e300`: 1e300, `123456789012345`: 123456789012345.0, `0.1`: 0.1, `9007199254740993`: 9007199254740992.0,
 		`"a\"\\\/\b\f\n\r\tz"`: "a\"\\/\b\f\n\r\tz", `"\u00e9\ud83d\ude00\ud83dx"`: "é😀\ufffdx", `"http:\/\/a"`: "http://a",
@@ -58,24 +59,24 @@ func TestValues(t *testing.T) {
 		}
 		switch want := want.(type) {
 		case float64:
-			if got, ok := out[0].Float(); !ok || got != want {
+			if got, ok := out.Float(0); !ok || got != want {
 				t.Errorf("%s: %v %v", text, got, ok)
 			}
 		case string:
-			if got := string(out[0].Append(nil)); got != want {
+			if got := string(out.Append(0, nil)); got != want {
 				t.Errorf("%s: %q", text, got)
 			}
 		}
 	}
-	if p.Read([]byte(`{"v":"http:\/\/a"}`), out); !out[0].HasPrefix("http://") || out[0].HasPrefix("https://") {
+	if p.Read([]byte(`{"v":"http:\/\/a"}`), out); !out.HasPrefix(0, "http://") || out.HasPrefix(0, "https://") {
 		t.Error("prefix of an escaped string")
 	}
-	if p.Read([]byte(`{"\u0076":"x"}`), out); string(out[0].Append(nil)) != "x" {
+	if p.Read([]byte(`{"\u0076":"x"}`), out); string(out.Append(0, nil)) != "x" {
 		t.Error("an escaped key is a key")
 	}
-	if p.Read([]byte(`{"v":1e400}`), out); out[0].Kind != Number {
-		t.Error(out[0].Kind)
-	} else if _, ok := out[0].Float(); ok {
+	if p.Read([]byte(`{"v":1e400}`), out); out.Kind(0) != Number {
+		t.Error(out.Kind(0))
+	} else if _, ok := out.Float(0); ok {
 		t.Error("a number beyond all bounds")
 	}
 	if p.Read([]byte(strings.Repeat("[", 1<<20)), out) {
@@ -110,7 +111,7 @@ func FuzzPaths(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		out := make([]Value, 4)
+		out := p.Values()
 		got, want := p.Read(text, out), json.Valid(text)
 		if got != want && !(want && depth(text) >= MaxDepth) {
 			t.Fatalf("%q: %v, encoding/json says %v", text, got, want)
@@ -126,32 +127,32 @@ func FuzzPaths(f *testing.F) {
 		if n := strings.Count(string(text), `"a"`) + strings.Count(string(text), `\u`) + strings.Count(string(text), `"session"`); n > 2 {
 			return // a key given twice: the values merge in another order
 		}
-		check(t, "session", out[0], m["session"])
+		check(t, "session", out, 0, m["session"])
 	})
 }
 
-func check(t *testing.T, path string, got Value, want any) {
+func check(t *testing.T, path string, v *Values, i int, want any) {
 	t.Helper()
 	switch want := want.(type) {
 	case nil:
-		if got.Kind != Absent && got.Kind != Null {
-			t.Errorf("%s: %v %q, want nothing", path, got.Kind, got.raw)
+		if v.Kind(i) != Absent && v.Kind(i) != Null {
+			t.Errorf("%s: %v %q, want nothing", path, v.Kind(i), v.raw(i))
 		}
 	case string:
-		if s := string(got.Append(nil)); got.Kind != String || s != want {
-			t.Errorf("%s: %v %q, want %q", path, got.Kind, s, want)
+		if s := string(v.Append(i, nil)); v.Kind(i) != String || s != want {
+			t.Errorf("%s: %v %q, want %q", path, v.Kind(i), s, want)
 		}
 	case float64:
-		if x, ok := got.Float(); !ok || x != want {
+		if x, ok := v.Float(i); !ok || x != want {
 			t.Errorf("%s: %v, want %v", path, x, want)
 		}
 	case bool:
-		if got.Kind != Bool || string(got.raw) != strconv.FormatBool(want) {
-			t.Errorf("%s: %v %q", path, got.Kind, got.raw)
+		if v.Kind(i) != Bool || string(v.raw(i)) != strconv.FormatBool(want) {
+			t.Errorf("%s: %v %q", path, v.Kind(i), v.raw(i))
 		}
 	default:
-		if kind := map[reflect.Kind]Kind{reflect.Map: Object, reflect.Slice: Array}[reflect.TypeOf(want).Kind()]; got.Kind != kind {
-			t.Errorf("%s: %v, want %v", path, got.Kind, kind)
+		if kind := map[reflect.Kind]Kind{reflect.Map: Object, reflect.Slice: Array}[reflect.TypeOf(want).Kind()]; v.Kind(i) != kind {
+			t.Errorf("%s: %v, want %v", path, v.Kind(i), kind)
 		}
 	}
 }
@@ -172,14 +173,14 @@ func depth(text []byte) (most int) {
 
 func TestReadDoesNotAllocate(t *testing.T) {
 	p := compile(t, "session", "manifests.dash", "manifests.hls", "retryPolicy.retryAfterSeconds")
-	out := make([]Value, 4)
+	out := p.Values()
 	text := []byte(strings.ReplaceAll(good, "/v1", `\/v1`))
 	buf := make([]byte, 0, 200)
 	if n := testing.AllocsPerRun(100, func() {
 		p.Read(text, out)
-		buf = out[1].Append(buf[:0])
-		out[1].HasPrefix("http://")
-		out[3].Float()
+		buf = out.Append(1, buf[:0])
+		out.HasPrefix(1, "http://")
+		out.Float(3)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -187,7 +188,7 @@ func TestReadDoesNotAllocate(t *testing.T) {
 
 func BenchmarkPaths(b *testing.B) {
 	p := compile(b, "session", "manifests.dash", "manifests.hls", "retryPolicy", "retryPolicy.maxRetries", "retryPolicy.retryAfterSeconds")
-	out := make([]Value, 6)
+	out := p.Values()
 	text := []byte(good)
 	b.SetBytes(int64(len(text)))
 	for b.Loop() {

@@ -80,6 +80,9 @@ type remote struct {
 	source byte // 0: the kernel's choice; n: 127.0.0.n+1
 }
 
+// maxRead is what is read from a connection at once.
+const maxRead = 16 << 10
+
 // maxSources bounds the source addresses that fresh connections to loopback spread over.
 const maxSources = 16
 
@@ -286,33 +289,47 @@ func (s *shard) pump(svc *service, now time.Duration) {
 		if svc.kept {
 			c = svc.pick()
 		}
+		i := none
 		if c == nil {
 			if svc.conns >= svc.max {
-				return
+				break
 			}
-			i := s.next(svc, now)
-			if i == none {
-				return
+			if i = s.next(svc, now); i == none {
+				break
 			}
 			var why reason
 			if c, why = s.dial(svc, true); why != noReason {
-				s.begin(i, svc, s.viewer(s.slab.at(i).k), now, s.out[:0])
+				s.again = s.begin(i, svc, s.viewer(s.slab.at(i).k), now, s.again[:0])
 				s.attemptFailed(i, why, now)
 				continue
 			}
-			s.fill(c, i, now)
-		} else if !s.fill(c, none, now) {
-			return
 		}
-		now = s.now() // a write takes some microseconds: what goes out later is sent later
+		if !s.stage(c, i, now) {
+			break
+		}
+		if len(s.out) > highWater {
+			s.flush()
+		}
 	}
+	s.flush()
 }
 
-// fill puts requests on a connection, as many as it has room for, in one write: start i first, then what waits. It
-// reports whether there was one.
-func (s *shard) fill(c *conn, i uint32, now time.Duration) bool {
+// highWater is how many bytes of requests are rendered before they are sent.
+const highWater = 32 << 10
+
+// staged is requests that were rendered for a connection.
+type staged struct {
+	c        *conn
+	from, to int // in shard.out
+	n        int // requests
+}
+
+// stage renders requests for a connection, as many as it has room for: start i first, then what waits. It reports whether
+// there was one. All of a turn's are rendered first and sent then, in one write to each connection: a tenth of the work is
+// saved by not going back and forth between this program's code and the kernel's.
+func (s *shard) stage(c *conn, i uint32, now time.Duration) bool {
 	svc := c.svc
-	out := s.out[:0]
+	w := staged{c: c, from: len(s.out)}
 	for c.room() > 0 {
 		if i == none {
 			if i = s.next(svc, now); i == none {
@@ -320,23 +337,44 @@ func (s *shard) fill(c *conn, i uint32, now time.Duration) bool {
 			}
 		}
 		v := s.viewer(s.slab.at(i).k)
-		out = s.begin(i, svc, v, now, out)
+		s.out = s.begin(i, svc, v, now, s.out)
 		s.slab.at(i).conn = c.index
 		s.flight.push(&s.slab, i)
 		c.push(i, *v)
+		w.n++
 		i = none
 	}
-	if len(out) == 0 {
+	if w.n == 0 {
 		return false
 	}
-	s.out = out
-	if s.write(c, out, now) {
-		if !c.watched {
-			s.watch(c)
-		}
-		s.list(c)
-	}
+	w.to = len(s.out)
+	s.staged = append(s.staged, w)
 	return true
+}
+
+// flush sends what was staged. This is the moment that the starts were sent at.
+func (s *shard) flush() {
+	for _, w := range s.staged {
+		c, now := w.c, s.now()
+		for k := c.n - w.n; k < c.n; k++ {
+			st := s.slab.at(c.ring[(c.head+k)%len(c.ring)])
+			st.began = now
+			if st.attempts == 1 {
+				st.sent = now
+			}
+		}
+		if s.write(c, s.out[w.from:w.to], now) {
+			if !c.watched {
+				s.watch(c)
+			}
+			s.list(c)
+		}
+	}
+	clear(s.staged)
+	s.staged, s.out = s.staged[:0], s.out[:0]
+	if cap(s.out) > 4*highWater {
+		s.out = make([]byte, 0, 2*highWater)
+	}
 }
 
 // write sends, or keeps what the socket does not take yet; false: the connection is lost, and that is dealt with.
@@ -365,7 +403,7 @@ func (s *shard) write(c *conn, b []byte, now time.Duration) bool {
 func (s *shard) giveUp(c *conn, why reason, now time.Duration) {
 	life := c.life
 	c.broken = why
-	s.receive(c, true)
+	s.receive(c, 0, false)
 	if c.life == life {
 		s.lost(c, why, now)
 	}
@@ -395,21 +433,64 @@ func (s *shard) ready(ev unix.EpollEvent) {
 		}
 	}
 	if ev.Events&^unix.EPOLLOUT != 0 {
-		s.receive(c, ev.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0)
+		s.gather(c, ev.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0)
 	}
 }
 
-// receive reads what has come on a connection, and to its end when the server has ended it.
-func (s *shard) receive(c *conn, ended bool) {
-	life := c.life
-	for {
-		n, errno := receive(c.fd, s.in)
+// arrived is what was read from a connection and not looked at yet.
+type arrived struct {
+	c        *conn
+	life     uint32
+	from, to int // in shard.in
+	at       time.Duration
+	more     bool // there may be more to read
+}
+
+// gather reads what has come on a connection. It is looked at when all connections have been read.
+func (s *shard) gather(c *conn, ended bool) {
+	if len(s.in)-s.got < maxRead {
+		s.digest()
+	}
+	room := s.in[s.got : s.got+maxRead]
+	n, errno := receive(c.fd, room)
+	if errno != 0 || n == 0 {
+		s.receive(c, errno, true)
+		return
+	}
+	// A short read has emptied the socket (epoll(7)).
+	s.arrived = append(s.arrived, arrived{c, c.life, s.got, s.got + n, s.now(), n == len(room) || ended})
+	s.got += n
+}
+
+// digest looks at what was gathered.
+func (s *shard) digest() {
+	for _, a := range s.arrived {
+		if a.c.life != a.life || !s.consume(a.c, s.in[a.from:a.to], a.at) {
+			continue
+		}
+		if a.more {
+			s.receive(a.c, 0, false)
+		} else {
+			s.list(a.c) // pump fills it, after all that has come was read
+		}
+	}
+	clear(s.arrived)
+	s.arrived, s.got = s.arrived[:0], 0
+}
+
+// receive reads a connection to its end, or until there is nothing left; an attempt at it may have been made, with errno.
+func (s *shard) receive(c *conn, errno unix.Errno, tried bool) {
+	life, n := c.life, 0
+	for ; ; tried = false {
+		if !tried {
+			n, errno = receive(c.fd, s.rest)
+		}
 		now := s.now()
 		switch {
 		case errno == unix.EINTR:
-			continue
 		case errno == unix.EAGAIN:
-			n = 0
+			s.list(c)
+			return
 		case errno != 0:
 			s.lost(c, whyErrno(errno), now)
 			return
@@ -421,18 +502,9 @@ func (s *shard) receive(c *conn, ended bool) {
 				s.lost(c, closed, now)
 			}
 			return
+		case !s.consume(c, s.rest[:n], now):
+			return
 		}
-		if n > 0 {
-			if !s.consume(c, s.in[:n], now) {
-				return
-			}
-			// A short read has emptied the socket (epoll(7)).
-			if n == len(s.in) || ended {
-				continue
-			}
-		}
-		s.list(c) // pump fills it, after all that has come was read
-		return
 	}
 }
 
@@ -500,7 +572,7 @@ func (s *shard) lost(c *conn, why reason, now time.Duration) {
 	if c.live > 0 && again && svc.kept && !s.ended {
 		fresh, failed = s.dial(svc, true)
 	}
-	out := s.out[:0]
+	out := s.again[:0]
 	for c.n > 0 {
 		i, v := c.pop()
 		switch {
@@ -518,7 +590,7 @@ func (s *shard) lost(c *conn, why reason, now time.Duration) {
 	}
 	s.hangUpOn(c, true)
 	if fresh != nil {
-		s.out = out
+		s.again = out
 		if s.write(fresh, out, now) {
 			s.watch(fresh)
 			s.list(fresh)

@@ -325,7 +325,6 @@ type reading struct {
 	policy    int // of the retry policy; its two parts follow
 	any2xx    bool
 	urls      bool // manifests are absolute URLs
-	values    int
 }
 
 func (r *Request) reading() (reading, error) {
@@ -350,7 +349,6 @@ func (r *Request) reading() (reading, error) {
 	rd.policy = add("retryPolicy")
 	add("retryPolicy.maxRetries")
 	add("retryPolicy.retryAfterSeconds")
-	rd.values = len(paths)
 	var err error
 	if rd.paths, err = answer.CompilePaths(paths...); err != nil {
 		return rd, fmt.Errorf("play request: where the session and the manifest are: %w", err)

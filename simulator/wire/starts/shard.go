@@ -45,9 +45,14 @@ type shard struct {
 		v  audience.Viewer
 		ok bool
 	}
-	in      []byte // what is read, from any connection
-	out     []byte // what is written
-	values  []answer.Value
+	in      []byte // what was gathered, from any connection
+	got     int    // of it
+	arrived []arrived
+	out     []byte // what is staged, for any connection
+	staged  []staged
+	rest    []byte // what is read besides
+	again   []byte // what is sent again
+	values  *answer.Values
 	session []byte // unescaped
 	stats   stats
 }
@@ -68,8 +73,8 @@ func newShard(g *Generator, id int, templates []*template) *shard {
 	c := &g.c
 	s := &shard{
 		g: g, id: id, slab: newSlab(), flight: newList(), parked: newWheel(),
-		in: make([]byte, 64<<10), out: make([]byte, 0, 16<<10),
-		values: make([]answer.Value, g.reading.values),
+		in: make([]byte, 8*maxRead), rest: make([]byte, 4*maxRead), out: make([]byte, 0, 2*highWater),
+		values: g.reading.paths.Values(),
 		stats:  newStats(g.horizon),
 	}
 	s.pacer = newPacer(c.Schedule, uint64(id), uint64(c.Shards))
@@ -139,6 +144,7 @@ func (s *shard) run(zero time.Time) error {
 		for _, ev := range s.poll.events[:n] {
 			s.ready(ev)
 		}
+		s.digest()
 	}
 }
 
@@ -394,21 +400,21 @@ func (s *shard) read(body []byte) (session string, p policy, problem reason) {
 	if !rd.paths.Read(body, s.values) {
 		return "", p, notJSON
 	}
-	if rd.session >= 0 {
-		v := &s.values[rd.session]
-		if v.Kind != answer.String && (v.Kind != answer.Number || !rd.any2xx) || v.Len() == 0 || v.Len() > maxSession {
+	vs := s.values
+	if at := rd.session; at >= 0 {
+		kind, n := vs.Kind(at), vs.Len(at)
+		if kind != answer.String && (kind != answer.Number || !rd.any2xx) || n == 0 || n > maxSession {
 			return "", p, noSession
 		}
-		text, ok := v.Plain()
+		text, ok := vs.Plain(at)
 		if !ok {
-			s.session = v.Append(s.session[:0])
+			s.session = vs.Append(at, s.session[:0])
 			text = s.session
 		}
 		session = unsafe.String(unsafe.SliceData(text), len(text))
 	}
-	for _, m := range rd.manifests {
-		v := &s.values[m]
-		if v.Kind != answer.String || v.Len() == 0 || rd.urls && !v.HasPrefix("http://") && !v.HasPrefix("https://") {
+	for _, at := range rd.manifests {
+		if vs.Kind(at) != answer.String || vs.Len(at) == 0 || rd.urls && !vs.HasPrefix(at, "http://") && !vs.HasPrefix(at, "https://") {
 			return "", p, noManifest
 		}
 	}
@@ -419,13 +425,13 @@ func (s *shard) read(body []byte) (session string, p policy, problem reason) {
 // policy returns the retry policy of the answer that was read last.
 func (s *shard) policy() (policy, reason) {
 	at := s.g.reading.policy
-	switch s.values[at].Kind {
+	switch s.values.Kind(at) {
 	case answer.Absent, answer.Null:
 		return policy{}, noReason
 	}
-	most, ok := s.values[at+1].Int()
-	after, ok2 := s.values[at+2].Float()
-	if s.values[at].Kind != answer.Object || !ok || !ok2 || after < 0 {
+	most, ok := s.values.Int(at + 1)
+	after, ok2 := s.values.Float(at + 2)
+	if s.values.Kind(at) != answer.Object || !ok || !ok2 || after < 0 {
 		return policy{}, badPolicy
 	}
 	return policy{true, most, time.Duration(min(after, maxRetryAfter.Seconds()) * 1e9)}, noReason
