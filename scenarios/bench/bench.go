@@ -12,8 +12,9 @@ import (
 
 // Limits and defaults of Options.
 const (
-	DefaultSeconds = 3.0
-	DefaultRounds  = 3
+	// Many short rounds: a virtual machine's speed changes within seconds, and a ratio wants both its sides close together.
+	DefaultSeconds = 2.0
+	DefaultRounds  = 5
 	minSeconds     = 0.2
 	maxSeconds     = 60.0
 	minRounds      = 3 // a median of fewer is none

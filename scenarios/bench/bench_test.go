@@ -131,7 +131,7 @@ func TestPlayStarts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes for half a minute")
 	}
-	r, err := playStarts(t.Context(), Options{Seconds: minSeconds, Peers: t.TempDir()})
+	r, err := playStarts(t.Context(), Options{Seconds: minSeconds, Rounds: minRounds, Peers: t.TempDir()})
 	if !errors.Is(err, ErrInvalid) {
 		t.Fatalf("%v, want %v: there are no peers", err, ErrInvalid)
 	}

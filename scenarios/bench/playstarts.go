@@ -16,7 +16,7 @@ const (
 	pipelined        = 8  // in flight on a connection, pipelined
 	pipedConnections = 16
 	freshTCP         = 64 // connections at once when each carries one exchange
-	freshTLS         = 64
+	freshTLS         = 16
 	vegetaWorkers    = 64
 	k6VUs            = 16
 	k6Posts          = 100 // in one iteration
@@ -85,11 +85,6 @@ func playStarts(ctx context.Context, o Options) (*Report, error) {
 	bare := add("bare_per_s", "bare epoll client and server", bareS, as(one, bareClient), bareSettings)
 	gen := add("generator_per_s", "generator, bare server", bareS, as(one, generator), oursSettings)
 	svc := add("service_per_s", "generator, playback service", service, as(one, generator), oursSettings)
-	piped := Part{Connections: pipedConnections, InFlight: pipelined}
-	bareP := add("bare_pipelined_per_s", "bare pair, pipelined", bareS, as(piped, bareClient), bareSettings)
-	svcP := add("service_pipelined_per_s", "generator pipelined, playback service", service, as(piped, generator), oursSettings)
-	svcP.Target = 250_000
-
 	tools, err := tools(o)
 	if err != nil {
 		return nil, err
@@ -115,6 +110,11 @@ func playStarts(ctx context.Context, o Options) (*Report, error) {
 	kWork := peer(k6, "k6_same_work_per_s", "the same, another viewer each time, answers read", k6s, strings.Replace(k6Settings, "discardResponseBodies", "answers parsed, another viewer each time", 1))
 	k6s.Check, k6s.Procs = false, 2
 	k2 := peer(k6, "k6_two_cores_per_s", "k6 on both cores, answers unread", k6s, k6Settings)
+
+	piped := Part{Connections: pipedConnections, InFlight: pipelined}
+	bareP := add("bare_pipelined_per_s", "bare pair, pipelined", bareS, as(piped, bareClient), bareSettings)
+	svcP := add("service_pipelined_per_s", "generator pipelined, playback service", service, as(piped, generator), oursSettings)
+	svcP.Target = 250_000
 
 	tcp := Part{Connections: freshTCP, Fresh: true}
 	accept := add("bare_accept_per_s", "bare connect, exchange, close", bareS, as(tcp, bareClient), bareSettings+"; the client resets")
