@@ -63,6 +63,7 @@ type Rehearsal struct {
 	regions   []*Region
 	pipeline  pipeline.Config
 	permits   consent.Permits // of a target
+	nowcast   *nowcast        // nil: nothing was forecast
 	zero      time.Time       // T-0
 	stopped   error           // why a region could not be stopped in order
 }
@@ -194,7 +195,6 @@ type outcome struct {
 	interrupted string        // why it ended early; "": it did not
 	ids         []process.ID  // of the crowd's processes
 	starts      starts.Snapshot
-	nowcast     *nowcast // nil: nothing was forecast
 }
 
 // event runs the crowd and the faults from T-0 to the end of the event.
@@ -204,10 +204,7 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	ops, err := newControl(sc, r.pipeline, r.zero, r.log)
-	if err != nil {
-		return outcome{}, err
-	}
+	ops := newControl(sc, r.pipeline, r.nowcast, r.zero, r.log)
 	r.state.begins(r.zero, crowd, ops)
 	end := r.zero.Add(sc.Event.Duration)
 	live, cancel := context.WithDeadlineCause(ctx, end.Add(crowdGrace), errOver)
@@ -275,7 +272,6 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	out.ran = min(time.Since(r.zero), sc.Event.Duration)
 	out.ids = crowd.ids()
 	out.starts = crowd.snapshot()
-	out.nowcast = ops.nowcast
 	switch cause := context.Cause(live); {
 	case cause == nil, errors.Is(cause, errOver):
 	case ctx.Err() != nil:
@@ -317,9 +313,19 @@ func (r *Rehearsal) startPipeline(ctx context.Context, tokens bool) error {
 			return err
 		}
 	}
+	if sc.Audience.Forecast != nil {
+		var err error
+		if r.nowcast, err = newNowcast(sc); err != nil {
+			return err
+		}
+	}
+	capacity := r.nowcast.start()
 	for i := range r.pipeline.Regions {
 		cfg := r.pipeline
 		cfg.Region = i
+		if sc.Playback.Instance > 0 {
+			cfg.Playback.Capacity = capacity[i]
+		}
 		r.regions = append(r.regions, newRegion(RegionConfig{cfg, r.telemetry.events}, r.folder, r.log))
 	}
 	if err := startRegions(ctx, r.regions); err != nil {

@@ -41,17 +41,13 @@ type control struct {
 
 type service struct{ region, url string }
 
-func newControl(sc *spec.Scenario, cfg pipeline.Config, zero time.Time, log *slog.Logger) (*control, error) {
-	c := &control{sc: sc, zero: zero, key: cfg.Key, log: log, client: &http.Client{Timeout: lookEvery, Transport: &http.Transport{MaxIdleConnsPerHost: 1}}}
+func newControl(sc *spec.Scenario, cfg pipeline.Config, cast *nowcast, zero time.Time, log *slog.Logger) *control {
+	c := &control{sc: sc, zero: zero, key: cfg.Key, nowcast: cast, log: log, client: &http.Client{Timeout: lookEvery, Transport: &http.Transport{MaxIdleConnsPerHost: 1}}}
 	for _, r := range cfg.Regions {
 		c.services = append(c.services, service{r.Name, r.PlaybackURL()})
 	}
 	c.states = make([]admission.State, len(c.services))
-	var err error
-	if sc.Audience.Forecast != nil && len(c.services) > 0 {
-		c.nowcast, err = newNowcast(sc)
-	}
-	return c, err
+	return c
 }
 
 // run watches until ctx ends. What a service that is down would have been told, it is told when it is back.
@@ -61,6 +57,7 @@ func (c *control) run(ctx context.Context) {
 	defer tick.Stop()
 	want := make([]order, len(c.services))
 	seen := make([]uint64, len(c.services))
+	last := time.Duration(0) // of the nowcast's steps, which are whole seconds of the event
 	for {
 		select {
 		case <-ctx.Done():
@@ -68,8 +65,9 @@ func (c *control) run(ctx context.Context) {
 		case now := <-tick.C:
 			since := now.Sub(c.zero)
 			c.look(ctx)
-			if c.nowcast != nil && since > 0 {
-				for i, capacity := range c.nowcast.step(since, c.offered(seen)) {
+			if at := since.Round(time.Second); c.nowcast != nil && at > last {
+				last = at
+				for i, capacity := range c.nowcast.step(at, c.offered(seen)) {
 					want[i].capacity = capacity
 				}
 			}

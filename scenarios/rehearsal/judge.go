@@ -87,12 +87,12 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 	if rep.Storms, err = r.storms(ctx, db, out.ran, crowd); err != nil {
 		return nil, err
 	}
-	if out.nowcast != nil {
+	if r.nowcast != nil {
 		came := make([]float64, len(crowd))
 		for i, s := range crowd {
 			came[i] = s.Scheduled
 		}
-		rep.Forecast = out.nowcast.report(came)
+		rep.Forecast = r.nowcast.report(came)
 	}
 	processes, err := qoe.Processes(ctx, db, r.id, r.zero, r.zero.Add(out.ran))
 	if err != nil {
@@ -168,10 +168,10 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 
 // capacityAt is what all regions together could take in a second of the event, play starts; 0: it was not bounded.
 func (r *Rehearsal) capacityAt(out outcome, second int) float64 {
-	if out.nowcast == nil || r.cfg.Scenario.Playback.Instance == 0 {
+	if r.nowcast == nil || r.cfg.Scenario.Playback.Instance == 0 {
 		return r.cfg.Scenario.Playback.Capacity
 	}
-	return out.nowcast.capacityAt(time.Duration(second) * time.Second)
+	return r.nowcast.capacityAt(time.Duration(second) * time.Second)
 }
 
 // failures lists what went wrong, the most frequent first.

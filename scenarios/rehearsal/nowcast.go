@@ -47,8 +47,13 @@ func newNowcast(sc *spec.Scenario) (*nowcast, error) {
 	return &nowcast{sc: sc, regions: sc.Topology.Regions, cast: cast, capacity: make([]float64, len(homes)), kept: map[int]float64{}}, nil
 }
 
-// start is the capacity of each region at T-0, play starts a second; 0: not bounded.
-func (n *nowcast) start() []float64 { return n.step(0, nil) }
+// start is the capacity of each region at T-0, play starts a second; 0: not bounded. Of nothing that was forecast it is nil.
+func (n *nowcast) start() []float64 {
+	if n == nil {
+		return nil
+	}
+	return n.step(0, nil)
+}
 
 // step takes in what was offered since the last step, play starts by region, and returns the capacity that each region is to
 // have, play starts a second; 0: as it is.

@@ -45,8 +45,8 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 			say(i.At.Seconds(), "viewers", "%d viewers of %s lose their picture; they %s.", i.Viewers, i.Region, how)
 		}
 	}
-	if out.nowcast != nil {
-		for _, w := range out.nowcast.warnings {
+	if r.nowcast != nil {
+		for _, w := range r.nowcast.warnings {
 			say(w.at.Seconds(), "phase", "The nowcast warns: %s.", strings.TrimSuffix(w.text, "."))
 		}
 	}
