@@ -6,5 +6,5 @@
 // second on one core.
 //
 // If you are about to change it: http.go must give the same result however the bytes are cut (FuzzParser), and json.go
-// must accept exactly what encoding/json accepts (FuzzPaths).
+// must accept exactly what encoding/json accepts (FuzzPaths), whatever memo.go has seen before (FuzzMemo).
 package answer

@@ -31,8 +31,9 @@ const (
 
 // Values are what stands at the paths of a Paths, in one text. They are good until the next Read, or the text changes.
 type Values struct {
-	text []byte
-	at   []value
+	text  []byte
+	at    []value
+	memos [memos]memo
 }
 
 // value is a string's place without its quotes, a number's digits, or any other value's place.
@@ -144,11 +145,26 @@ func (p *Paths) Values() *Values { return &Values{at: make([]value, p.n)} }
 // text is not JSON, which is checked to its last byte. v is the Paths' own. It does not allocate.
 func (p *Paths) Read(text []byte, v *Values) bool {
 	v.text = text
-	clear(v.at)
+	m := &v.memos[len(text)%memos]
+	if m.matches(text) {
+		copy(v.at, m.at)
+		return true
+	}
+	if !p.scan(text, v.at) {
+		return false
+	}
+	if m.missed++; (m.missed > relearn || m.text == nil) && len(text) <= memoBytes {
+		m.learn(text, v.at)
+	}
+	return true
+}
+
+func (p *Paths) scan(text []byte, at []value) bool {
+	clear(at)
 	if len(text) > math.MaxInt32 {
 		return false
 	}
-	s := scan{text, p.nodes, v.at}
+	s := scan{text, p.nodes, at}
 	i := s.value(s.space(0), 0, 0)
 	return i >= 0 && s.space(i) == len(text)
 }
@@ -331,17 +347,21 @@ func (s *scan) array(i, n, depth int) int {
 	}
 }
 
+const ones, highs = 0x0101010101010101, 0x8080808080808080
+
+// special has the high bit of the first byte of eight that is a quote, a backslash or a control character, and no other
+// bit below it: with its second bit flipped a quote is below 0x21, and so are the control characters but no other; x < n is
+// where (x-n)&^x has its high bit, and no byte below the first such has it wrongly.
+func special(w uint64) uint64 {
+	flip, slash := w^0x02*ones, w^'\\'*ones
+	return ((flip-0x21*ones)&^flip | (slash-ones)&^slash) & highs
+}
+
 // stringEnd returns where the string that begins at i, after its quote, has its closing quote; -1: it is none.
 func stringEnd(b []byte, i int) (end int, escaped bool) {
-	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	for i < len(b) {
-		// Eight bytes at a time up to the first quote, backslash or control character. With its second bit flipped a quote
-		// is below 0x21, and so are the control characters but no other; x < n is where (x-n)&^x has its high
-		// bit, and no byte below the first such has it wrongly.
 		for len(b)-i >= 8 {
-			w := binary.LittleEndian.Uint64(b[i:])
-			flip, slash := w^0x02*ones, w^'\\'*ones
-			if hit := ((flip-0x21*ones)&^flip | (slash-ones)&^slash) & highs; hit != 0 {
+			if hit := special(binary.LittleEndian.Uint64(b[i:])); hit != 0 {
 				i += bits.TrailingZeros64(hit) >> 3
 				break
 			}

@@ -1,8 +1,10 @@
 package answer
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -186,14 +188,83 @@ func TestReadDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// Short cuts change no result: what is read after another text is what is read alone.
+func FuzzMemo(f *testing.F) {
+	f.Add([]byte(good), uint16(12), byte('"'), uint16(200), byte('\\'), uint16(3), byte('x'))
+	f.Add([]byte(good), uint16(12), byte('7'), uint16(320), byte('7'), uint16(14), byte(0x1f))
+	f.Add([]byte(`{"session":"#\"abc","n":[10,0.25,-7,1e5],"retryPolicy":{"maxRetries":12}}`), uint16(30), byte('0'), uint16(33), byte('9'), uint16(12), byte('#'))
+	f.Add([]byte(`1234567890`), uint16(0), byte('0'), uint16(5), byte('.'), uint16(9), byte('e'))
+	p, err := CompilePaths("session", "a.b[1].c", "a", "retryPolicy.maxRetries", "manifests.dash")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text []byte, at1 uint16, c1 byte, at2 uint16, c2 byte, at3 uint16, c3 byte) {
+		if len(text) == 0 {
+			return
+		}
+		first := bytes.Clone(text)
+		used, alone := p.Values(), p.Values()
+		p.Read(text, used)
+		text[int(at1)%len(text)] = c1
+		text[int(at2)%len(text)] = c2
+		text[int(at3)%len(text)] = c3
+		for _, next := range [][]byte{text, first, text} {
+			if got, want := p.Read(next, used), p.scan(next, alone.at); got != want || got && !slices.Equal(used.at, alone.at) {
+				t.Fatalf("%q after %q: %v %v, alone %v %v", next, first, got, used.at, want, alone.at)
+			}
+		}
+	})
+}
+
+// The short cut is taken by answers that differ in names and numbers alone, and by no others.
+func TestMemo(t *testing.T) {
+	p := compile(t, "session", "retryPolicy.retryAfterSeconds")
+	v := p.Values()
+	if !p.Read([]byte(good), v) {
+		t.Fatal("not JSON")
+	}
+	m := &v.memos[len(good)%memos]
+	for text, want := range map[string]bool{
+		good:                                           true,
+		strings.ReplaceAll(good, "s-1", "x_9"):         true,
+		strings.Replace(good, "1.25", "9.07", 1):       true,
+		strings.Replace(good, "1234.5", "9876.0", 1):   true,
+		strings.Replace(good, "1234.5", "0234.5", 1):   false, // no number
+		strings.Replace(good, "1.25", "1e25", 1):       false,
+		strings.Replace(good, "1.25", "true", 1):       false,
+		strings.ReplaceAll(good, "s-1", `s\"`):         false,
+		strings.ReplaceAll(good, "s-1", "s\n1"):        false,
+		strings.ReplaceAll(good, "session", "sessiom"): false,
+		good[1:]: false,
+	} {
+		if got := m.matches([]byte(text)); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+	p.Read([]byte(strings.ReplaceAll(good, "s-1", "x_9")), v)
+	if got := string(v.Append(0, nil)); got != "x_9" {
+		t.Error(got)
+	}
+}
+
 func BenchmarkPaths(b *testing.B) {
 	p := compile(b, "session", "manifests.dash", "manifests.hls", "retryPolicy", "retryPolicy.maxRetries", "retryPolicy.retryAfterSeconds")
 	out := p.Values()
-	text := []byte(good)
-	b.SetBytes(int64(len(text)))
-	for b.Loop() {
-		if !p.Read(text, out) {
-			b.Fatal("not JSON")
+	texts := [][]byte{[]byte(good), []byte(strings.ReplaceAll(good, "s-1", "x_9"))}
+	b.Run("alike", func(b *testing.B) {
+		b.SetBytes(int64(len(good)))
+		for i := 0; b.Loop(); i++ {
+			if !p.Read(texts[i%2], out) {
+				b.Fatal("not JSON")
+			}
 		}
-	}
+	})
+	b.Run("any", func(b *testing.B) {
+		b.SetBytes(int64(len(good)))
+		for i := 0; b.Loop(); i++ {
+			if !p.scan(texts[i%2], out.at) {
+				b.Fatal("not JSON")
+			}
+		}
+	})
 }
