@@ -36,6 +36,10 @@ type Parser struct {
 	begun bool
 	chunk bool
 
+	// Heads may be set, and shared by the parsers of one goroutine: a head that is byte for byte one of the last few is not
+	// parsed again.
+	Heads *Heads
+
 	line []byte // the beginning of a line that has not ended
 	own  []byte // the beginning of a body that has not ended
 }
@@ -62,7 +66,7 @@ func (p *Parser) Reset() {
 	if cap(own) > keepBody {
 		own = nil
 	}
-	*p = Parser{line: line, own: own}
+	*p = Parser{Heads: p.Heads, line: line, own: own}
 }
 
 // Begun reports whether a byte of the answer has come.
@@ -72,6 +76,21 @@ func (p *Parser) Begun() bool { return p.begun }
 // whole: then the rest belongs to the next one, after Reset. It is strict: what RFC 9112 calls an error is
 // one, and interim (1xx) answers, which nobody asked for, are too. After an error the connection is of no more use.
 func (p *Parser) Feed(b []byte) (used int, done bool, err error) {
+	var remember []byte
+	if !p.begun && p.Heads != nil {
+		if h := p.Heads.find(b); h != nil {
+			p.Status, p.Close, p.RetryAfter = h.status, h.close, h.retryAfter
+			p.step, p.left, p.count, p.chunk = h.step, h.left, h.count, h.chunk
+			p.begun = true
+			used = len(h.text)
+			p.total = used
+			if h.done {
+				return used, true, nil
+			}
+		} else {
+			remember = b
+		}
+	}
 	p.begun = p.begun || len(b) > 0
 	for used < len(b) {
 		rest := b[used:]
@@ -131,8 +150,12 @@ func (p *Parser) Feed(b []byte) (used int, done bool, err error) {
 			if n := len(line); n > 0 && line[n-1] == '\r' {
 				line = line[:n-1]
 			}
+			inHead := p.step <= headers
 			done, err = p.take(line)
 			p.line = p.line[:0]
+			if inHead && p.step > headers && remember != nil && err == nil {
+				p.Heads.learn(remember[:used], p, done)
+			}
 			if done || err != nil {
 				return used, done, err
 			}
@@ -151,6 +174,46 @@ func (p *Parser) End() (done bool, err error) {
 		return false, io.ErrUnexpectedEOF
 	}
 	return false, io.EOF
+}
+
+// Heads remembers the last few heads of answers: those of one server are alike to the byte, but for a length. The zero
+// value is ready.
+type Heads struct {
+	last [4]head
+	next int
+}
+
+type head struct {
+	text       []byte
+	status     int
+	retryAfter int
+	left       int
+	count      int
+	step       step
+	close      bool
+	chunk      bool
+	done       bool
+}
+
+// maxHead bounds a head that is remembered.
+const maxHead = 1 << 10
+
+func (h *Heads) find(b []byte) *head {
+	for i := range h.last {
+		if l := &h.last[i]; len(l.text) > 0 && len(b) >= len(l.text) && string(b[:len(l.text)]) == string(l.text) {
+			return l
+		}
+	}
+	return nil
+}
+
+func (h *Heads) learn(text []byte, p *Parser, done bool) {
+	if len(text) > maxHead {
+		return
+	}
+	l := &h.last[h.next]
+	h.next = (h.next + 1) % len(h.last)
+	*l = head{append(l.text[:0], text...), p.Status, p.RetryAfter, p.left, p.count, p.step, p.Close, p.chunk, done}
 }
 
 // take reads one whole line.

@@ -115,6 +115,11 @@ func TestBuffersAreLetGo(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { read(&p, usual, whole) }); n != 0 {
 		t.Errorf("%v allocations for an answer in one piece", n)
 	}
+	p.Heads = &Heads{}
+	read(&p, usual, whole)
+	if n := testing.AllocsPerRun(100, func() { read(&p, usual, whole) }); n != 0 {
+		t.Errorf("%v allocations for one with a known head", n)
+	}
 	half := func(int) int { return 400 }
 	read(&p, usual, half)
 	if n := testing.AllocsPerRun(100, func() { read(&p, usual, half) }); n != 0 {
@@ -135,8 +140,15 @@ func FuzzParser(f *testing.F) {
 		f.Add([]byte(s), uint64(7))
 	}
 	f.Fuzz(func(t *testing.T, in []byte, seed uint64) {
-		var a, b Parser
+		var a, b, c Parser
 		usedA, errA := read(&a, in, whole)
+		c.Heads = &Heads{}
+		for range 2 { // the second time the head is known
+			usedC, errC := read(&c, in, whole)
+			if errA != errC || errA == nil && (usedA != usedC || a.Status != c.Status || a.Close != c.Close || a.RetryAfter != c.RetryAfter || !bytes.Equal(a.Body, c.Body)) {
+				t.Errorf("with heads: %d bytes, %d %q close=%v, %v; without: %d bytes, %d %q close=%v, %v", usedC, c.Status, c.Body, c.Close, errC, usedA, a.Status, a.Body, a.Close, errA)
+			}
+		}
 		draw := seed
 		usedB, errB := read(&b, bytes.Clone(in), func(int) int {
 			draw = draw*6364136223846793005 + 1442695040888963407
@@ -155,12 +167,16 @@ func FuzzParser(f *testing.F) {
 
 func BenchmarkParser(b *testing.B) {
 	in := []byte(response(200, strings.Repeat("x", 600)))
-	var p Parser
-	b.SetBytes(int64(len(in)))
-	for b.Loop() {
-		p.Reset()
-		if _, done, err := p.Feed(in); !done || err != nil {
-			b.Fatal(err)
-		}
+	for name, heads := range map[string]*Heads{"any": nil, "alike": {}} {
+		b.Run(name, func(b *testing.B) {
+			p := Parser{Heads: heads}
+			b.SetBytes(int64(len(in)))
+			for b.Loop() {
+				p.Reset()
+				if _, done, err := p.Feed(in); !done || err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

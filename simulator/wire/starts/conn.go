@@ -195,6 +195,7 @@ func (s *shard) dial(svc *service, demanded bool) (*conn, reason) {
 		s.free = s.free[:n-1]
 	} else {
 		c = &conn{index: uint32(len(s.conns)), ring: make([]uint32, s.g.c.InFlight), who: make([]audience.Viewer, s.g.c.InFlight)}
+		c.parser.Heads = &s.heads
 		s.conns = append(s.conns, c)
 	}
 	c.fd, c.svc, c.demanded = fd, svc, demanded

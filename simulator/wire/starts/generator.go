@@ -71,7 +71,8 @@ type Config struct {
 	InFlight    int         // requests in flight on a kept connection: 1; above that they are pipelined
 	Shards      int         // event loops, each with its thread: one for each processor, 2 at most
 	// Coalesce is how long an answer may lie unread while others come, so that one wake-up takes many: at 100,000 a
-	// second it spares most of them. It is part of the latency that is measured. 0: each answer is read at once.
+	// second it spares most of them. It is part of the latency that is measured. While starts are due it lasts half a
+	// millisecond at most. 0: each answer is read at once.
 	Coalesce time.Duration
 	// Saturate sends as fast as the connections carry it, until the schedule's end: the schedule's rates do not
 	// count, and a start is due when there is room for it.
@@ -152,6 +153,7 @@ func New(c Config) (*Generator, error) {
 	for _, i := range c.Interruptions {
 		need(i.Viewers >= 0 && i.Viewers <= maxRemembered, "interruption %q: %d viewers, at most %d", i.Name, i.Viewers, maxRemembered)
 		need(i.At >= 0 && i.For >= 0, "interruption %q: a negative time", i.Name)
+		need(c.Schedule == nil || i.At <= c.Schedule.End(), "interruption %q: at %v, after the schedule's end", i.Name, i.At)
 		need(i.Region == "" || homes[i.Region], "interruption %q: no playback service in region %q", i.Name, i.Region)
 	}
 

@@ -52,6 +52,7 @@ type shard struct {
 	staged  []staged
 	rest    []byte // what is read besides
 	again   []byte // what is sent again
+	heads   answer.Heads
 	values  *answer.Values
 	session []byte // unescaped
 	stats   stats
