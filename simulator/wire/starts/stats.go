@@ -123,38 +123,44 @@ func (t *tally) into(m map[string]uint64) {
 // Snapshot is how far the crowd has come. Once Run has returned, Intended = Sent + Dropped and
 // Sent = OK + Shed + Failed.
 type Snapshot struct {
-	Intended uint64 // due so far
-	Sent     uint64 // first attempt begun
-	OK       uint64
-	Shed     uint64
-	Failed   uint64
-	Dropped  uint64
-	InFlight uint64 // due, and neither ended nor dropped
+	Intended uint64 `json:"intended"` // due so far
+	Sent     uint64 `json:"sent"`     // first attempt begun
+	OK       uint64 `json:"ok"`
+	Shed     uint64 `json:"shed"`
+	Failed   uint64 `json:"failed"`
+	Dropped  uint64 `json:"dropped"`
+	InFlight uint64 `json:"in_flight"` // due, and neither ended nor dropped
 
-	SentPerSecond   uint64 // in the last whole second of the event
-	OKPerSecond     uint64
-	FailedPerSecond uint64 // shed, failed or dropped
+	SentPerSecond   uint64 `json:"sent_per_second"` // in the last whole second of the event
+	OKPerSecond     uint64 `json:"ok_per_second"`
+	FailedPerSecond uint64 `json:"failed_per_second"` // shed, failed or dropped
 
-	Attempts          uint64 // requests begun: Attempts / Sent is what viewers who try again amplify the crowd by
-	AttemptsPerSecond uint64 // in the last whole second
-	Resent            uint64 // requests sent again because the server had closed a kept connection: no attempt of their own
-	Parked            uint64 // viewers who wait to come back
+	Attempts          uint64 `json:"attempts"`            // requests begun: Attempts / Sent is what viewers who try again amplify the crowd by
+	AttemptsPerSecond uint64 `json:"attempts_per_second"` // in the last whole second
+	Resent            uint64 `json:"resent"`              // requests sent again because the server had closed a kept connection: no attempt of their own
+	Parked            uint64 `json:"parked"`              // viewers who wait to come back
 
-	Interrupted uint64 // viewers who lost their session in an interruption
-	Returned    uint64 // of those, the ones whose return was due so far: they are among Intended
-	Gone        uint64 // of those, the ones who do not come back
+	Interrupted uint64 `json:"interrupted"` // viewers who lost their session in an interruption
+	Returned    uint64 `json:"returned"`    // of those, the ones whose return was due so far: they are among Intended
+	Gone        uint64 `json:"gone"`        // of those, the ones who do not come back
 
-	Failures        map[string]uint64 // starts that were shed, failed or dropped, by the Detail of their event
-	AttemptFailures map[string]uint64 // attempts without a good answer, by why
+	Failures        map[string]uint64 `json:"failures"`         // starts that were shed, failed or dropped, by the Detail of their event
+	AttemptFailures map[string]uint64 `json:"attempt_failures"` // attempts without a good answer, by why
 
 	// Over all starts that were sent and have ended; what was dropped has no latency. Nothing is corrected.
-	FromIntended Quantiles // intended → done: what the viewer felt
-	FromSent     Quantiles // first attempt → done
-	SendLag      Quantiles // intended → first attempt: the generator's own part, and the wait for a connection
+	FromIntended Quantiles `json:"intended_to_done_ms"` // intended → done: what the viewer felt
+	FromSent     Quantiles `json:"sent_to_done_ms"`     // first attempt → done
+	SendLag      Quantiles `json:"send_lag_ms"`         // intended → first attempt: the generator's own part, and the wait for a connection
 }
 
 // Quantiles of a latency, in milliseconds; three significant digits.
-type Quantiles struct{ P50, P95, P99, P999, Max float64 }
+type Quantiles struct {
+	P50  float64 `json:"p50"`
+	P95  float64 `json:"p95"`
+	P99  float64 `json:"p99"`
+	P999 float64 `json:"p999"`
+	Max  float64 `json:"max"`
+}
 
 // Second is one second of the event: see Generator.Seconds.
 type Second struct {
