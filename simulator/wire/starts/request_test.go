@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"io"
+	"log"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -253,7 +254,7 @@ func TestTargetWithoutPaths(t *testing.T) {
 // listenHTTP serves a handler with net/http, over TLS where a configuration is given.
 func listenHTTP(t testing.TB, h http.Handler, c *tls.Config) netip.AddrPort {
 	t.Helper()
-	srv := &http.Server{Handler: h, TLSConfig: c, ErrorLog: nil}
+	srv := &http.Server{Handler: h, TLSConfig: c, ErrorLog: log.New(io.Discard, "", 0)}
 	l := tcpListener(t)
 	go func() {
 		if c != nil {
