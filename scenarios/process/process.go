@@ -30,6 +30,9 @@ const (
 // killWait bounds the wait for a process that was sent SIGKILL: only one stuck in the kernel takes longer.
 const killWait = 10 * time.Second
 
+// lastWord bounds the wait for what an ended child has told: a descendant may hold its pipe.
+const lastWord = time.Second
+
 // ErrNotReady: a child did not say that it is ready in time.
 var ErrNotReady = errors.New("not ready in time")
 
@@ -63,6 +66,7 @@ type Process struct {
 	cmd    *exec.Cmd
 	log    *boundedLog
 	exited chan struct{}
+	told   chan struct{} // closed when nothing more is heard from the child
 
 	mu     sync.Mutex
 	asked  bool // this process was told to end
@@ -123,7 +127,7 @@ func Start(ctx context.Context, spec Spec) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: open its log: %w", spec.Name, err)
 	}
-	p := &Process{spec: spec, log: out, exited: make(chan struct{})}
+	p := &Process{spec: spec, log: out, exited: make(chan struct{}), told: make(chan struct{})}
 	ready, lifeline, err := p.spawn()
 	if err != nil {
 		out.close()
@@ -253,6 +257,14 @@ func (p *Process) reap(lifeline io.Closer) {
 	p.mu.Unlock()
 
 	err := p.cmd.Wait()
+	if p.spec.Heard != nil { // its last message counts
+		last := time.NewTimer(lastWord)
+		select {
+		case <-p.told:
+		case <-last.C:
+		}
+		last.Stop()
+	}
 	lifeline.Close()
 	p.log.close()
 	p.mu.Lock()
@@ -281,6 +293,7 @@ func (p *Process) awaitReady(ctx context.Context, ready *os.File) (err error) {
 	defer func() {
 		if err != nil || p.spec.Heard == nil {
 			ready.Close() // ends the read above
+			close(p.told)
 			return
 		}
 		go p.listen(ready, words)
@@ -312,6 +325,7 @@ func (p *Process) awaitReady(ctx context.Context, ready *os.File) (err error) {
 
 // listen hands on what the child tells until it ends or makes no sense.
 func (p *Process) listen(ready *os.File, words *bufio.Reader) {
+	defer close(p.told)
 	defer ready.Close()
 	for {
 		w, err := readWord(words)

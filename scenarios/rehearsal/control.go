@@ -53,18 +53,22 @@ func newControl(sc *spec.Scenario, cfg pipeline.Config, cast *nowcast, zero time
 // run watches until ctx ends. What a service that is down would have been told, it is told when it is back.
 func (c *control) run(ctx context.Context) {
 	defer c.client.CloseIdleConnections()
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
 	want := make([]order, len(c.services))
 	seen := make([]uint64, len(c.services))
-	last := time.Duration(0) // of the nowcast's steps, which are whole seconds of the event
+	last := time.Duration(0) // up to when the nowcast has seen the event
+	// On whole seconds of the event: what the nowcast sees is what came in them.
+	if sleepUntil(ctx, c.zero) != nil {
+		return
+	}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-tick.C:
-			since := now.Sub(c.zero)
+		case <-tick.C:
 			c.look(ctx)
+			since := time.Since(c.zero) // a region that does not answer has held the look up
 			if at := since.Round(time.Second); c.nowcast != nil && at > last {
 				last = at
 				for i, capacity := range c.nowcast.step(at, c.offered(seen)) {
@@ -72,12 +76,16 @@ func (c *control) run(ctx context.Context) {
 				}
 			}
 			guided := c.guided(since)
+			var wg sync.WaitGroup
 			for i := range want {
 				want[i].guided = guided
-				if err := c.tell(ctx, i, want[i]); err != nil && ctx.Err() == nil {
-					c.log.Debug("a playback service did not take an order", "region", c.services[i].region, "error", err)
-				}
+				wg.Go(func() {
+					if err := c.tell(ctx, i, want[i]); err != nil && ctx.Err() == nil {
+						c.log.Debug("a playback service did not take an order", "region", c.services[i].region, "error", err)
+					}
+				})
 			}
+			wg.Wait()
 		}
 	}
 }

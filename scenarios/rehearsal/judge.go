@@ -34,7 +34,7 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 		Target:    "reference",
 	}
 	if sc.Target != nil {
-		rep.Target = sc.Target.Manifest
+		rep.Target = sc.Target.URLs()[0]
 	}
 	for _, region := range r.pipeline.Regions {
 		rep.Topology = append(rep.Topology, report.Region{Name: region.Name, Edges: region.Edges})

@@ -36,7 +36,7 @@ func newNowcast(sc *spec.Scenario) (*nowcast, error) {
 	}
 	instance := sc.Playback.Instance
 	if instance == 0 {
-		instance = max(1, f.Result.Peak.P90/float64(len(homes))/10) // nothing is scaled: only the warnings are wanted
+		instance = max(1, f.Result.Peak.P90/float64(len(homes))/10) // nothing is scaled: only the event's size is wanted
 	}
 	cast, err := forecast.NewNowcast(forecast.NowcastConfig{
 		Points: f.Curve, Sigma: f.Result.Sigma, Regions: homes, InstanceRate: instance, Lead: sc.Playback.Lead,
@@ -73,7 +73,9 @@ func (n *nowcast) step(since time.Duration, offered []float64) []float64 {
 	n.kept[int((since+ahead)/time.Second)] = sum
 	plan := n.cast.Plan(since)
 	for _, w := range plan.Warnings {
-		n.warn(since, w.Text)
+		if n.sc.Playback.Instance > 0 || w.Region == "" { // of instances that there are not, nobody need be warned
+			n.warn(since, w.Text)
+		}
 	}
 	if n.sc.Playback.Instance == 0 {
 		return n.capacity

@@ -142,8 +142,10 @@ func SendStarts(ctx context.Context, cfg StartsConfig, log *slog.Logger) (err er
 			if told >= seconds {
 				break
 			}
+			// In the second's middle, so that a part of the event that begins or ends on a second holds whole ones.
+			at := cfg.Zero.Add(time.Duration(told)*time.Second + time.Second/2)
 			told++
-			events.Emit(event.Event{Kind: event.LoadStats, At: cfg.Zero.Add(time.Duration(told) * time.Second), Component: "starts", Nums: map[string]float64{
+			events.Emit(event.Event{Kind: event.LoadStats, At: at, Component: "starts", Nums: map[string]float64{
 				"scheduled": float64(s.Intended - s.Returned), "requests": float64(s.Attempts),
 				"ok": float64(s.OK), "shed": float64(s.Shed), "failed": float64(s.Failed), "dropped": float64(s.Dropped),
 			}})
@@ -152,7 +154,9 @@ func SendStarts(ctx context.Context, cfg StartsConfig, log *slog.Logger) (err er
 	for {
 		select {
 		case now := <-tick.C:
-			tell(int(now.Sub(cfg.Zero) / time.Second))
+			// A start is counted where it was due, which a loop that is behind comes to later: a second is told when nothing
+			// can be added to it any more.
+			tell(int((now.Sub(cfg.Zero) - settled) / time.Second))
 		case err := <-done:
 			tell(math.MaxInt)
 			if errors.Is(err, context.Canceled) {
@@ -162,6 +166,10 @@ func SendStarts(ctx context.Context, cfg StartsConfig, log *slog.Logger) (err er
 		}
 	}
 }
+
+// settled is how long after its end a second of the crowd is complete: what is later than the generator's bound on send
+// lag has been dropped by then.
+const settled = 3 * time.Second
 
 // startsProcess is the open-loop crowd as its conductor holds it.
 type startsProcess struct {

@@ -115,7 +115,7 @@ func (r *reader) crowd(later crowdNodes, s *Scenario, end time.Duration) {
 func (r *reader) interruptions(n ast.Node, path string, s *Scenario, end time.Duration) []Interruption {
 	var out []Interruption
 	r.list(n, path, MaxInterruptions, ` such as [{at: 60s, region: us-east, viewers: 20000}]`, func(n ast.Node, path string, _ int) {
-		i := Interruption{Guided: true}
+		i := Interruption{Guided: s.Playback.GuidedBackoff}
 		r.mapping(n, path, []field{
 			{"at", "when viewers lose their picture, such as 60s", func(n ast.Node, path string) {
 				d, ok := r.duration(n, path, 0, MaxDuration)
@@ -137,7 +137,11 @@ func (r *reader) interruptions(n ast.Node, path string, s *Scenario, end time.Du
 				v, _ := r.whole(n, path, 1, MaxInterrupted)
 				i.Viewers = int(v)
 			}},
-			{"guided", "", func(n ast.Node, path string) { i.Guided, _ = r.boolean(n, path) }},
+			{"guided", "", func(n ast.Node, path string) {
+				if i.Guided, _ = r.boolean(n, path); i.Guided && !s.Playback.GuidedBackoff {
+					r.bad(n, path, "nobody holds a retry policy: playback.guidedBackoff is off")
+				}
+			}},
 		})
 		if len(s.Audience.Starts) == 0 {
 			r.bad(n, path, "nobody can be interrupted: interruptions take viewers who came with starts")

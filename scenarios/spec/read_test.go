@@ -84,7 +84,7 @@ const storm = `apiVersion: tminus/v1
 name: storm
 event:    {duration: 90s}
 topology: {regions: [east, west]}
-playback: {capacity: 20000, guidedBackoff: false}
+playback: {capacity: 20000, guidedBackoff: true}
 audience:
   starts:
     - {at: 0s, curve: csv, file: friday.csv, for: 20s}
@@ -125,7 +125,7 @@ func TestReadTheCrowd(t *testing.T) {
 	if !reflect.DeepEqual(got.Audience, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got.Audience, want)
 	}
-	if got.Playback != (spec.Playback{Capacity: 20000, Tokens: true}) || got.Limits != (spec.Limits{Rate: 120000, Duration: 2 * time.Minute}) {
+	if got.Playback != (spec.Playback{Capacity: 20000, GuidedBackoff: true, Tokens: true}) || got.Limits != (spec.Limits{Rate: 120000, Duration: 2 * time.Minute}) {
 		t.Errorf("got %+v, %+v", got.Playback, got.Limits)
 	}
 	for _, tc := range []struct{ old, new, want string }{

@@ -80,7 +80,7 @@ type Interruption struct {
 	For     time.Duration // nobody comes back earlier
 	Region  string
 	Viewers int
-	Guided  bool // they hold to the policy that came with their session (default); false: nobody does, and no answer has one
+	Guided  bool // they hold to the policy that came with their session (default, where there is guided backoff); false: nobody does, and no answer has one
 }
 
 // Limits are the ceilings of a run's load. What asks for more is refused before it starts.

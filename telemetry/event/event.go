@@ -12,7 +12,7 @@ const (
 	// of a full player's that is ok, the playback service's name of the session. State "return": by a viewer who was on the
 	// air before an interruption.
 	PlayStart Kind = "play_start"
-	// LoadStats: the open-loop crowd, once a second. Nums since the last one: scheduled (play starts that the schedule had
+	// LoadStats: the open-loop crowd, for each second of the event; At = its middle. Nums: scheduled (play starts that the schedule had
 	// due), requests (sent, with every retry and return), ok, shed, failed, dropped.
 	LoadStats Kind = "load_stats"
 	// FirstFrame: a player's first frame. Value = startup time ms, from pressing Play; Rendition.

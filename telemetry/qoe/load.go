@@ -22,8 +22,7 @@ func LoadSeconds(ctx context.Context, db *clickhouse.DB, run string, start time.
 	}
 	wrap := func(err error) error { return fmt.Errorf("the load of run %s by second: %w", run, err) }
 	seconds := make([]LoadSecond, n)
-	// A second's figures are written at its end.
-	rows, err := db.Query(ctx, `SELECT toInt64(floor((toUnixTimestamp64Micro(at) - {start:Int64} - 500000) / 1000000)) AS t, sum(nums['scheduled']), sum(nums['requests']), sum(nums['shed'])
+	rows, err := db.Query(ctx, `SELECT toInt64(floor((toUnixTimestamp64Micro(at) - {start:Int64}) / 1000000)) AS t, sum(nums['scheduled']), sum(nums['requests']), sum(nums['shed'])
 		FROM events WHERE run = {run:String} AND kind = 'load_stats' GROUP BY t HAVING t >= 0 AND t < {n:Int64}`,
 		clickhouse.Named("run", run), clickhouse.Named("start", fmt.Sprint(start.UnixMicro())), clickhouse.Named("n", fmt.Sprint(n)))
 	if err != nil {

@@ -472,7 +472,7 @@ func TestLoadAndReturns(t *testing.T) {
 	db := open(t)
 	var events []event.Event
 	for second := range 3 {
-		events = append(events, event.Event{Kind: event.LoadStats, At: at(float64(second) + 1.02), // the second has just ended
+		events = append(events, event.Event{Kind: event.LoadStats, At: at(float64(second) + 0.5),
 			Nums: map[string]float64{"scheduled": 10, "requests": 10 * float64(second+1), "shed": float64(second)}})
 	}
 	for i := range 20 { // one of 20 never comes back
