@@ -12,7 +12,7 @@ import (
 
 // Limits and defaults of Options.
 const (
-	// Many short rounds: a virtual machine's speed changes within seconds, and a ratio wants both its sides close together.
+	// Many short rounds, both sides in each: a ratio says something only where both its sides met the same conditions.
 	DefaultSeconds = 2.0
 	DefaultRounds  = 5
 	minSeconds     = 0.2

@@ -26,7 +26,7 @@ audience:
   playersWithin: 3s
 %s`
 
-// Small crowds: what a hundred thousand do is for the library's scenarios on a quiet machine, how it is judged is not.
+// Small crowds: how a crowd is judged does not depend on its size; a hundred thousand a second are the library's scenarios'.
 var _ = Describe("A crowd", Label("crowd"), func() {
 	It("six times as large as the services can serve is shed, and they go on serving what they can", func(ctx context.Context) {
 		dir := GinkgoT().TempDir()

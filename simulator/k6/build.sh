@@ -19,9 +19,9 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 say "building k6 $k6 with k6/x/tminus (the first time takes some minutes)"
 # GOFLAGS: k6 is built in a folder of its own, which has no commit to stamp.
-GOWORK=off GOFLAGS=-buildvcs=false nice -n 15 "$xk6" -v build --k6-version "$k6" \
+GOWORK=off GOFLAGS=-buildvcs=false "$xk6" -v build --k6-version "$k6" \
 	--with "github.com/tminus-live/tminus/simulator/k6=$here" --replace "github.com/tminus-live/tminus=$root" \
-	--output "$tmp/k6" >"$tmp/log" 2>&1 || { tail -n 20 "$tmp/log" >&2; say "cannot build k6: see above; check that go reaches its module proxy"; exit 1; }
+	--output "$tmp/k6" >"$tmp/log" 2>&1 || { tail -n 20 "$tmp/log" >&2; say "cannot build k6: see above"; exit 1; }
 "$tmp/k6" version >"$tmp/version" # a binary that does not start is none
 grep -q "k6 $k6" "$tmp/version" || { say "built $(head -n 1 "$tmp/version") where k6 $k6 was wanted"; exit 1; }
 mv "$tmp/k6" "$out"

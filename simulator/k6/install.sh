@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Build xk6, which builds k6 with extensions, at a pinned version from source by the Go module proxy, into the cache folder that
-# every clone shares. Nothing of it enters this repository's go.mod.
-# Idempotent; several clones may run it at once; a killed build leaves nothing half-done.
+# Build xk6, which builds k6 with extensions, at a pinned version from source, into the shared cache. Nothing of it enters this
+# repository's go.mod.
+# Idempotent; several may run at once; a killed build leaves nothing half-done.
 # Prints the path of the binary on stdout, and what it is doing on stderr.
 set -euo pipefail
 
@@ -24,17 +24,16 @@ command -v flock >/dev/null || die "flock is not installed: install util-linux a
 mkdir -p "$root" || die "cannot write $root: set XDG_CACHE_HOME to a folder that can be written"
 
 exec 9>"$root/.lock"
-flock -n 9 || { say "another clone is building xk6; waiting for it"; flock -w 1800 9 || die "waited 30 minutes for $root/.lock: is another install stuck?"; }
+flock -n 9 || { say "xk6 is being built into the shared cache already; waiting for it"; flock -w 1800 9 || die "waited 30 minutes for $root/.lock: is another install stuck?"; }
 done_already && exit 0
 
 rm -rf "$root"/.new-* # what a killed install left; we hold the lock
 tmp=$(mktemp -d "$root/.new-XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 mkdir "$tmp/module" "$tmp/whole"
-say "building xk6 $xk6 (once for all clones)"
-# In a module of its own that requires just this one: a plain "go install module@version" also asks the proxy for the list of
-# versions, which not every proxy gives. The checksums of what it needs are those that xk6 itself published, inside the archive
-# that Go's checksum database vouches for: the database does not know all of its dependencies.
+say "building xk6 $xk6 into the shared cache"
+# In a module of its own that requires just this release: what xk6 needs stays out of the repository's go.mod. The checksums are
+# those that xk6 itself published, inside the archive that Go's checksum database vouches for.
 (
 	cd "$tmp/module"
 	export GOWORK=off GOFLAGS="-mod=mod -buildvcs=false"
@@ -42,8 +41,8 @@ say "building xk6 $xk6 (once for all clones)"
 	go mod edit "-require=go.k6.io/xk6@$xk6"
 	sources=$(go mod download -json "go.k6.io/xk6@$xk6" | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",*$/\1/p')
 	cat "$sources/go.sum" >>go.sum
-	nice -n 15 go build -trimpath -o "$tmp/whole/xk6" go.k6.io/xk6
-) >"$tmp/log" 2>&1 9>&- || die "cannot build xk6 $xk6: check that go reaches its module proxy, then run make setup-k6 again ($(tail -n 2 "$tmp/log" | tr '\n' ' '))"
+	go build -trimpath -o "$tmp/whole/xk6" go.k6.io/xk6
+) >"$tmp/log" 2>&1 9>&- || die "cannot build xk6 $xk6: see the error, then run make setup-k6 again ($(tail -n 2 "$tmp/log" | tr '\n' ' '))"
 rm -rf "$dir"
 mv -T "$tmp/whole" "$dir"
 say "xk6 $xk6 is ready in $dir"

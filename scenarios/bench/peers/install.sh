@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Build the load generators that `tminus bench play-starts` is compared with, at pinned versions, from source by the Go
-# module proxy, into the cache folder that every clone shares. Nothing of theirs enters this repository's go.mod.
-# Idempotent; several clones may run it at once; a killed build leaves nothing half-done.
+# Build the load generators that `tminus bench play-starts` is compared with, at pinned versions, from source,
+# into the shared cache. Nothing of theirs enters this repository's go.mod.
+# Idempotent; several may run at once; a killed build leaves nothing half-done.
 # Prints the folder that holds the binaries on stdout, and what it is doing on stderr.
 set -euo pipefail
 
@@ -24,7 +24,7 @@ command -v flock >/dev/null || die "flock is not installed: install util-linux a
 mkdir -p "$root" || die "cannot write $root: set XDG_CACHE_HOME to a folder that can be written"
 
 exec 9>"$root/.lock"
-flock -n 9 || { say "another clone is building the peers; waiting for it"; flock -w 1800 9 || die "waited 30 minutes for $root/.lock: is another install stuck?"; }
+flock -n 9 || { say "the peers are being built into the shared cache already; waiting for it"; flock -w 1800 9 || die "waited 30 minutes for $root/.lock: is another install stuck?"; }
 done_already && exit 0
 
 rm -rf "$root"/.new-* # what a killed install left; we hold the lock
@@ -32,15 +32,14 @@ tmp=$(mktemp -d "$root/.new-XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 mkdir "$tmp/whole"
 build() { # name, module, version
-	say "building $1 $3 (once for all clones; k6 takes some minutes)"
-	# In a module of its own that requires just this one: a plain "go install module@version" also asks the proxy for the list
-	# of versions, which not every proxy gives.
+	say "building $1 $3 into the shared cache (k6 takes some minutes)"
+	# In a module of its own that requires just this release: what the peer needs stays out of the repository's go.mod.
 	mkdir "$tmp/$1"
 	(
 		cd "$tmp/$1"
 		export GOWORK=off GOFLAGS=-mod=mod
-		go mod init peers && go mod edit "-require=$2@$3" && nice -n 15 go build -trimpath -o "$tmp/whole/$1" "$2"
-	) >"$tmp/$1.log" 2>&1 9>&- || die "cannot build $1 $3: check that go reaches its module proxy, then run make setup-peers again ($(tail -n 2 "$tmp/$1.log" | tr '\n' ' '))"
+		go mod init peers && go mod edit "-require=$2@$3" && go build -trimpath -o "$tmp/whole/$1" "$2"
+	) >"$tmp/$1.log" 2>&1 9>&- || die "cannot build $1 $3: see the error, then run make setup-peers again ($(tail -n 2 "$tmp/$1.log" | tr '\n' ' '))"
 }
 build vegeta github.com/tsenart/vegeta/v12 "$vegeta"
 build k6 go.k6.io/k6 "$k6"
