@@ -20,6 +20,10 @@ const (
 	drainFor       = 30 * time.Second
 	interruptedFor = 800 * time.Millisecond
 	sourceMost     = 60 // bytes of a host's name in a source's
+
+	// spoolBytes bounds the events that wait on disk for Kafka. It leaves room in the volume of deploy/testrun.yaml, which a pod
+	// must not outgrow: raise both together.
+	spoolBytes = 3 << 30
 )
 
 // eventPath is this process's way to Kafka: one source of a run that has many.
@@ -68,29 +72,30 @@ func (m *Module) events(ctx context.Context, run, address string, env func(strin
 	return p.emitter, nil
 }
 
-func openEvents(ctx context.Context, run, address string, log *slog.Logger) (*eventPath, error) {
+func openEvents(ctx context.Context, run, address string, log *slog.Logger) (_ *eventPath, err error) {
 	client, err := kafka.New(kafka.Config{Address: address})
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			client.Close()
+		}
+	}()
 	if err := client.EnsureTopic(ctx); err != nil {
-		client.Close()
+		return nil, err
+	}
+	source, err := sourceName()
+	if err != nil {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "tminus-k6-")
 	if err != nil {
-		client.Close()
 		return nil, fmt.Errorf("no folder for events on their way to Kafka: %w", err)
 	}
-	source, err := sourceName()
+	emitter, err := spool.Open(spool.Config{Dir: dir, Run: run, Source: source, Publisher: client, SpoolBytes: spoolBytes, DrainFor: drainFor, Logger: log})
 	if err != nil {
-		client.Close()
-		return nil, err
-	}
-	emitter, err := spool.Open(spool.Config{Dir: dir, Run: run, Source: source, Publisher: client, DrainFor: drainFor, Logger: log})
-	if err != nil {
-		client.Close()
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	// Events outlive the VU that emits them: the end of the process ends the way.
 	background, stop := context.WithCancel(context.Background())

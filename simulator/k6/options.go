@@ -14,6 +14,7 @@ import (
 	"go.k6.io/k6/lib/types"
 
 	"github.com/tminus-live/tminus/simulator/audience"
+	"github.com/tminus-live/tminus/simulator/wire/consent"
 )
 
 // Bounds on what one call may ask for.
@@ -71,6 +72,13 @@ type startsOptions struct {
 	Token       string            `json:"token"`
 	Connections connectionsOption `json:"connections"`
 	People      *peopleOption     `json:"people"`
+	Limits      *limitsOption     `json:"limits"`
+}
+
+// limitsOption are the ceilings that a script sets its own load, of all pods together.
+type limitsOption struct {
+	Rate     float64  `json:"rate"`
+	Duration duration `json:"duration"`
 }
 
 type legOption struct {
@@ -244,6 +252,26 @@ func (o *startsOptions) schedule() (*audience.Schedule, error) {
 		return nil, errors.New("starts: the schedule has no play start")
 	}
 	return s, nil
+}
+
+// limited says why the schedule, whole, is above the ceilings that its script sets it, or nil. A load of targets outside
+// loopback (far) must have both.
+func (o *startsOptions) limited(s *audience.Schedule, far bool) error {
+	var l limitsOption
+	if o.Limits != nil {
+		l = *o.Limits
+	}
+	limits := consent.Limits{MaxRate: l.Rate, MaxDuration: time.Duration(l.Duration)}
+	if err := limits.Validate(); err != nil {
+		return fmt.Errorf("limits: %w", err)
+	}
+	if far && (l.Rate == 0 || l.Duration == 0) {
+		return errors.New("limits: a target outside this machine is loaded within limits alone: give the call some, such as limits: {rate: 1000, duration: '10m'}")
+	}
+	if err := limits.Allow(s.Peak(), time.Duration(o.For)); err != nil {
+		return fmt.Errorf("limits: %w", err)
+	}
+	return nil
 }
 
 // people is who presses again; the defaults are the scenario's.

@@ -1,6 +1,9 @@
 package k6
 
 import (
+	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +42,56 @@ func TestOptionsAreReadStrictly(t *testing.T) {
 		if tc.problem == "" && err != nil || tc.problem != "" && (err == nil || !strings.Contains(err.Error(), tc.problem)) {
 			t.Errorf("%s: %v, want %q", tc.text, err, tc.problem)
 		}
+	}
+}
+
+// A load outside loopback has a ceiling of its own, consent or not; a ceiling that is set holds everywhere.
+func TestLimits(t *testing.T) {
+	const load = `"starts":[{"rate":100},{"at":"10s","rate":900,"for":"2s","curve":"spike"}],"for":"1m"`
+	for _, tc := range []struct {
+		limits    string
+		near, far string // problem; "": none
+	}{
+		{``, "", "within limits alone"},
+		{`,"limits":{}`, "", "within limits alone"},
+		{`,"limits":{"rate":1000}`, "", "within limits alone"},
+		{`,"limits":{"duration":"5m"}`, "", "within limits alone"},
+		{`,"limits":{"rate":1000,"duration":"5m"}`, "", ""},
+		{`,"limits":{"rate":900,"duration":60000}`, "", ""},
+		{`,"limits":{"rate":899,"duration":"5m"}`, "peaks at 900", "peaks at 900"},
+		{`,"limits":{"rate":1000,"duration":"59s"}`, "lasts 1m0s", "lasts 1m0s"},
+		{`,"limits":{"rate":-1,"duration":"5m"}`, "a ceiling of -1", "a ceiling of -1"},
+		{`,"limits":{"rate":2e6,"duration":"5m"}`, "a ceiling of 2e+06", "a ceiling of 2e+06"},
+		{`,"limits":{"rate":1000,"duration":"25h"}`, "a ceiling of 25h", "a ceiling of 25h"},
+	} {
+		var o startsOptions
+		if err := decode([]byte(`{`+load+tc.limits+`}`), &o); err != nil {
+			t.Fatalf("%s: %v", tc.limits, err)
+		}
+		s, err := o.schedule()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for far, want := range map[bool]string{false: tc.near, true: tc.far} {
+			if err := o.limited(s, far); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+				t.Errorf("%s, far %v: %v, want %q", tc.limits, far, err, want)
+			}
+		}
+	}
+}
+
+// A pod that outgrows its volume is evicted: what waits for Kafka stays a good deal smaller.
+func TestSpoolFitsThePodsVolume(t *testing.T) {
+	b, err := os.ReadFile("deploy/testrun.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := regexp.MustCompile(`sizeLimit: (\d+)Gi\b`).FindSubmatch(b)
+	if size == nil {
+		t.Fatal("deploy/testrun.yaml gives its volume no size in Gi")
+	}
+	if gib, err := strconv.Atoi(string(size[1])); err != nil || spoolBytes > (gib-1)<<30 {
+		t.Errorf("a spool of %d bytes in a volume of %d GiB (%v): want 1 GiB to spare", int64(spoolBytes), gib, err)
 	}
 }
 

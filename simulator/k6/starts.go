@@ -42,6 +42,9 @@ func (i *instance) sendStarts(ctx context.Context, state *lib.State, o startsOpt
 	if err := errors.Join(append(errs, err, shardErr)...); err != nil {
 		return nil, err
 	}
+	if err := o.limited(whole, false); err != nil {
+		return nil, err // before anybody is asked for consent
+	}
 	schedule, err := whole.Shard(part.i, part.of)
 	if err != nil {
 		return nil, err
@@ -62,6 +65,9 @@ func (i *instance) sendStarts(ctx context.Context, state *lib.State, o startsOpt
 	}
 	permits, err := i.permits(ctx, &o.crowdOptions, "")
 	if err != nil {
+		return nil, err
+	}
+	if err := o.limited(whole, !permits.own()); err != nil {
 		return nil, err
 	}
 	for j, s := range o.Services {

@@ -10,6 +10,7 @@ const services = JSON.parse(__ENV.SERVICES || '[]'); // [{"region": "us-east", "
 const title = __ENV.TITLE || 'first-light';
 const rate = Number(__ENV.RATE || 2000); // play starts a second, of all pods together
 const length = __ENV.FOR || '5s';
+const limits = JSON.parse(__ENV.LIMITS || '{}'); // {"rate": …, "duration": "…"}: the ceilings that a target outside loopback needs
 
 // k6 gives each pod its part of the VUs: with as many as there are pods, each pod has one hand. What the hand starts is the pod's
 // share of the crowd, by itself.
@@ -26,7 +27,7 @@ export const options = {
 };
 
 export function storm() {
-  tminus.playStarts({ services, title, for: length, seed: 7, rate, at: __ENV.TMINUS_ZERO || '' });
+  tminus.playStarts({ services, title, for: length, seed: 7, rate, limits, at: __ENV.TMINUS_ZERO || '' });
 }
 
 export function audience() {
