@@ -61,6 +61,8 @@ const (
 	// settle is how long all events of the pods may take to be stored once every pod has said that it is done, as long
 	// as they get on.
 	settle = time.Minute
+	// askLimit bounds one look at how far the pods are.
+	askLimit = time.Minute
 	// storeLimit bounds the questions to the store after the wait.
 	storeLimit = 10 * time.Minute
 )
@@ -79,6 +81,7 @@ func (d Distributed) Judge(ctx context.Context) (rep *report.Report, err error) 
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
+	d.Scenario = judged(d.Scenario)
 	r := &Rehearsal{cfg: Config{Scenario: d.Scenario, Runs: d.Runs, Kafka: d.Kafka, ClickHouse: d.ClickHouse, Log: d.Log}, id: d.Run, log: d.Log,
 		folder: filepath.Join(d.Runs, d.Run)}
 	r.state.init(d.Scenario, r.id)
@@ -97,7 +100,13 @@ func (d Distributed) Judge(ctx context.Context) (rep *report.Report, err error) 
 	}
 
 	waiting, cancel := context.WithTimeout(ctx, d.Wait)
-	pods, why, err := d.gather(waiting, t, tell)
+	pods, why, err := d.gather(waiting, tally{
+		ends:    func(ctx context.Context) (uint64, error) { return ends(ctx, t.db, d.Run) },
+		sources: func(ctx context.Context) ([]pod, error) { return sources(ctx, t.db, d.Run) },
+		stored:  t.ingest.Stored,
+		died:    t.died(),
+		why:     func() error { return t.process.Err() },
+	}, tell)
 	cancel()
 	if err != nil {
 		return nil, err
@@ -122,6 +131,14 @@ func (d Distributed) Judge(ctx context.Context) (rep *report.Report, err error) 
 	}
 	tell("judging by what is stored")
 	return r.judge(after, out, l)
+}
+
+// judged is a scenario as far as it tells of a run that pods sent: they interrupt nobody, are held to no forecast, and set up no
+// playback service, so that a report must not say so.
+func judged(sc *spec.Scenario) *spec.Scenario {
+	own := *sc
+	own.Audience.Interruptions, own.Audience.Forecast, own.Playback = nil, nil, spec.Playback{}
+	return &own
 }
 
 // open opens store, broker and ingester.
@@ -162,27 +179,48 @@ type pod struct {
 	failed                   string // why its load ended early
 }
 
-// gather waits for the pods. It returns them, and what is not as it should be.
-func (d Distributed) gather(ctx context.Context, t *telemetryPath, tell func(string)) (pods []pod, problems []string, err error) {
+// tally is how far a run is, as the store knows it.
+type tally struct {
+	ends    func(context.Context) (uint64, error) // sources that have said that they are done
+	sources func(context.Context) ([]pod, error)
+	stored  func() uint64   // events, by this process
+	died    <-chan struct{} // closed when the store is gone; nil: it is not ours
+	why     func() error    // of its end
+}
+
+// gather waits for the pods until ctx ends, which ends a question that is under way too; then it looks once more. It returns the
+// pods, and what is not as it should be.
+func (d Distributed) gather(ctx context.Context, p tally, tell func(string)) (pods []pod, problems []string, err error) {
 	tick := time.NewTicker(countEvery)
 	defer tick.Stop()
-	var said string
+	var said, failed string
 	var last uint64
 	var grew time.Time // the last time that anything was stored while everybody was done
 	for {
 		over := ctx.Err() != nil
-		ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeLimit)
-		ended, asked := ends(ask, t.db, d.Run)
+		patience := ctx
+		if over {
+			patience = context.WithoutCancel(ctx) // the last look
+		}
+		ask, cancel := context.WithTimeout(patience, askLimit)
+		ended, asked := p.ends(ask)
 		if asked == nil && (over || ended >= uint64(d.Pods)) {
-			pods, asked = sources(ask, t.db, d.Run)
+			pods, asked = p.sources(ask)
 		}
 		cancel()
 		select {
-		case <-t.died():
-			return nil, nil, fmt.Errorf("there is nothing to judge by: %w", t.process.Err())
+		case <-p.died:
+			return nil, nil, fmt.Errorf("there is nothing to judge by: %w", p.why())
 		default:
 		}
-		stored := t.ingest.Stored()
+		switch {
+		case asked == nil:
+			failed = ""
+		case !over && ctx.Err() == nil && asked.Error() != failed: // once for each reason, not once a second
+			failed = asked.Error()
+			d.Log.Warn("the store does not say how far the pods are; asking again", "error", asked)
+		}
+		stored := p.stored()
 		if asked == nil && ended >= uint64(d.Pods) {
 			if whole(pods) {
 				return pods, nil, nil
@@ -202,14 +240,14 @@ func (d Distributed) gather(ctx context.Context, t *telemetryPath, tell func(str
 			if ended < uint64(d.Pods) {
 				problems = append(problems, fmt.Sprintf("%d of %d pods said that they were done", ended, d.Pods))
 			}
-			for _, p := range pods {
-				if !p.ended {
-					problems = append(problems, p.source+" did not say that it was done: what it sent after its last event is unknown")
+			for _, one := range pods {
+				if !one.ended {
+					problems = append(problems, one.source+" did not say that it was done: what it sent after its last event is unknown")
 				}
 			}
 			return pods, problems, nil
 		}
-		if s := fmt.Sprintf("%d of %d pods are done, %d events are stored", ended, d.Pods, stored); s != said {
+		if s := fmt.Sprintf("%d of %d pods are done, %d events are stored", ended, d.Pods, stored); asked == nil && s != said {
 			said = s
 			tell(s)
 		}
