@@ -296,11 +296,11 @@ func TestFarTargetsAreRefused(t *testing.T) {
 		`tminus.fault({fail: 'region', model: 'cut', addresses: ['127.0.9.1:80'], for: '100ms'})`:                                    "cannot be measured",
 		`tminus.playStarts({rate: 10, for: '1s'})`:                                                                                   "services: want one or more",
 		`tminus.playStarts()`: "want an object",
-		`tminus.playStarts({services: [{region: 'a', url: 'http://192.0.2.1'}], rate: 11, for: '1s', limits: {rate: 10, duration: '1m'}})`:        "above the ceiling of 10",
-		`tminus.playStarts({services: [{region: 'a', url: 'http://127.0.0.1:1'}], rate: 1, for: '2s', limits: {rate: 10, duration: '1s'}})`:       "above the ceiling of 1s",
-		`tminus.players({services: [{region: 'a', url: 'http://127.0.0.1:1'}], for: '1s'})`:                                   "players: 0",
-		`tminus.playStarts({services: [{region: 'a', url: 'http://127.0.0.1:1'}], rate: 1, for: '1s', run: 'x'})`:             "nowhere to go",
-		`tminus.playStarts({services: [{region: 'a', url: 'http://127.0.0.1:1'}], rate: 1, for: '1s', kafka: '127.0.0.1:1'})`: "needs run",
+		`tminus.playStarts({services: [{region: 'a', url: 'http://192.0.2.1'}], rate: 11, for: '1s', limits: {rate: 10, duration: '1m'}})`:  "above the ceiling of 10",
+		`tminus.playStarts({services: [{region: 'a', url: 'http://127.0.0.1:1'}], rate: 1, for: '2s', limits: {rate: 10, duration: '1s'}})`: "above the ceiling of 1s",
+		`tminus.players({services: [{region: 'a', url: 'http://127.0.0.1:1'}], for: '1s'})`:                                                 "players: 0",
+		`tminus.playStarts({services: [{region: 'a', url: 'http://127.0.0.1:1'}], rate: 1, for: '1s', run: 'x'})`:                           "nowhere to go",
+		`tminus.playStarts({services: [{region: 'a', url: 'http://127.0.0.1:1'}], rate: 1, for: '1s', kafka: '127.0.0.1:1'})`:               "needs run",
 	} {
 		if why := v.refused(t, script); !strings.Contains(why, want) {
 			t.Errorf("%s: %s, want %q", script, why, want)
