@@ -12,8 +12,8 @@
 // folded lines, no bare line feeds, no space before a colon. Where it says otherwise the answer is 400, 411, 413, 431 or 501, and the
 // connection ends.
 //
-// Why not gnet 2.9.7, which was measured beside it on the same core with the same bytes and is about as fast: it goes on reading
-// from a client that does not read, keeps unsent answers without bound, and has no deadlines.
+// Why a loop of its own and not gnet 2.9.7: that goes on reading from a client that does not read, keeps unsent answers without
+// bound, and has no deadlines.
 //
 // If you are about to change it: what runs on a loop must never block, and a file descriptor belongs to one loop until it is
 // closed or handed over.

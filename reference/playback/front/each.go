@@ -29,7 +29,10 @@ func (f *Front) serveEach(ctx context.Context, ln net.Listener, r *rest, secure 
 	for {
 		select {
 		case places <- struct{}{}:
-		case <-ctx.Done():
+		case <-ctx.Done(): // what is left in the backlog has no place
+			ln.Close()
+			wg.Wait()
+			return nil
 		}
 		c, err := ln.Accept()
 		if err != nil {

@@ -44,6 +44,25 @@ var paths = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 // serve runs a front until the test ends, or stop is called; how is "loop", "each" or "tls".
 func serve(t testing.TB, how string, change func(*Config)) (dial func() net.Conn, stop func()) {
 	t.Helper()
+	addr, stop := listen(t, how, change)
+	return func() net.Conn {
+		t.Helper()
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		if how == "tls" {
+			c = tls.Client(c, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}, stop
+}
+
+// listen is serve for clients that dial themselves.
+func listen(t testing.TB, how string, change func(*Config)) (addr string, stop func()) {
+	t.Helper()
 	cfg := Config{Play: echo, Rest: paths, Now: time.Now}
 	if change != nil {
 		change(&cfg)
@@ -56,7 +75,6 @@ func serve(t testing.TB, how string, change func(*Config)) (dial func() net.Conn
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := ln.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
@@ -84,19 +102,7 @@ func serve(t testing.TB, how string, change func(*Config)) (dial func() net.Conn
 		}
 	})
 	t.Cleanup(stop)
-	return func() net.Conn {
-		t.Helper()
-		c, err := net.Dial("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.SetDeadline(time.Now().Add(10 * time.Second))
-		if how == "tls" {
-			c = tls.Client(c, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
-		}
-		t.Cleanup(func() { c.Close() })
-		return c
-	}, stop
+	return ln.Addr().String(), stop
 }
 
 var certificate = func() func(testing.TB) tls.Certificate {
@@ -487,6 +493,64 @@ func TestManyConnectionsOnSeveralLoops(t *testing.T) {
 	}
 	wg.Wait()
 	stop()
+}
+
+// Clients that keep coming, with a handshake each and more of them than there are places, do not keep a front from ending, nor do
+// connections that one loop accepted for another that has left.
+func TestItEndsWhileClientsKeepComing(t *testing.T) {
+	every(t, func(t *testing.T, how string) {
+		for range 50 {
+			var starts atomic.Int64
+			served := make(chan struct{})
+			addr, stop := listen(t, how, func(c *Config) {
+				if c.Loops = 3; how != "loop" { // a loop at its bound listens again only at its next sweep
+					c.MaxConns = 4
+				}
+				c.Play = func(dst []byte, now time.Time, body []byte) ([]byte, int, int) {
+					if starts.Add(1) == 8 {
+						close(served)
+					}
+					return echo(dst, now, body)
+				}
+			})
+			ended := make(chan struct{})
+			var wg sync.WaitGroup
+			for range 16 {
+				wg.Go(func() {
+					for {
+						select {
+						case <-ended:
+							return
+						default:
+						}
+						c, err := net.Dial("tcp", addr)
+						if err != nil {
+							continue // it has ended
+						}
+						c.SetDeadline(time.Now().Add(time.Second))
+						plain := c
+						if how == "tls" {
+							c = tls.Client(c, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
+						}
+						io.WriteString(c, post("x"))
+						http.ReadResponse(bufio.NewReader(c), nil)
+						plain.Close()
+					}
+				})
+			}
+			select {
+			case <-served:
+			case <-time.After(5 * time.Second):
+				t.Error("nobody is served")
+			}
+			stop()
+			close(ended)
+			wg.Wait()
+			if t.Failed() {
+				return
+			}
+		}
+	})
 }
 
 // Observe hears of every batch.

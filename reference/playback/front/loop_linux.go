@@ -255,14 +255,27 @@ func (l *loop) accept() {
 		to := l.all[l.turn%len(l.all)]
 		l.turn++
 		if to != l {
-			to.mu.Lock()
-			to.incoming = append(to.incoming, int(fd))
-			to.mu.Unlock()
-			to.ring()
+			if to.offer(int(fd)) {
+				to.ring()
+				continue
+			}
+			unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+			l.f.conns.Add(-1)
 			continue
 		}
 		l.fresh = append(l.fresh, int(fd))
 	}
+}
+
+// offer leaves a connection for another loop. It returns false when that one stops: nobody would look at it.
+func (l *loop) offer(fd int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopping {
+		return false
+	}
+	l.incoming = append(l.incoming, fd)
+	return true
 }
 
 // pause leaves the backlog alone for a moment.
