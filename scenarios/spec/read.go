@@ -245,7 +245,8 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 	var duration noted[time.Duration]
 	var ladder, dvr, topology, playback, instance, faults, objectives, target noted[struct{}]
 	var crowd crowdNodes
-	var hasManifest, hasPlay bool // of the target
+	var hasManifest bool // the target
+	var play noted[struct{}]
 
 	// What later keys are checked against is read first, whatever the order in the file: the fields note their nodes and
 	// the checks follow.
@@ -298,7 +299,7 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 		}},
 		{"target", "", func(n ast.Node, path string) {
 			target = keep(n, path)
-			s.Target, hasManifest, hasPlay = r.target(n, path)
+			s.Target, hasManifest, play = r.target(n, path)
 		}},
 		{"faults", "", func(n ast.Node, path string) { faults = keep(n, path) }},
 		{"objectives", `what GO means, such as startup_time: ["p(95)<2s"]`, func(n ast.Node, path string) { objectives = keep(n, path) }},
@@ -320,7 +321,10 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 				r.bad(k.node, k.path, "a target brings its own pipeline: leave out %s", k.why)
 			}
 		}
-		if crowd.starts.ok && !hasPlay {
+		if play.ok {
+			r.reachable(play, s.Target.Play, s.Audience.Connections)
+		}
+		if crowd.starts.ok && !play.ok {
 			r.bad(crowd.starts.node, crowd.starts.path, "play starts need a play API: give the target one under target.play, or leave them out")
 		}
 		if s.Audience.Players > 0 && !hasManifest {

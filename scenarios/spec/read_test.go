@@ -235,9 +235,25 @@ objectives: {video_start_failures: ["rate<0.1%"]}
 	if !reflect.DeepEqual(got.Target, want) || !got.Target.Loopback() {
 		t.Errorf("got %+v, want %+v", got.Target.Play, want.Play)
 	}
+	var manyHeaders strings.Builder
+	for i := range 64 {
+		fmt.Fprintf(&manyHeaders, "H%d: x, ", i)
+	}
+	piped := strings.NewReplacer("http:", "https:", "rate: 5}]", "rate: 5}], connections: {inFlight: 2}").Replace(src)
+	if _, err := spec.Read("f", []byte(piped), nil); fmt.Sprint(err) != `f:7:5: target.play: over https a connection carries one request at a time: leave out audience.connections.inFlight` {
+		t.Error(err)
+	}
 	for _, tc := range []struct{ old, new, want string }{
 		{"{{device}}", "{{devise}}", `f:9:11: target.play.body: unknown variable {{devise}}; did you mean "device"?`},
-		{"X-Title:", "Host:", `f:8:15: target.play.headers.Host: this header is the generator's own`},
+		{"{{device}}", "{{token}}", `f:9:11: target.play.body: unknown variable {{token}}; want one of viewer, device, isp, region, title, number`},
+		{"X-Title:", "Host:", `f:7:5: target.play: the header Host is the generator's own`},
+		{"X-Title:", "User-Agent:", `f:7:5: target.play: the header User-Agent is the generator's own`},
+		{"X-Title: \"{{title}}\"", manyHeaders.String() + "X-Title: x", `f:7:5: target.play: 66 headers, at most 64`},
+		{"{{title}}", `a\rb`, `f:7:5: target.play: the value of X-Title is not one line of text`},
+		{"{{device}}", "{{device", `f:7:5: target.play: {{ without }} before "device\"}"`},
+		{"/session", "/sessión", `f:7:5: target.play: the URL "http://127.0.0.1:9000/sessión" has characters that must be percent-encoded`},
+		{"{starts: [{at: 0s, rate: 5}]}", "{starts: [{at: 0s, rate: 5}], connections: {kind: fresh-tls}}", `f:7:5: target.play: connections of the kind fresh-tls need an https URL`},
+		{"http://127.0.0.1:9000/session", "http://127.0.0.1:9000/{{number}}/{{isp}}", "<nil>"},
 		{"    session: data.id\n", "", `f:7:5: target.play.session: missing: where the answer has the session, such as data.session.id`},
 		{"{starts: [{at: 0s, rate: 5}]}", "{starts: [{at: 0s, rate: 5}], players: 3}", `f:4:50: audience.players: players need a stream: give the target's manifest, or leave them out`},
 	} {

@@ -103,7 +103,7 @@ type (
 		URL      string            `json:"url" jsonschema:"pattern=^https?://"`
 		Method   string            `json:"method,omitempty"`
 		Headers  map[string]string `json:"headers,omitempty"`
-		Body     string            `json:"body,omitempty" jsonschema:"description=Template with {{viewer}} {{device}} {{isp}} {{region}} {{title}} {{token}}"`
+		Body     string            `json:"body,omitempty" jsonschema:"description=Template with {{viewer}} {{device}} {{isp}} {{region}} {{title}} {{number}}"`
 		Session  string            `json:"session" jsonschema:"description=Where the answer has the session: data.session.id"`
 		Manifest string            `json:"manifest,omitempty" jsonschema:"description=Where the answer has the manifest's URL"`
 	}

@@ -2,27 +2,23 @@ package spec
 
 import (
 	"net/netip"
-	"net/textproto"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"github.com/tminus-live/tminus/simulator/wire/starts"
 )
 
-// maxBody bounds the template of a target's play request, in bytes.
-const maxBody = 16 << 10
-
 var (
-	headerForm = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$") // RFC 9110, 5.6.2
-	methods    = []string{"POST", "GET", "PUT"}
-	// variables of a play request's template
-	variables = []string{"viewer", "device", "isp", "region", "title", "token"}
-	variable  = regexp.MustCompile(`\{\{([^{}]*)\}\}`)
+	methods  = []string{"POST", "GET", "PUT"}
+	variable = regexp.MustCompile(`\{\{([^{}]*)\}\}`)
 )
 
 // target reads a target; manifest and play say which of the two it has, well or badly written.
-func (r *reader) target(n ast.Node, path string) (t *Target, manifest, play bool) {
+func (r *reader) target(n ast.Node, path string) (t *Target, manifest bool, play noted[struct{}]) {
 	t = &Target{}
 	ok := r.mapping(n, path, []field{
 		{"manifest", "", func(n ast.Node, path string) {
@@ -30,12 +26,16 @@ func (r *reader) target(n ast.Node, path string) (t *Target, manifest, play bool
 			t.Manifest = r.url(n, path, "of a DASH or HLS manifest")
 		}},
 		{"play", "", func(n ast.Node, path string) {
-			play = true
+			before := len(r.problems)
 			t.Play = r.play(n, path)
+			play = noted[struct{}]{node: n, path: path, ok: true}
+			if len(r.problems) == before { // otherwise what follows would say it again
+				r.playable(play, t.Play)
+			}
 		}},
 		{"consent", "", func(n ast.Node, path string) { t.Consent, _ = r.text(n, path, "the token that tminus consent printed") }},
 	})
-	if ok && !manifest && !play {
+	if ok && !manifest && !play.ok {
 		r.bad(n, path, "want the target's manifest, its play API under play, or both")
 	}
 	return t, manifest, play
@@ -50,16 +50,7 @@ func (r *reader) play(n ast.Node, path string) *Play {
 			entries, _ := r.entries(n, path)
 			for _, e := range entries {
 				at := join(path, e.key)
-				v, ok := r.text(e.value, at, "the header's value")
-				name := textproto.CanonicalMIMEHeaderKey(e.key)
-				switch {
-				case !headerForm.MatchString(e.key):
-					r.bad(e.node, at, "that is no name of a header")
-				case name == "Host" || name == "Content-Length" || name == "Transfer-Encoding" || name == "Connection":
-					r.bad(e.node, at, "this header is the generator's own")
-				case ok && strings.ContainsAny(v, "\r\n\x00"):
-					r.bad(e.value, at, "a header's value is one line")
-				case ok:
+				if v, ok := r.text(e.value, at, "the header's value"); ok {
 					r.template(e.value, at, v)
 					p.Headers = append(p.Headers, Header{e.key, v})
 				}
@@ -71,9 +62,6 @@ func (r *reader) play(n ast.Node, path string) *Play {
 			} else {
 				p.Body, _ = r.text(n, path, "the request's body")
 			}
-			if len(p.Body) > maxBody {
-				r.bad(n, path, "a body of %d bytes, at most %d are allowed", len(p.Body), maxBody)
-			}
 			r.template(n, path, p.Body)
 		}},
 		{"session", "where the answer has the session, such as data.session.id", func(n ast.Node, path string) {
@@ -84,15 +72,48 @@ func (r *reader) play(n ast.Node, path string) *Play {
 	return p
 }
 
-// template checks the variables of a play request.
+// Request is the play API as the load engine wants it.
+func (p *Play) Request() *starts.Request {
+	req := &starts.Request{Method: p.Method, URL: p.URL, Body: p.Body, Session: p.Session, Manifest: p.Manifest}
+	for _, h := range p.Headers {
+		req.Headers = append(req.Headers, starts.Header(h))
+	}
+	return req
+}
+
+func (p *Play) secure() bool {
+	u, err := url.Parse(p.URL)
+	return err == nil && u.Scheme == "https"
+}
+
+// playable refuses at the play node what the load engine would.
+func (r *reader) playable(at noted[struct{}], p *Play) {
+	err := p.Request().Validate(p.secure())
+	if err == nil {
+		return
+	}
+	for _, line := range strings.Split(err.Error(), "\n") { // one sentence each
+		r.bad(at.node, at.path, "%s", strings.TrimPrefix(line, "play request: "))
+	}
+}
+
+// reachable checks a play API against the connections that play starts come over.
+func (r *reader) reachable(at noted[struct{}], p *Play, c Connections) {
+	switch u, err := url.Parse(p.URL); {
+	case err != nil:
+	case u.Scheme == "https" && c.InFlight > 1:
+		r.bad(at.node, at.path, "over https a connection carries one request at a time: leave out audience.connections.inFlight")
+	case u.Scheme == "http" && c.Kind == FreshTLS:
+		r.bad(at.node, at.path, "connections of the kind %s need an https URL", FreshTLS)
+	}
+}
+
+// template checks the variables of a play request where they stand; what else is wrong with it, playable finds.
 func (r *reader) template(n ast.Node, path, text string) {
+	known := starts.Variables()
 	for _, m := range variable.FindAllStringSubmatch(text, 20) {
-		known := false
-		for _, v := range variables {
-			known = known || m[1] == v
-		}
-		if !known {
-			r.bad(n, path, "unknown variable {{%s}}%s", clip(m[1]), oneOf(m[1], variables))
+		if name := strings.TrimSpace(m[1]); !slices.Contains(known, name) {
+			r.bad(n, path, "unknown variable {{%s}}%s", clip(name), oneOf(name, known))
 		}
 	}
 }

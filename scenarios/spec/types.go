@@ -115,7 +115,7 @@ type Play struct {
 	Method   string // "POST" by default
 	URL      string
 	Headers  []Header
-	Body     string // template: {{viewer}}, {{device}}, {{isp}}, {{region}}, {{title}}, {{token}}
+	Body     string // template: {{viewer}}, {{device}}, {{isp}}, {{region}}, {{title}}, {{number}}
 	Session  string // where the answer has the session, as a path: "data.session.id"
 	Manifest string // where it has the manifest's URL; "": it has none
 }

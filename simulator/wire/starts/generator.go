@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,7 +55,7 @@ type Config struct {
 	Crowd    *audience.Crowd
 	Services []Service // in the order of fail-over; a viewer starts at its home region's and goes round
 	Title    string    // the event, as the playback services name it
-	Token    string    // sent as it is
+	Token    string    // sent as it is, in the request of a nil Target
 	Start    time.Time // T+0 on the wall clock
 	// Sink takes one event for each play start. The event's strings may lie in memory that is used again: Emit must copy
 	// what it keeps before it returns, as an emitter that encodes does. It is called from the shards' loops: what
@@ -70,6 +71,9 @@ type Config struct {
 	PerService  int         // connections kept to each service: 64
 	InFlight    int         // requests in flight on a kept connection: 1; above that they are pipelined
 	Shards      int         // event loops, each with its thread: one for each processor, 2 at most
+	// Nice is the scheduling priority that the loops' threads ask for, -20 to 19; 0: as it is. Where it is refused they wait
+	// their turn. With TLS there are no such threads, and it has no effect.
+	Nice int
 	// Coalesce is how long an answer may lie unread while others come, so that one wake-up takes many: at 100,000 a
 	// second it spares most of them. It is part of the latency that is measured. While starts are due it lasts half a
 	// millisecond at most. 0: each answer is read at once.
@@ -138,6 +142,8 @@ func New(c Config) (*Generator, error) {
 	need(c.InFlight <= maxPipeline, "%d requests in flight on a connection, at most %d", c.InFlight, maxPipeline)
 	need(c.PerService <= maxConns && c.MaxInFlight <= maxConns, "more than %d connections to a service", maxConns)
 	need(c.Shards <= maxShards, "%d shards, at most %d", c.Shards, maxShards)
+	need(c.Nice >= -20 && c.Nice <= 19, "a scheduling priority of %d, want -20 to 19", c.Nice)
+	need(!strings.ContainsFunc(c.UserAgent, isControl) && len(c.UserAgent) <= maxAgent, "the user agent is not one line of text of at most %d bytes", maxAgent)
 	need(c.Coalesce <= 10*time.Millisecond, "answers may lie unread for 10ms at most, not %v", c.Coalesce)
 	if err := c.People.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("play starts: %w", err))
@@ -175,20 +181,23 @@ func New(c Config) (*Generator, error) {
 		request = &builtIn
 	}
 	g := &Generator{c: c}
-	var err error
-	if g.reading, err = request.reading(); err != nil {
+	if err := request.Validate(c.TLS != nil); err != nil {
 		errs = append(errs, err)
-	}
-	var templates []*template
-	for i, s := range c.Services {
-		t, err := request.compile(&c, netip.AddrPortFrom(s.Addr.Addr().Unmap(), s.Addr.Port()).String())
-		if err != nil && i == 0 { // the same for all
-			errs = append(errs, err)
-		}
-		templates = append(templates, t)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
+	}
+	var err error
+	if g.reading, err = request.reading(); err != nil {
+		return nil, err
+	}
+	var templates []*template
+	for _, s := range c.Services {
+		t, err := request.compile(&c, unmapped(s.Addr).String())
+		if err != nil {
+			return nil, err
+		}
+		templates = append(templates, t)
 	}
 	g.horizon = c.Schedule.End() + c.Drain
 	if c.TLS != nil {

@@ -1,6 +1,7 @@
 package starts
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 )
 
 // Request describes the HTTP play API of a target. URL, the headers' values and Body are templates: they may have
-// {{viewer}}, {{device}}, {{isp}}, {{region}} (the viewer's home), {{title}}, {{token}} and {{number}}, which is
+// {{viewer}}, {{device}}, {{isp}}, {{region}} (the viewer's home), {{title}} and {{number}}, which is
 // different for each play start of a run. In a JSON or form body and in the URL they are escaped as those want it.
 type Request struct {
 	Method  string // "" is POST
@@ -33,6 +34,7 @@ type Header struct{ Name, Value string }
 const (
 	maxRequest = 64 << 10
 	maxHeader  = 64
+	maxAgent   = 1 << 10
 )
 
 // The built-in request and what is read from its answer.
@@ -61,6 +63,11 @@ const (
 	region
 	number
 )
+
+// Variables names what a template may have between {{ and }}, for a person.
+func Variables() []string {
+	return []string{"viewer", "device", "isp", "region", "title", "number"}
+}
 
 var variables = map[string]variable{"viewer": viewerID, "device": device, "isp": isp, "region": region, "number": number}
 
@@ -94,6 +101,17 @@ func (t *template) clone() *template {
 	return &c
 }
 
+// Validate says everything that New would find wrong with the request, or nil. secure: it goes out over TLS.
+func (r *Request) Validate(secure bool) error {
+	var c Config
+	if secure {
+		c.TLS = &tls.Config{MinVersion: tls.VersionTLS13}
+	}
+	_, err := r.compile(&c, "127.0.0.1:80") // the address goes into the Host header and is never wrong
+	_, unread := r.reading()
+	return errors.Join(err, unread)
+}
+
 // compile makes the template of a request to the service at addr.
 func (r *Request) compile(c *Config, addr string) (*template, error) {
 	var errs []error
@@ -110,7 +128,7 @@ func (r *Request) compile(c *Config, addr string) (*template, error) {
 			bad("want an http or https URL, got %q", r.URL)
 		}
 		if scheme == "https" && c.TLS == nil {
-			bad("an https URL needs Config.TLS")
+			bad("an https URL needs connections with TLS (Config.TLS)")
 		}
 		slash := strings.IndexAny(rest, "/?")
 		if slash < 0 {
@@ -130,17 +148,14 @@ func (r *Request) compile(c *Config, addr string) (*template, error) {
 
 	t := &template{hasBody: r.Body != "" || method != "GET" && method != "DELETE", digits: 3}
 	add := func(parts *[]part, esc escaping, text string) {
-		if err := t.add(parts, esc, text, c); err != nil {
+		if err := r.add(parts, esc, text, c); err != nil {
 			bad("%w", err)
 		}
 	}
 	add(&t.head, inText, method+" ")
 	add(&t.head, inURL, target)
 	add(&t.head, inText, " HTTP/1.1\r\nHost: "+host+"\r\nUser-Agent: ")
-	add(&t.head, inHeader, c.UserAgent)
-	if strings.ContainsFunc(c.UserAgent, isControl) {
-		bad("the user agent is not one line of text")
-	}
+	write(&t.head, c.UserAgent)
 	content := ""
 	if len(r.Headers) > maxHeader {
 		bad("%d headers, at most %d", len(r.Headers), maxHeader)
@@ -180,24 +195,26 @@ func (r *Request) compile(c *Config, addr string) (*template, error) {
 	} else {
 		add(&t.head, inText, "\r\n\r\n")
 	}
-	if n := len(r.Body) + len(target) + len(c.UserAgent); n > maxRequest/2 {
+	if n := len(r.Body) + len(target); n > maxRequest/2 {
 		bad("%d bytes", n)
 	}
 	return t, errors.Join(errs...)
 }
 
-// add splits a text at its variables. What is the same for all requests becomes text.
-func (t *template) add(parts *[]part, esc escaping, text string, c *Config) error {
-	write := func(s string) {
-		if n := len(*parts); n > 0 && (*parts)[n-1].v == literal {
-			(*parts)[n-1].text = append((*parts)[n-1].text, s...)
-		} else if s != "" {
-			*parts = append(*parts, part{text: []byte(s)})
-		}
+// write appends text that stands as it is.
+func write(parts *[]part, s string) {
+	if n := len(*parts); n > 0 && (*parts)[n-1].v == literal {
+		(*parts)[n-1].text = append((*parts)[n-1].text, s...)
+	} else if s != "" {
+		*parts = append(*parts, part{text: []byte(s)})
 	}
+}
+
+// add splits a text at its variables. What is the same for all requests becomes text.
+func (r *Request) add(parts *[]part, esc escaping, text string, c *Config) error {
 	for {
 		before, rest, ok := strings.Cut(text, "{{")
-		write(before)
+		write(parts, before)
 		if !ok {
 			return nil
 		}
@@ -205,16 +222,16 @@ func (t *template) add(parts *[]part, esc escaping, text string, c *Config) erro
 		if !ok {
 			return fmt.Errorf("{{ without }} before %.20q", rest)
 		}
-		switch name = strings.TrimSpace(name); name {
-		case "title":
-			write(string(appendEscaped(nil, c.Title, esc)))
-		case "token":
-			write(string(appendEscaped(nil, c.Token, esc)))
+		name = strings.TrimSpace(name)
+		v, ok := variables[name]
+		switch {
+		case name == "title":
+			write(parts, string(appendEscaped(nil, c.Title, esc)))
+		case name == "token" && r == &builtIn:
+			write(parts, string(appendEscaped(nil, c.Token, esc)))
+		case !ok:
+			return fmt.Errorf("unknown variable {{%.40s}}: want one of %s", name, strings.Join(Variables(), ", "))
 		default:
-			v, ok := variables[name]
-			if !ok {
-				return fmt.Errorf("unknown variable {{%.40s}}: want viewer, device, isp, region, title, token or number", name)
-			}
 			*parts = append(*parts, part{v: v, esc: esc})
 		}
 		text = after

@@ -113,17 +113,15 @@ func (s *shard) interrupt() {
 // now is the time since T+0.
 func (s *shard) now() time.Duration { return time.Since(s.zero) }
 
-// loopNice is the scheduling priority that a loop's thread asks for.
-const loopNice = -10
-
 // run is the loop. It returns when every start has ended.
 func (s *shard) run(zero time.Time) error {
 	if s.g.tls == nil {
 		// The thread is never given back: its timer slack and priority are for this loop, and it ends with the goroutine.
 		runtime.LockOSThread()
 		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // where it is refused, wake-ups are 50 µs late
-		// A start is due whatever else wants the processor. Without the privilege the loop waits its turn as all do.
-		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, loopNice)
+		if nice := s.g.c.Nice; nice != 0 {
+			_ = unix.Setpriority(unix.PRIO_PROCESS, 0, nice) // without the privilege the loop waits its turn as all do
+		}
 	}
 	s.zero = zero
 	s.mu.Lock()

@@ -297,17 +297,3 @@ func (g *Generator) Seconds(from int) []Second {
 	}
 	return out
 }
-
-// Histograms returns the three latencies' whole histograms, in microseconds, for whoever adds up several generators.
-func (g *Generator) Histograms() (fromIntended, fromSent, sendLag *hdrhistogram.Histogram) {
-	fromIntended, fromSent, sendLag = newHistogram(), newHistogram(), newHistogram()
-	for _, s := range g.shards {
-		s.mu.Lock()
-		parts := [3]*hdrhistogram.Histogram{s.stats.fromIntended.Clone(), s.stats.fromSent.Clone(), s.stats.sendLag.Clone()}
-		s.mu.Unlock()
-		for i, all := range []*hdrhistogram.Histogram{fromIntended, fromSent, sendLag} {
-			all.Merge(parts[i])
-		}
-	}
-	return fromIntended, fromSent, sendLag
-}

@@ -39,6 +39,7 @@ type job struct {
 	start    uint32
 	service  int
 	request  []byte
+	resent   bool
 	deadline time.Time
 
 	reply reply // its body lies in body
@@ -122,7 +123,7 @@ type tlsWorker struct {
 
 // attempt sends the job's request and reads the answer into it, all before its deadline.
 func (w *tlsWorker) attempt(j *job) {
-	j.why = noReason
+	j.why, j.resent = noReason, false
 	d := w.d
 	ctx, cancel := context.WithDeadline(d.ctx, j.deadline)
 	defer cancel()
@@ -135,6 +136,7 @@ func (w *tlsWorker) attempt(j *job) {
 				j.why = whyError(ctx, err)
 				return
 			}
+			j.resent = true
 		}
 	}
 	raw, err := d.dialer.DialContext(ctx, "tcp", unmapped(d.g.c.Services[j.service].Addr).String())
@@ -184,6 +186,9 @@ func (w *tlsWorker) exchange(ctx context.Context, j *job, conn *tlsConn) error {
 			}
 		}
 		if done {
+			if err != nil { // the server's farewell came with the end of its answer, which is whole all the same
+				w.parser.Close, err = true, nil
+			}
 			break
 		}
 		if errors.Is(err, io.EOF) {
@@ -192,7 +197,7 @@ func (w *tlsWorker) exchange(ctx context.Context, j *job, conn *tlsConn) error {
 			}
 		}
 	}
-	if err != nil && !w.parser.Begun() || err != nil {
+	if err != nil {
 		conn.abort()
 		return err
 	}
@@ -338,6 +343,9 @@ func (s *shard) takeResults() {
 	}
 	for _, j := range s.results.take() {
 		s.services[j.service].conns--
+		if j.resent {
+			s.stats.resent++
+		}
 		s.jobs--
 		switch {
 		case s.ended:

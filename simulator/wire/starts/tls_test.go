@@ -126,6 +126,67 @@ func TestTLSToHostileServers(t *testing.T) {
 	}
 }
 
+// gathered is a connection whose writes go out in one piece, when it is closed.
+type gathered struct {
+	net.Conn
+	on  bool
+	out []byte
+}
+
+func (c *gathered) Write(b []byte) (int, error) {
+	if !c.on {
+		return c.Conn.Write(b)
+	}
+	c.out = append(c.out, b...)
+	return len(b), nil
+}
+
+// SetWriteDeadline does nothing: crypto/tls lets no write follow its farewell.
+func (c *gathered) SetWriteDeadline(time.Time) error { return nil }
+
+func (c *gathered) Close() error {
+	c.Conn.Write(c.out)
+	return c.Conn.Close()
+}
+
+// A whole answer is one, also when the server's farewell comes in the same packet.
+func TestTLSFarewellWithTheAnswer(t *testing.T) {
+	t.Parallel()
+	server, client := certificate(t)
+	for _, connections := range []Connections{KeepAlive, Fresh} {
+		c := config(t, nil, schedule(t, s/5, audience.Leg{Rate: 100}), listen(t, func(c *net.TCPConn) {
+			under := &gathered{Conn: c}
+			over := tls.Server(under, server)
+			if readRequest(over) {
+				under.on = true
+				io.WriteString(over, response(200, good))
+				over.Close()
+			}
+		}))
+		c.Connections, c.TLS = connections, client
+		if n := mustRun(t, c).Snapshot(); n.OK != 20 || len(n.AttemptFailures) > 0 {
+			t.Errorf("%s: %+v", connections, n)
+		}
+	}
+}
+
+// A kept connection that the server closed costs no attempt; that its request went out again is counted.
+func TestTLSSendsAgain(t *testing.T) {
+	t.Parallel()
+	server, client := certificate(t)
+	c := config(t, nil, schedule(t, s, audience.Leg{Rate: 20}), listen(t, func(c *net.TCPConn) {
+		over := tls.Server(c, server)
+		if readRequest(over) {
+			io.WriteString(over, response(200, good))
+		}
+		over.Close()
+	}))
+	c.TLS, c.PerService, c.Shards = client, 1, 1
+	if n := mustRun(t, c).Snapshot(); n.OK != 20 || n.Attempts != 20 || n.Resent == 0 {
+		t.Errorf("%+v", n)
+	}
+}
+
 func TestTLSCancelled(t *testing.T) {
 	t.Parallel()
 	_, client := certificate(t)
