@@ -40,11 +40,9 @@ type loadFlags struct {
 	session     string
 	manifest    string
 	token       string
+	limits      consent.Limits
 	asJSON      bool
 }
-
-// maxDropped is the share of play starts that may be dropped before the figures are those of a smaller crowd.
-const maxDropped = 0.001
 
 func loadCommand() *cobra.Command {
 	var f loadFlags
@@ -53,9 +51,11 @@ func loadCommand() *cobra.Command {
 		Short: "Send play starts to any HTTP play API, open loop, and say how it answers",
 		Long: `Send play starts to an HTTP play API, open loop: each is due when the schedule says so, however slowly the API answers.
 Without --body the request is that of the reference playback service (tminus up prints its URL). In the URL, the headers
-and the body {{viewer}}, {{device}}, {{isp}}, {{title}} and {{token}} stand for what each viewer sends.
+and the body {{viewer}}, {{device}}, {{isp}}, {{title}} and {{number}} stand for what each viewer sends; the number is
+another one in each request.
 
-A URL outside this machine's loopback needs --consent: see tminus consent --help.
+A URL outside this machine's loopback needs --consent (see tminus consent --help), --limit-rate and --limit-duration: a load
+beyond its limits is refused before it starts.
 
 Exit status: 0, or 98 when so many play starts could not be sent in time that the figures are those of a smaller crowd.`,
 		Example: `  tminus load http://127.0.1.5:8080/v1/play --title first-light --rate 5000 --for 30s
@@ -79,6 +79,8 @@ Exit status: 0, or 98 when so many play starts could not be sent in time that th
 	fl.StringVar(&f.session, "session", "", "with --body: where the answer has the session, such as data.session.id")
 	fl.StringVar(&f.manifest, "manifest", "", "with --body: where the answer has the manifest's URL")
 	fl.StringVar(&f.token, "consent", "", "the token that the target serves")
+	fl.Float64Var(&f.limits.MaxRate, "limit-rate", 0, "refuse a load that peaks above so many play starts a second")
+	fl.DurationVar(&f.limits.MaxDuration, "limit-duration", 0, "refuse a load that lasts longer")
 	fl.BoolVar(&f.asJSON, "json", false, "print the figures as JSON on standard output and nothing else there")
 	return cmd
 }
@@ -96,11 +98,18 @@ func (f *loadFlags) run(cmd *cobra.Command, raw string) error {
 	if err != nil || target.Scheme != "http" && target.Scheme != "https" || target.Host == "" || target.User != nil {
 		return usage(fmt.Errorf("want the http or https URL of a play API, without a user, got %q", raw))
 	}
+	schedule, err := f.schedule()
+	if err != nil {
+		return usage(err)
+	}
 	permit, err := consent.Check(cmd.Context(), target, f.token)
 	if err != nil {
 		return err // it says itself whether it is a refusal
 	}
-	config, err := f.config(target, permit)
+	if l := f.limits; !permit.Addr().Addr().Unmap().IsLoopback() && (l.MaxRate == 0 || l.MaxDuration == 0) {
+		return usage(errors.New("a target outside this machine is loaded within limits alone: give --limit-rate and --limit-duration"))
+	}
+	config, err := f.config(schedule, target, permit)
 	if err != nil {
 		return usage(err)
 	}
@@ -135,22 +144,30 @@ func (f *loadFlags) run(cmd *cobra.Command, raw string) error {
 	if s.Sent > 0 && s.OK == 0 {
 		return errors.New("not one play start was answered with a session")
 	}
-	if float64(s.Dropped) > maxDropped*float64(s.Intended) {
+	if float64(s.Dropped) > verdict.MaxDroppedShare*float64(s.Intended) {
 		return exit{verdict.ExitCode(report.Inconclusive), fmt.Errorf("%d of %d play starts could not be sent in time: the crowd was smaller than asked for", s.Dropped, s.Intended)}
 	}
 	return nil
 }
 
-func (f *loadFlags) config(target *url.URL, permit *consent.Permit) (starts.Config, error) {
+// schedule is who comes when, within the limits.
+func (f *loadFlags) schedule() (*audience.Schedule, error) {
 	if !slices.Contains([]string{string(audience.Constant), string(audience.Ramp), string(audience.Spike)}, f.curve) {
-		return starts.Config{}, fmt.Errorf("--curve %q: want constant, ramp or spike", f.curve)
+		return nil, fmt.Errorf("--curve %q: want constant, ramp or spike", f.curve)
 	}
-	if f.body == "" && (f.session != "" || f.manifest != "") {
-		return starts.Config{}, errors.New("--session and --manifest say where the answer to a --body of your own has them")
+	if err := f.limits.Validate(); err != nil {
+		return nil, err
 	}
 	schedule, err := audience.NewSchedule([]audience.Leg{{Rate: f.rate, For: f.length, Curve: audience.Curve(f.curve)}}, f.length)
 	if err != nil {
-		return starts.Config{}, err
+		return nil, err
+	}
+	return schedule, f.limits.Allow(schedule.Peak(), f.length)
+}
+
+func (f *loadFlags) config(schedule *audience.Schedule, target *url.URL, permit *consent.Permit) (starts.Config, error) {
+	if f.body == "" && (f.session != "" || f.manifest != "") {
+		return starts.Config{}, errors.New("--session and --manifest say where the answer to a --body of your own has them")
 	}
 	crowd, err := audience.NewCrowd(f.mix, nil, f.seed)
 	if err != nil {

@@ -31,8 +31,20 @@ func (r *Rehearsal) admit(ctx context.Context, t *spec.Target) (consent.Permits,
 		}
 		permits = append(permits, p)
 	}
-	if l := r.cfg.Scenario.Limits; !t.Loopback() && (l.Rate == 0 || l.Duration == 0) {
+	sc := r.cfg.Scenario
+	if l := sc.Limits; !t.Loopback() && (l.Rate == 0 || l.Duration == 0) {
 		return nil, fmt.Errorf("%w: a target outside this machine is loaded within limits alone: give the scenario some, such as limits: {rate: 1000, duration: 10m}", ErrRefused)
+	}
+	peak := 0.0
+	if len(sc.Audience.Starts) > 0 {
+		schedule, err := sc.Audience.Schedule(sc.Event.Duration)
+		if err != nil {
+			return nil, err
+		}
+		peak = schedule.Peak()
+	}
+	if err := (consent.Limits{MaxRate: sc.Limits.Rate, MaxDuration: sc.Limits.Duration}).Allow(peak, sc.Event.Duration); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if t.Manifest == "" {
 		return permits, nil
