@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tminus-live/tminus/scenarios/process"
 )
@@ -122,6 +123,23 @@ func TestOptions(t *testing.T) {
 	o = Options{Seconds: -1, Rounds: 1}
 	if err := o.Validate(); err == nil || !strings.Contains(err.Error(), "seconds") || !strings.Contains(err.Error(), "rounds") {
 		t.Errorf("%v, want both mistakes", err)
+	}
+}
+
+// What vegeta does while it warms up is not counted, but for what goes wrong then; what comes after the end is not either.
+func TestVegetasResultsAreCountedAfterTheWarmUp(t *testing.T) {
+	csv := func(sent, latency time.Duration, status int) string {
+		return fmt.Sprintf("%d,%d,%d,10,20,,,,0,POST,http://127.0.0.1:9/v1/play,\n", int64(1e18)+int64(sent), status, int64(latency))
+	}
+	const ms = time.Millisecond
+	var m measured
+	// They need not be in order.
+	err := m.countVegeta(strings.NewReader(csv(250*ms, 100*ms, 200)+csv(0, ms, 200)+csv(100*ms, ms, 503)+csv(500*ms, ms, 200)+csv(1299*ms, 10*ms, 200)), 300*ms, time.Second)
+	if err != nil || m.Done != 2 || m.Wrong != 1 || m.Seconds != 1 || m.Detail != "503" {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if err := new(measured).countVegeta(strings.NewReader("what?\n"), 0, 1); err == nil {
+		t.Error("no error")
 	}
 }
 

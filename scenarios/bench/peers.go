@@ -1,11 +1,13 @@
 package bench
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -64,15 +66,17 @@ func runTool(ctx context.Context, dir, path string, env []string, args ...string
 	return out.Bytes(), nil
 }
 
-// endPeer is end when the client was a child that has ended.
-func (m *meter) endPeer(r *measured) {
+// endPeer is end when the client was a child that has ended; took is its whole life, start-up and warm-up included. The
+// processors' time is told for the part of it that r.Seconds says.
+func (m *meter) endPeer(r *measured, took time.Duration) {
 	now := m.read()
-	r.Server = now.server - m.before.server
+	share := min(1, r.Seconds/took.Seconds())
+	r.Server = (now.server - m.before.server) * share
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_CHILDREN, &u) == nil {
-		r.Client = float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+		r.Client = float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9 * share
 	}
-	r.machine(now.machine - m.before.machine)
+	r.machine((now.machine - m.before.machine) * share)
 }
 
 // vegetaFlags let a fixed number of workers attack as fast as answers come, a connection each, and keep no answers.
@@ -99,43 +103,75 @@ func driveVegeta(ctx context.Context, p Part) (measured, error) {
 		return measured{}, err
 	}
 	env := []string{"GOMAXPROCS=" + strconv.Itoa(p.Procs), "GOGC=" + strconv.Itoa(p.GC)}
-	args := append([]string{"attack", "-format=json", "-targets=target", "-output=results", "-duration=" + p.For.String()}, vegetaFlags(p.Connections)...)
-	cpu := meter{server: p.Server}
+	args := append([]string{"attack", "-format=json", "-targets=target", "-output=results", "-duration=" + (p.Warm + p.For).String()}, vegetaFlags(p.Connections)...)
+	cpu, began := meter{server: p.Server}, time.Now()
 	cpu.begin()
 	if _, err := runTool(ctx, dir, p.Tool, env, args...); err != nil {
 		return measured{}, err
 	}
-	m := measured{}
-	cpu.endPeer(&m)
-	out, err := runTool(ctx, dir, p.Tool, nil, "report", "-type=json", "results")
-	if err != nil {
+	m := measured{Seconds: p.For.Seconds()}
+	cpu.endPeer(&m, time.Since(began))
+	if _, err := runTool(ctx, dir, p.Tool, nil, "encode", "-to=csv", "-output=results.csv", "results"); err != nil {
 		return measured{}, err
 	}
-	var r struct {
-		Requests   uint64            `json:"requests"`
-		Throughput float64           `json:"throughput"` // good answers a second, to the last answer
-		Codes      map[string]uint64 `json:"status_codes"`
-		Errors     []string          `json:"errors"`
+	f, err := os.Open(filepath.Join(dir, "results.csv"))
+	if err != nil {
+		return measured{}, fmt.Errorf("vegeta's results: %w", err)
 	}
-	if err := json.Unmarshal(out, &r); err != nil {
-		return measured{}, fmt.Errorf("vegeta's report: %w", err)
+	defer f.Close()
+	return m, m.countVegeta(f, p.Warm, p.For)
+}
+
+// countVegeta counts what vegeta did, from its results as CSV: the good answers that came after the warm-up, which begins with
+// the first request, and what was wrong at any time.
+func (m *measured) countVegeta(r io.Reader, warm, length time.Duration) error {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 64<<10)
+	var first, last int64
+	var done []int64 // when good answers came, in ns
+	for lines.Scan() {
+		f := strings.SplitN(lines.Text(), ",", 7) // when it was sent, status, latency, bytes out and in, error, …
+		if len(f) < 7 {
+			return fmt.Errorf("vegeta's results: %.100q", lines.Text())
+		}
+		sent, e1 := strconv.ParseInt(f[0], 10, 64)
+		latency, e2 := strconv.ParseInt(f[2], 10, 64)
+		if err := errors.Join(e1, e2); err != nil {
+			return fmt.Errorf("vegeta's results: %w", err)
+		}
+		if first == 0 || sent < first {
+			first = sent
+		}
+		last = max(last, sent+latency)
+		if f[1] == "200" {
+			done = append(done, sent+latency)
+		} else {
+			m.Wrong, m.Detail = m.Wrong+1, strings.TrimSpace(f[1]+" "+f[5])
+		}
 	}
-	m.Done = r.Codes["200"]
-	m.Wrong = r.Requests - m.Done
-	m.Detail = strings.Join(r.Errors, ", ")
-	if r.Throughput > 0 {
-		m.Seconds = float64(m.Done) / r.Throughput
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("vegeta's results: %w", err)
 	}
-	return m, nil
+	from := first + int64(warm)
+	to := min(from+int64(length), last)
+	for _, at := range done {
+		if at >= from && at < to {
+			m.Done++
+		}
+	}
+	m.Seconds = float64(to-from) / 1e9
+	return nil
 }
 
 // k6Script posts play starts as fast as answers come. Many posts in one iteration spare k6 what it does for each of them. With
 // check it does the generator's work: another viewer each time, and a look into the answer; otherwise the same bytes go
-// out again and again and answers are thrown away unread, which is the fastest that k6 does.
+// out again and again and answers are thrown away unread, which is the fastest that k6 does. What counts are the iterations that
+// a VU began after its warm-up, and the milliseconds that they took it.
 const k6Script = `import http from 'k6/http';
 import { Counter } from 'k6/metrics';
 const c = JSON.parse(open('./config.json'));
 const wrong = new Counter('wrong');
+const posted = new Counter('posted'), spent = new Counter('spent');
 export const options = {
   scenarios: { starts: { executor: 'constant-vus', vus: c.vus, duration: c.duration, gracefulStop: '2s' } },
   discardResponseBodies: !c.check, noUsageReport: true, systemTags: ['status'], summaryTrendStats: ['avg'],
@@ -150,15 +186,20 @@ function one() {
   const got = answer.json();
   if (!got.session || !got.manifests.dash || !got.manifests.hls) { wrong.add(1); }
 }
+let began = 0, last = 0;
 export default function () {
+  if (!began) { began = last = Date.now(); }
   for (let i = 0; i < c.posts; i++) {
     if (c.check) { one(); } else { http.post(c.url, c.body, params); }
   }
+  const now = Date.now();
+  if (last - began >= c.warm) { posted.add(c.posts); spent.add(now - last); }
+  last = now;
 }
 export function handleSummary(data) {
   const m = data.metrics;
   return { 'summary.json': JSON.stringify({
-    requests: m.http_reqs.values.count, rate: m.http_reqs.values.rate,
+    requests: m.http_reqs.values.count, posted: m.posted ? m.posted.values.count : 0, spent: m.spent ? m.spent.values.count : 0,
     failed: m.http_req_failed.values.passes + (m.wrong ? m.wrong.values.count : 0) }) };
 }
 `
@@ -192,7 +233,7 @@ func driveK6(ctx context.Context, p Part) (measured, error) {
 	// k6 runs no scenario of less than a second.
 	config, err := json.Marshal(map[string]any{
 		"check": p.Check, "before": before, "after": after,
-		"vus": p.Connections, "duration": max(p.For, time.Second).String(), "posts": k6Posts,
+		"vus": p.Connections, "duration": (p.Warm + max(p.For, time.Second)).String(), "warm": p.Warm.Milliseconds(), "posts": k6Posts,
 		"url": "http://" + p.Addr.String() + "/v1/play", "headers": flat, "body": string(body),
 	})
 	if err != nil {
@@ -205,21 +246,21 @@ func driveK6(ctx context.Context, p Part) (measured, error) {
 	}
 	// Neither a report of its use, nor an extension fetched, nor a server of its own: nothing leaves loopback.
 	env := []string{"GOMAXPROCS=" + strconv.Itoa(p.Procs), "GOGC=" + strconv.Itoa(p.GC), "K6_NO_USAGE_REPORT=true", "K6_AUTO_EXTENSION_RESOLUTION=false"}
-	cpu := meter{server: p.Server}
+	cpu, began := meter{server: p.Server}, time.Now()
 	cpu.begin()
 	if _, err := runTool(ctx, dir, p.Tool, env, "run", "--quiet", "--no-color", "--no-usage-report", "--no-thresholds", "--address", "",
 		"--log-output", "none", "script.js"); err != nil {
 		return measured{}, err
 	}
-	m := measured{}
-	cpu.endPeer(&m)
+	took := time.Since(began)
 	out, err := os.ReadFile(filepath.Join(dir, "summary.json"))
 	if err != nil {
 		return measured{}, fmt.Errorf("k6's summary: %w", err)
 	}
 	var r struct {
 		Requests uint64  `json:"requests"`
-		Rate     float64 `json:"rate"`
+		Posted   uint64  `json:"posted"` // after the warm-up
+		Spent    float64 `json:"spent"`  // on those, ms of all VUs together
 		Failed   uint64  `json:"failed"`
 	}
 	if err := json.Unmarshal(out, &r); err != nil {
@@ -228,9 +269,8 @@ func driveK6(ctx context.Context, p Part) (measured, error) {
 	if r.Failed > r.Requests {
 		return measured{}, errors.New("k6's summary counts more failures than requests")
 	}
-	m.Done, m.Wrong = r.Requests-r.Failed, r.Failed
-	if r.Rate > 0 {
-		m.Seconds = float64(r.Requests) / r.Rate
-	}
+	// Which of the failures came after the warm-up is not known; a figure that has any is worth nothing.
+	m := measured{Done: r.Posted - min(r.Posted, r.Failed), Wrong: r.Failed, Seconds: r.Spent / 1e3 / float64(p.Connections)}
+	cpu.endPeer(&m, took)
 	return m, nil
 }

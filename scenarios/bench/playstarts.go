@@ -21,7 +21,7 @@ const (
 	k6VUs            = 16
 	k6Posts          = 100 // in one iteration
 	peerGOGC         = 400
-	warmUp           = 300 * time.Millisecond
+	warmUp           = 300 * time.Millisecond // everybody's: connecting, and what a first request costs, is measured for nobody
 )
 
 // The same in words, for who wants to repeat a figure.
@@ -30,8 +30,9 @@ var (
 	tlsSettings    = "crypto/tls in both, TLS 1.3, ECDSA P-256, no resumption; the client resets; GOMAXPROCS=1 each"
 	oursSettings   = "one shard, saturated; reference/playback behind its event loop; GOMAXPROCS=1 each"
 	freshSettings  = "a connection for each play start, which the client resets; otherwise as on kept ones"
-	vegetaSettings = "attack " + strings.Join(vegetaFlags(vegetaWorkers), " ")
-	k6Settings     = fmt.Sprintf("%d VUs for the whole time, %d http.post in an iteration, discardResponseBodies, systemTags status alone, no thresholds", k6VUs, k6Posts)
+	warmSettings   = fmt.Sprintf("the first %v after the first request (of short measurements, half their length) is warm-up and not counted, as with the others", warmUp)
+	vegetaSettings = "attack " + strings.Join(vegetaFlags(vegetaWorkers), " ") + "; " + warmSettings
+	k6Settings     = fmt.Sprintf("%d VUs for the whole time, %d http.post in an iteration, discardResponseBodies, systemTags status alone, no thresholds; %s", k6VUs, k6Posts, warmSettings)
 )
 
 // playStarts measures the generator and the reference playback service.
