@@ -1008,7 +1008,7 @@ func TestServiceDiesAndComesBack(t *testing.T) {
 func TestNewNamesEverythingWrong(t *testing.T) {
 	_, err := New(Config{
 		Services: []Service{{"a", netip.MustParseAddrPort("192.0.2.1:80")}, {"a", netip.MustParseAddrPort("127.0.0.1:80")}},
-		InFlight: 8, Connections: Fresh, People: audience.People{Human: 2},
+		InFlight: 8, Connections: Fresh, People: audience.People{Human: 2}, Nice: -21, UserAgent: "a\r\nb",
 		Interruptions: []Interruption{{Name: "cut", Region: "nowhere", At: -1}},
 		Target:        &Request{URL: "ftp://x", Body: "{{who}}", Session: "a..b"},
 	})
@@ -1017,7 +1017,8 @@ func TestNewNamesEverythingWrong(t *testing.T) {
 	}
 	for _, want := range []string{
 		"no schedule", "no crowd", "no sink", "no start time", "192.0.2.1:80", `two playback services for region "a"`, "8 requests in flight",
-		"share of humans", `no playback service in region "nowhere"`, "a negative time", "want an http or https URL", "{{who}}", `path "a..b"`,
+		"share of humans", `no playback service in region "nowhere"`, "a negative time",
+		"a scheduling priority of -21", "the user agent is not one line", "want an http or https URL", "{{who}}", `path "a..b"`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error lacks %q: %v", want, err)
