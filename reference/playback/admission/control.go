@@ -199,8 +199,8 @@ func (c *Control) Turn(now time.Time, k Kind) Decision {
 
 // Load is what a service measures of itself.
 type Load struct {
-	InFlight int           // starts taken in and not answered yet
-	Queue    time.Duration // how long the oldest of them waited before it was looked at
+	InFlight int           // starts in hand: sent, as far as the service can tell, and not answered yet
+	Queue    time.Duration // how long the one that waited longest did before it was looked at
 }
 
 // Observe takes a measurement; the worst between two steps counts.

@@ -7,7 +7,9 @@
 //	backlog   the queue that the admitted starts would make at the region's capacity, over its bound Burst. It is the
 //	          generic cell rate algorithm's (ITU-T I.371, annex A) debt: (theoretical arrival time − now) / Burst.
 //	measured  a moving average, over Smooth, of max(in flight / MaxInFlight, queueing delay / MaxQueue), both as the
-//	          caller saw them; for this purpose 0.95 at most, so that what is measured alone never sheds live play.
+//	          caller saw them (package front: since when a request can have been in its socket or the backlog, and how
+//	          many were answered meanwhile); for this purpose 0.95 at most, so that what is measured alone never sheds
+//	          live play. A queue that viewers keep on their side is not seen: that is what a capacity is for.
 //
 // A start whose priority number is above 100(1−x³) is shed. Since x rises with the debt, the least important starts are
 // shed first and the others take the whole capacity: 6 times the capacity offered leaves as many successful starts as 1

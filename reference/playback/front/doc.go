@@ -8,6 +8,10 @@
 // answers is not read from; slow heads, slow bodies, idle connections and unread answers all have a bound, and so do
 // connections at once. TLS, and systems without epoll, have a goroutine for each connection and the same parser.
 //
+// A loop also tells how long play starts waited for it: since its last look at their connection, or since it last found nothing
+// left to do, whichever is later; on new connections, since the backlog was last empty. epoll tells what is ready in order, which
+// bounds the wait by one round of the connections, however long the loop has been busy.
+//
 // Framing is refused rather than guessed (RFC 9112, 11.2): a play start has one Content-Length, no Transfer-Encoding, one Host, no
 // folded lines, no bare line feeds, no space before a colon. Where it says otherwise the answer is 400, 411, 413, 431 or 501, and the
 // connection ends.

@@ -39,7 +39,9 @@ type Config struct {
 	// Play answers a play start: it appends a JSON body to dst and returns it with the HTTP status, and the whole seconds of
 	// Retry-After, 0 for none. It runs on the loop, must not block, and body is only good until it returns.
 	Play func(dst []byte, now time.Time, body []byte) (answer []byte, status, retryAfter int)
-	// Observe is told, after each batch, how many play starts were in it and how long its last one waited. It may be nil.
+	// Observe is told, after each batch of a loop, the longest that a play start of it waited, in its socket or the backlog, until
+	// it was looked at, and how many others were answered meanwhile: both as bounds from above that a batch makes coarse. A
+	// connection that is not on a loop tells how many like it are being answered, and how long that took it. It may be nil.
 	Observe func(now time.Time, inFlight int, queue time.Duration)
 	Rest    http.Handler // everything else
 

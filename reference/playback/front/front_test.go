@@ -553,37 +553,39 @@ func TestItEndsWhileClientsKeepComing(t *testing.T) {
 	})
 }
 
-// Observe hears of every batch.
+// Whoever has a connection of its own hears how long its answers took, and of how many at once.
 func TestObserve(t *testing.T) {
-	every(t, func(t *testing.T, how string) {
-		heard := make(chan time.Duration, 100)
-		dial, _ := serve(t, how, func(c *Config) {
-			c.Play = func(dst []byte, now time.Time, body []byte) ([]byte, int, int) {
-				time.Sleep(20 * time.Millisecond)
-				return echo(dst, now, body)
-			}
-			c.Observe = func(now time.Time, n int, queue time.Duration) {
-				if n < 1 || now.IsZero() {
-					t.Errorf("%d in flight at %v", n, now)
+	for _, how := range []string{"each", "tls"} {
+		t.Run(how, func(t *testing.T) {
+			heard := make(chan time.Duration, 100)
+			dial, _ := serve(t, how, func(c *Config) {
+				c.Play = func(dst []byte, now time.Time, body []byte) ([]byte, int, int) {
+					time.Sleep(20 * time.Millisecond)
+					return echo(dst, now, body)
 				}
-				heard <- queue
+				c.Observe = func(now time.Time, n int, queue time.Duration) {
+					if n < 1 || now.IsZero() {
+						t.Errorf("%d in flight at %v", n, now)
+					}
+					heard <- queue
+				}
+			})
+			c := dial()
+			io.WriteString(c, strings.Repeat(post("x"), 3))
+			br := bufio.NewReader(c)
+			for range 3 {
+				read(t, br)
+			}
+			select {
+			case queue := <-heard:
+				if queue < 20*time.Millisecond {
+					t.Errorf("a queueing delay of %v, though each start takes 20 ms", queue)
+				}
+			case <-time.After(5 * time.Second):
+				t.Error("nothing was heard")
 			}
 		})
-		c := dial()
-		io.WriteString(c, strings.Repeat(post("x"), 3))
-		br := bufio.NewReader(c)
-		for range 3 {
-			read(t, br)
-		}
-		select {
-		case queue := <-heard:
-			if queue < 20*time.Millisecond {
-				t.Errorf("a queueing delay of %v, though each start takes 20 ms", queue)
-			}
-		case <-time.After(5 * time.Second):
-			t.Error("nothing was heard")
-		}
-	})
+	}
 }
 
 func TestNewWantsWhatItNeeds(t *testing.T) {

@@ -26,6 +26,8 @@ const (
 	maxAccepts = 256
 	// acceptPause is how long a loop takes no connections after it could not have one.
 	acceptPause = 100 * time.Millisecond
+	// mostBacklog is how many connections a backlog holds (Linux: net.core.somaxconn); where it holds more, their wait is told too short.
+	mostBacklog = 4096
 )
 
 // serveLoops runs the loops of one listener. The first accepts and gives connections to all in turn.
@@ -105,7 +107,17 @@ type conn struct {
 	parted bool   // only what the client still sends is read, and dropped
 	since  int64  // when what it is waited for began: a request, taking out, parting; Unix nanoseconds
 	active int64  // when it last had an answer, or came
+	read   mark   // what it has sent since came later
 }
+
+// mark is a moment of a loop.
+type mark struct {
+	at     int64 // Unix nanoseconds
+	starts int64 // play starts answered before
+}
+
+// or is the later of two.
+func (m mark) or(o mark) mark { return mark{max(m.at, o.at), max(m.starts, o.starts)} }
 
 // loop is one epoll instance and its goroutine.
 type loop struct {
@@ -119,6 +131,16 @@ type loop struct {
 	fresh []int     // connections just accepted
 	deaf  time.Time // no connections are taken until then
 	full  bool      // the listener is not watched
+
+	// How long work waits is worked out from when it cannot have been there yet, so that it costs no system calls.
+	starts  int64 // play starts answered before this batch
+	floor   mark  // whatever is ready and has not been looked at became so later
+	behind  bool  // connections were left in the backlog
+	backlog mark  // if so, the first of them came later
+	taken   int   // if so, how many were taken since later
+	later   mark  // if so, what backlog is to be
+	ahead   int64 // play starts, of this batch: the most that were answered while one waited
+	waited  int64 // nanoseconds, of this batch: the longest wait
 
 	conns []*conn
 	byFD  []*conn
@@ -166,15 +188,20 @@ func (l *loop) ring() {
 func (l *loop) run() error {
 	defer l.leave()
 	l.now = l.f.cfg.Now()
-	l.swept = l.now
+	l.swept, l.floor = l.now, l.mark()
 	var events [maxEvents]unix.EpollEvent
 	for {
-		n, err := l.wait(events[:])
+		n, slept, err := l.wait(events[:])
 		if err != nil {
 			return fmt.Errorf("front: epoll: %w", err)
 		}
 		began := l.f.cfg.Now()
-		l.now, l.answered = began, 0
+		l.starts += int64(l.answered)
+		l.now, l.answered, l.waited, l.ahead = began, 0, 0, 0
+		here := l.mark()
+		if slept {
+			l.floor = here
+		}
 		for i := range n {
 			e := &events[i]
 			switch fd := int(e.Fd); fd {
@@ -188,14 +215,22 @@ func (l *loop) run() error {
 				if fd >= len(l.byFD) || l.byFD[fd] == nil || l.byFD[fd].gen != e.Pad {
 					continue // it was closed a moment ago
 				}
-				l.ready(l.byFD[fd], e.Events)
+				// Whoever is ready is told in order, so that who waits now became ready after the last look at this one.
+				c := l.byFD[fd]
+				l.floor = l.floor.or(c.read)
+				l.ready(c, e.Events, l.floor)
 			}
 		}
 		if l.answered > 0 {
 			if l.f.cfg.Observe != nil {
 				l.now = l.f.cfg.Now()
-				l.f.cfg.Observe(l.now, l.answered, l.now.Sub(began))
+				took := int64(l.now.Sub(began)) // the last waited for the others
+				took -= took / int64(l.answered)
+				l.f.cfg.Observe(l.now, int(max(l.ahead, int64(l.answered))), time.Duration(max(l.waited, took)))
 			}
+		}
+		if n < maxEvents { // that was everything
+			l.floor = here
 		}
 		if l.now.Sub(l.swept) >= sweepEvery {
 			l.sweep()
@@ -207,30 +242,43 @@ func (l *loop) run() error {
 	}
 }
 
-// wait returns events. Under load it costs one cheap system call: the scheduler is told only when the loop is about to sleep.
-func (l *loop) wait(events []unix.EpollEvent) (int, error) {
+// mark is now.
+func (l *loop) mark() mark { return mark{l.now.UnixNano(), l.starts + int64(l.answered)} }
+
+// wait returns events, and whether it slept until they came. Under load it costs one cheap system call: the scheduler is told only
+// when the loop is about to sleep.
+func (l *loop) wait(events []unix.EpollEvent) (n int, slept bool, err error) {
 	for range 2 {
 		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
 		if errno == 0 && n > 0 {
-			return int(n), nil
+			return int(n), false, nil
 		}
 		if errno != 0 && errno != unix.EINTR {
-			return 0, errno
+			return 0, false, errno
+		}
+		if errno == 0 {
+			l.floor = l.mark() // what comes while others have the processor waits
 		}
 		runtime.Gosched() // somebody else may have something to do, and meanwhile something may come
 	}
-	n, err := unix.EpollWait(l.epoll, events, int(sweepEvery/time.Millisecond))
+	n, err = unix.EpollWait(l.epoll, events, int(sweepEvery/time.Millisecond))
 	if err == unix.EINTR {
-		return 0, nil
+		return 0, false, nil
 	}
-	return n, err
+	return n, true, err
 }
 
 // accept takes what waits in the backlog, then looks at each: while the last are taken the first have sent their requests.
 func (l *loop) accept() {
+	if !l.behind {
+		l.backlog, l.later, l.taken = l.floor, l.mark(), 0
+	} else if l.taken >= mostBacklog { // all that waited then have been taken
+		l.backlog, l.later, l.taken = l.later, l.mark(), 0
+	}
+	l.behind = true
 	defer func() {
 		for _, fd := range l.fresh {
-			l.add(fd)
+			l.add(fd, l.backlog)
 		}
 		l.fresh = l.fresh[:0]
 	}()
@@ -245,12 +293,14 @@ func (l *loop) accept() {
 		case unix.EINTR, unix.ECONNABORTED:
 			continue
 		case unix.EAGAIN:
+			l.behind = false
 			return
 		default: // out of file descriptors or memory
 			l.f.cfg.Log.Warn("cannot accept", "error", errno)
 			l.pause()
 			return
 		}
+		l.taken++
 		l.f.conns.Add(1)
 		to := l.all[l.turn%len(l.all)]
 		l.turn++
@@ -278,8 +328,9 @@ func (l *loop) offer(fd int) bool {
 	return true
 }
 
-// pause leaves the backlog alone for a moment.
+// pause leaves the backlog alone for a moment. Whoever waits there does not wait for this loop.
 func (l *loop) pause() {
+	l.behind = false
 	if l.full = l.watch(unix.EPOLL_CTL_DEL, l.lfd, 0, 0) == nil; l.full {
 		l.deaf = l.now.Add(acceptPause)
 	}
@@ -294,13 +345,13 @@ func (l *loop) news() bool {
 	l.incoming = nil
 	l.mu.Unlock()
 	for _, fd := range incoming {
-		l.add(fd)
+		l.add(fd, l.floor)
 	}
 	return stop
 }
 
-// add takes a connection in. Its first request is often there already: it is answered before anybody watches.
-func (l *loop) add(fd int) {
+// add takes a connection in that came after since. Its first request is often there already: it is answered before anybody watches.
+func (l *loop) add(fd int, since mark) {
 	l.gen++
 	c := &conn{fd: fd, gen: l.gen, active: l.now.UnixNano(), index: len(l.conns)}
 	l.conns = append(l.conns, c)
@@ -308,7 +359,7 @@ func (l *loop) add(fd int) {
 		l.byFD = append(l.byFD, nil)
 	}
 	l.byFD[fd] = c
-	if l.ready(c, unix.EPOLLIN); l.byFD[fd] != c {
+	if l.ready(c, unix.EPOLLIN, since); l.byFD[fd] != c {
 		return
 	}
 	events := uint32(unix.EPOLLIN)
@@ -335,12 +386,13 @@ func (l *loop) close(c *conn) {
 	l.f.conns.Add(-1)
 }
 
-// ready looks after a connection that has something to read, or room for more.
-func (l *loop) ready(c *conn, events uint32) {
+// ready looks after a connection that has something to read, or room for more. What there is to read came after since.
+func (l *loop) ready(c *conn, events uint32, since mark) {
 	if len(c.out) > 0 {
 		if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) == 0 || !l.flush(c) || len(c.out) > 0 {
 			return
 		}
+		c.read = l.mark() // what it sent meanwhile waited for itself
 		if l.watch(unix.EPOLL_CTL_MOD, c.fd, c.gen, unix.EPOLLIN) != nil {
 			l.close(c)
 			return
@@ -369,7 +421,14 @@ func (l *loop) ready(c *conn, events uint32) {
 		c.in = append(c.in, data...)
 		data = c.in
 	}
-	l.answer(c, data)
+	here, answered := l.mark(), l.answered
+	if n < readSize {
+		c.read = here
+	}
+	if l.answer(c, data); l.answered > answered {
+		l.waited = max(l.waited, here.at-since.at)
+		l.ahead = max(l.ahead, here.starts-since.starts)
+	}
 }
 
 // answer works through what was read. data may be c.in.
