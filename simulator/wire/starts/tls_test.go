@@ -153,6 +153,7 @@ func (c *gathered) Close() error {
 func TestTLSFarewellWithTheAnswer(t *testing.T) {
 	t.Parallel()
 	server, client := certificate(t)
+	server.MaxVersion, client.MinVersion = tls.VersionTLS12, tls.VersionTLS12 // in 1.3 crypto/tls reads the farewell later
 	for _, connections := range []Connections{KeepAlive, Fresh} {
 		c := config(t, nil, schedule(t, s/5, audience.Leg{Rate: 100}), listen(t, func(c *net.TCPConn) {
 			under := &gathered{Conn: c}
