@@ -348,33 +348,41 @@ func TestAClientThatDoesNotRead(t *testing.T) {
 				return append(dst, make([]byte, 8000)...), 200, 0
 			}
 		})
+		const (
+			all  = 32 << 20 // bytes of play starts: more than the kernel keeps for one who does not read
+			most = 5000     // play starts, 40 MB of answers: likewise
+		)
 		deaf := dial()
-		blocked := make(chan int)
+		blocked := make(chan int, 1)
 		go func() {
-			n := 0
-			for batch := []byte(strings.Repeat(post("x"), 100)); ; {
+			n, batch := 0, []byte(strings.Repeat(post("x"), 100))
+			for n < all {
 				k, err := deaf.Write(batch)
 				if n += k; err != nil {
-					blocked <- n
-					return
+					break
 				}
 			}
+			blocked <- n
 		}()
+		// Others are served until it is cut off, and that is soon.
 		c := dial()
 		br := bufio.NewReader(c)
-		for range 20 {
+		for others := int64(1); ; others++ {
 			io.WriteString(c, post("y"))
 			read(t, br)
-			time.Sleep(5 * time.Millisecond)
-		}
-		select {
-		case sent := <-blocked:
-			t.Logf("%d bytes were sent, %d play starts answered", sent, starts.Load())
-			if starts.Load() > 20_000 { // 160 MB of answers: more than the kernel's buffers
-				t.Error("it was read from without end")
+			answered := starts.Load() - others
+			if answered > most {
+				t.Fatalf("it was read from without end: %d play starts are answered", answered)
 			}
-		case <-time.After(8 * time.Second):
-			t.Error("it was never cut off")
+			select {
+			case sent := <-blocked:
+				t.Logf("%d bytes were sent, %d play starts answered", sent, answered)
+				if sent >= all {
+					t.Error("all that it sent was taken, though it reads nothing")
+				}
+				return
+			default:
+			}
 		}
 	})
 }
@@ -382,8 +390,10 @@ func TestAClientThatDoesNotRead(t *testing.T) {
 // A slow reader gets everything in the end.
 func TestASlowReaderGetsEverything(t *testing.T) {
 	every(t, func(t *testing.T, how string) {
+		var starts atomic.Int64
 		dial, _ := serve(t, how, func(c *Config) {
 			c.Play = func(dst []byte, now time.Time, body []byte) ([]byte, int, int) {
+				starts.Add(1)
 				return append(append(dst, bytes.Repeat([]byte(" "), 8000)...), body...), 200, 0
 			}
 		})
@@ -395,7 +405,20 @@ func TestASlowReaderGetsEverything(t *testing.T) {
 			}
 			io.WriteString(c, "GET /last HTTP/1.1\r\nHost: x\r\n\r\n")
 		}()
-		time.Sleep(100 * time.Millisecond) // until everything is full
+		// Until everything is full: the front answers no more, and there is more to answer.
+		deadline := time.Now().Add(5 * time.Second)
+		for seen, same := int64(0), 0; same < 20; same++ {
+			if now := starts.Load(); now != seen || now == 0 {
+				seen, same = now, 0
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("it is never full")
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if starts.Load() == n {
+			t.Fatal("nothing was ever full")
+		}
 		br := bufio.NewReader(c)
 		for i := range n {
 			if _, body := read(t, br); strings.TrimSpace(body) != fmt.Sprint(i) {
