@@ -311,7 +311,7 @@ func appendRetry(dst []byte, r admission.Retry) []byte {
 	return append(dst, '.', byte('0'+ms/100%10), byte('0'+ms/10%10), byte('0'+ms%10), '}')
 }
 
-// Observe takes a transport's measurement: how many play starts it answered in one go, or has in hand, and how long the last
+// Observe takes a transport's measurement: how many play starts it in hand while the longest of them waited, or has in hand, and how long the last
 // of them waited.
 func (s *Service) Observe(_ time.Time, inFlight int, queue time.Duration) {
 	raise(&s.peak, int64(inFlight))
