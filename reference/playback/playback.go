@@ -311,8 +311,8 @@ func appendRetry(dst []byte, r admission.Retry) []byte {
 	return append(dst, '.', byte('0'+ms/100%10), byte('0'+ms/10%10), byte('0'+ms%10), '}')
 }
 
-// Observe takes a transport's measurement: how many play starts it in hand while the longest of them waited, or has in hand, and how long the last
-// of them waited.
+// Observe takes a transport's measurement: how many play starts it has in hand, and how long the longest of them has
+// waited.
 func (s *Service) Observe(_ time.Time, inFlight int, queue time.Duration) {
 	raise(&s.peak, int64(inFlight))
 	raise(&s.queue, int64(queue))
