@@ -16,7 +16,6 @@ import (
 	"github.com/tminus-live/tminus/telemetry/clickhouse"
 	"github.com/tminus-live/tminus/telemetry/event"
 	"github.com/tminus-live/tminus/telemetry/ingest"
-	"github.com/tminus-live/tminus/telemetry/kafka"
 	"github.com/tminus-live/tminus/telemetry/qoe"
 )
 
@@ -95,7 +94,10 @@ func (d Distributed) Judge(ctx context.Context) (rep *report.Report, err error) 
 		}
 	}()
 	r.telemetry = t
-	if err := d.open(ctx, t, r.folder); err != nil {
+	if err := t.openStore(ctx, d.ClickHouse, r.folder); err != nil {
+		return nil, err
+	}
+	if err := t.follow(ctx, d.Kafka, ingest.Config{Run: d.Run, Since: d.Since}); err != nil {
 		return nil, err
 	}
 
@@ -139,36 +141,6 @@ func judged(sc *spec.Scenario) *spec.Scenario {
 	own := *sc
 	own.Audience.Interruptions, own.Audience.Forecast, own.Playback = nil, nil, spec.Playback{}
 	return &own
-}
-
-// open opens store, broker and ingester.
-func (d Distributed) open(ctx context.Context, t *telemetryPath, folder string) (err error) {
-	url := d.ClickHouse
-	t.store = "embedded"
-	if url == "" {
-		if url, err = t.startStore(ctx, filepath.Join(folder, StoreFolder), filepath.Join(folder, "store.log")); err != nil {
-			return err
-		}
-	}
-	if t.db, err = clickhouse.Open(ctx, url); err != nil {
-		return err
-	}
-	t.undo.push(t.db.Close)
-	if d.ClickHouse != "" {
-		t.store = t.db.Address()
-	}
-	if t.client, err = kafka.New(kafka.Config{Address: d.Kafka}); err != nil {
-		return err
-	}
-	t.undo.push(func() error { t.client.Close(); return nil })
-	if err := t.client.EnsureTopic(ctx); err != nil {
-		return err
-	}
-	if t.ingest, err = ingest.New(ingest.Config{Client: t.client, DB: t.db, Run: d.Run, Since: d.Since, Logger: d.Log}); err != nil {
-		return err
-	}
-	t.background(t.ingest.Run)
-	return nil
 }
 
 // pod is one source of the run, as the store knows it.

@@ -81,10 +81,7 @@ func (cfg StartsConfig) generator(sink event.Sink, log *slog.Logger) (*starts.Ge
 		})
 	}
 	if t := sc.Target; t != nil && t.Play != nil {
-		c.Target = &starts.Request{Method: t.Play.Method, URL: t.Play.URL, Body: t.Play.Body, Session: t.Play.Session, Manifest: t.Play.Manifest}
-		for _, h := range t.Play.Headers {
-			c.Target.Headers = append(c.Target.Headers, starts.Header(h))
-		}
+		c.Target = t.Play.Request()
 	}
 	if cfg.TLS {
 		c.TLS = &tls.Config{MinVersion: tls.VersionTLS13}

@@ -95,21 +95,9 @@ func openTelemetry(ctx context.Context, cfg Config, run, folder string, st *stat
 		}
 	}()
 
-	url := cfg.ClickHouse
-	t.store = "embedded"
-	if url == "" {
-		if url, err = t.startStore(ctx, filepath.Join(folder, StoreFolder), filepath.Join(folder, "store.log")); err != nil {
-			return nil, err
-		}
-	}
-	if t.db, err = clickhouse.Open(ctx, url); err != nil {
+	if err := t.openStore(ctx, cfg.ClickHouse, folder); err != nil {
 		return nil, err
 	}
-	t.undo.push(t.db.Close)
-	if cfg.ClickHouse != "" {
-		t.store = t.db.Address()
-	}
-
 	address := cfg.Kafka
 	var stored func(partition int, offset int64) // nil: somebody else's broker keeps what it is told to keep
 	t.broker = address
@@ -122,18 +110,9 @@ func openTelemetry(ctx context.Context, cfg Config, run, folder string, st *stat
 		t.background(broker.Run)
 		address, stored = broker.Addr(), broker.Stored
 	}
-	if t.client, err = kafka.New(kafka.Config{Address: address}); err != nil {
+	if err := t.follow(ctx, address, ingest.Config{Run: run, Since: time.Now(), Stored: stored}); err != nil {
 		return nil, err
 	}
-	t.undo.push(func() error { t.client.Close(); return nil })
-	if err := t.client.EnsureTopic(ctx); err != nil {
-		return nil, err
-	}
-
-	if t.ingest, err = ingest.New(ingest.Config{Client: t.client, DB: t.db, Run: run, Since: time.Now(), Stored: stored, Logger: cfg.Log}); err != nil {
-		return nil, err
-	}
-	t.background(t.ingest.Run)
 
 	t.events = EventsConfig{Run: run, Spool: filepath.Join(folder, "spool"), Kafka: address}
 	mine := t.events
@@ -147,6 +126,43 @@ func openTelemetry(ctx context.Context, cfg Config, run, folder string, st *stat
 		return counts.Emitted, t.ingest.Stored()
 	})
 	return t, nil
+}
+
+// openStore opens the ClickHouse server at url, or, where there is none, an embedded engine with its data in folder.
+func (t *telemetryPath) openStore(ctx context.Context, url, folder string) (err error) {
+	embedded := url == ""
+	if embedded {
+		if url, err = t.startStore(ctx, filepath.Join(folder, StoreFolder), filepath.Join(folder, "store.log")); err != nil {
+			return err
+		}
+	}
+	if t.db, err = clickhouse.Open(ctx, url); err != nil {
+		return err
+	}
+	t.undo.push(t.db.Close)
+	t.store = "embedded"
+	if !embedded {
+		t.store = t.db.Address()
+	}
+	return nil
+}
+
+// follow stores what comes from the broker at address, in the background; the configuration's client, store and log are
+// the path's own.
+func (t *telemetryPath) follow(ctx context.Context, address string, cfg ingest.Config) (err error) {
+	if t.client, err = kafka.New(kafka.Config{Address: address}); err != nil {
+		return err
+	}
+	t.undo.push(func() error { t.client.Close(); return nil })
+	if err := t.client.EnsureTopic(ctx); err != nil {
+		return err
+	}
+	cfg.Client, cfg.DB, cfg.Logger = t.client, t.db, t.log
+	if t.ingest, err = ingest.New(cfg); err != nil {
+		return err
+	}
+	t.background(t.ingest.Run)
+	return nil
 }
 
 // startStore starts the embedded ClickHouse engine in a child process and returns its address.

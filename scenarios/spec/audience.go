@@ -294,8 +294,11 @@ func (r *reader) ceilings(starts noted[struct{}], s *Scenario, duration noted[ti
 	if l := s.Limits.Duration; l > 0 && duration.ok && duration.value > l {
 		r.bad(duration.node, duration.path, "%s is beyond the limit of %s that this scenario sets itself", short(duration.value), short(l))
 	}
+	if s.Limits.Rate == 0 || !starts.ok {
+		return
+	}
 	schedule, err := s.Audience.Schedule(duration.value)
-	if err != nil || s.Limits.Rate == 0 || !starts.ok {
+	if err != nil {
 		return // what is wrong with the legs has been said where they stand
 	}
 	if peak := schedule.Peak(); peak > s.Limits.Rate {
