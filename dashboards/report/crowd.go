@@ -60,6 +60,9 @@ func (p *page) crowd(r *Report) {
 		b.Facts = append(b.Facts, fact{"Requests for each play start", fmt.Sprintf("%s (%s in all)",
 			words.Significant(float64(l.Attempts)/float64(n.Sent), 3), words.Compact(float64(l.Attempts)))})
 	}
+	if l.Left > 0 {
+		b.Facts = append(b.Facts, fact{"Left, out of patience", fmt.Sprintf("%s (%s)", words.Count(l.Left), partOf(l.Left, n.Intended))})
+	}
 	if top := r.peakStarts(); top > 0 {
 		b.Facts = append(b.Facts, fact{"Most started in a second", words.Count(uint64(math.Min(top, 1e18)))})
 	}

@@ -92,6 +92,7 @@ type Load struct {
 	SentToDoneMS  *Quantiles `json:"sent_to_done_ms,omitempty"` // sent → done, of the open-loop crowd
 	InTimePercent float64    `json:"in_time_percent,omitempty"` // sent within 10 ms of the intended time, % of those intended
 	Attempts      uint64     `json:"attempts,omitempty"`        // requests sent for all play starts
+	Left          uint64     `json:"left,omitempty"`            // viewers who would have tried again, but had no patience left
 	Failures      []Count    `json:"failures,omitempty"`        // what went wrong, by kind, the most frequent first
 }
 

@@ -52,6 +52,7 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 		LatencyMS:  report.Quantiles(load.LatencyMS),
 		SendLagMS:  report.Quantiles(load.SendLagMS),
 		Attempts:   out.starts.Attempts,
+		Left:       out.starts.Left,
 		Failures:   failures(out.starts.Failures),
 	}
 	if out.starts.Sent > 0 {

@@ -84,12 +84,15 @@ func (r *reader) connections(n ast.Node, path string, c *Connections) {
 func (r *reader) people(n ast.Node, path string, p *audience.People) {
 	p.Again, p.After, p.Presses = 1, 3*time.Second, 5
 	r.mapping(n, path, []field{
-		{"human", "the share of viewers who press again themselves, such as 30%", func(n ast.Node, path string) { p.Human, _ = r.share(n, path) }},
+		{"human", "", func(n ast.Node, path string) { p.Human, _ = r.share(n, path) }},
 		{"again", "", func(n ast.Node, path string) { p.Again, _ = r.share(n, path) }},
 		{"after", "", func(n ast.Node, path string) { p.After, _ = r.duration(n, path, 10*time.Millisecond, time.Hour) }},
 		{"presses", "", func(n ast.Node, path string) {
 			v, _ := r.whole(n, path, 1, MaxPresses)
 			p.Presses = int(v)
+		}},
+		{"patience", "", func(n ast.Node, path string) {
+			p.Patience, _ = r.duration(n, path, 100*time.Millisecond, audience.MaxPatience)
 		}},
 	})
 }

@@ -90,7 +90,7 @@ audience:
     - {at: 0s, curve: csv, file: friday.csv, for: 20s}
     - {at: 20s, curve: sinus, rate: 500, amplitude: 200, period: 10s}
   connections:   {kind: keep-alive, perService: 32, inFlight: 8}
-  people:        {human: 30%, again: 80%, after: 2s, presses: 4}
+  people:        {human: 30%, again: 80%, after: 2s, presses: 4, patience: 12s}
   interruptions:
     - {at: 30s, region: east, viewers: 20000}
     - {at: 60s, region: west, viewers: 10000, guided: false}
@@ -116,7 +116,7 @@ func TestReadTheCrowd(t *testing.T) {
 			{At: 20 * s, Rate: 500, Curve: "sinus", Amplitude: 200, Period: 10 * s},
 		},
 		Connections: spec.Connections{Kind: spec.KeepAlive, PerService: 32, InFlight: 8},
-		People:      audience.People{Human: 0.3, Again: 0.8, After: 2 * s, Presses: 4},
+		People:      audience.People{Human: 0.3, Again: 0.8, After: 2 * s, Presses: 4, Patience: 12 * s},
 		Interruptions: []spec.Interruption{
 			{At: 30 * s, Region: "east", Viewers: 20000, Guided: true},
 			{At: 60 * s, Region: "west", Viewers: 10000},

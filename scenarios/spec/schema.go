@@ -65,10 +65,11 @@ type (
 		InFlight   uint64 `json:"inFlight,omitempty" jsonschema:"minimum=1,description=Requests in flight on one connection"`
 	}
 	filePeople struct {
-		Human   fileShare    `json:"human" jsonschema:"description=Viewers who press again themselves; the others follow the service's retry policy"`
-		Again   fileShare    `json:"again,omitempty" jsonschema:"description=How likely they press again each time; 100% where left out"`
-		After   fileDuration `json:"after,omitempty" jsonschema:"description=Median of the time they take; 3s where left out"`
-		Presses uint64       `json:"presses,omitempty" jsonschema:"minimum=1,default=5,description=Most presses of one viewer"`
+		Human    fileShare    `json:"human,omitempty" jsonschema:"description=Viewers who press again themselves; the others follow the service's retry policy; 0% where left out"`
+		Again    fileShare    `json:"again,omitempty" jsonschema:"description=How likely they press again each time; 100% where left out"`
+		After    fileDuration `json:"after,omitempty" jsonschema:"description=Median of the time they take; 3s where left out"`
+		Presses  uint64       `json:"presses,omitempty" jsonschema:"minimum=1,default=5,description=Most presses of one viewer"`
+		Patience fileDuration `json:"patience,omitempty" jsonschema:"description=Median of how long a viewer keeps trying before they leave; as long as it takes where left out"`
 	}
 	fileInterruption struct {
 		At      fileDuration `json:"at"`

@@ -16,8 +16,9 @@ const (
 
 // Bounds on People.
 const (
-	MaxPresses = 1000
-	MaxAfter   = 10 * time.Minute
+	MaxPresses  = 1000
+	MaxAfter    = 10 * time.Minute
+	MaxPatience = time.Hour
 )
 
 // afterSigma is the spread of a human's delay: sigma of its logarithm. Nine of ten lie between 0.37 and 2.7 medians.
@@ -30,6 +31,10 @@ type People struct {
 	Again   float64       // probability that a human presses again after a failure, each time
 	After   time.Duration // median of a human's delay before pressing again (log-normal, sigma 0.6)
 	Presses int           // most presses of one human, the first one included; 0 and 1: never again
+
+	// Patience is the median of how long a viewer, human or not, keeps trying before they leave (Viewer.Patience);
+	// 0: as long as it takes.
+	Patience time.Duration
 }
 
 // Outcome is how one attempt ended.
@@ -55,6 +60,9 @@ func (p People) Validate() error {
 	}
 	if p.Presses < 0 || p.Presses > MaxPresses {
 		bad("%d presses: want 0 to %d", p.Presses, MaxPresses)
+	}
+	if p.Patience < 0 || p.Patience > MaxPatience {
+		bad("patience %v outside 0 to %v", p.Patience, MaxPatience)
 	}
 	if p.After == 0 && p.Again > 0 && p.Presses > 1 {
 		bad("humans press again, but no delay before that is set")
@@ -85,6 +93,11 @@ func (p People) Next(seed uint64, v Viewer, attempt int, o Outcome) (after time.
 		return 0, false
 	}
 	return logNormal(p.After, afterSigma, g.next()), true
+}
+
+// Stays says whether viewer v still wants to watch after having waited so long since they first pressed Play.
+func (p People) Stays(v Viewer, waited time.Duration) bool {
+	return p.Patience == 0 || waited <= v.Patience(p.Patience)
 }
 
 // unit maps a draw to [0, 1).

@@ -105,6 +105,35 @@ func TestEachPressIsDrawnByItself(t *testing.T) {
 	}
 }
 
+// Half of a crowd has left after its median patience, and who stays longer also stayed before.
+func TestPatientPeople(t *testing.T) {
+	const n = 40_000
+	c := viewers(t, 3)
+	p := audience.People{Patience: 10 * s}
+	stay := 0
+	for k := range uint64(n) {
+		v := c.Viewer(k)
+		if p.Stays(v, 10*s) {
+			stay++
+			if !p.Stays(v, s) {
+				t.Fatalf("viewer %d leaves after 1s and is there after 10s", k)
+			}
+		}
+		if p.Stays(v, 75*s) {
+			t.Fatalf("viewer %d waits for more than 7.4 medians", k)
+		}
+		if (audience.People{}).Stays(v, 24*time.Hour) != true {
+			t.Fatal("a crowd without patience: has none rather than no bound")
+		}
+	}
+	if got := float64(stay) / n; math.Abs(got-.5) > .01 {
+		t.Errorf("%.3f stay for the median, want 0.5", got)
+	}
+	if err := (audience.People{Patience: -s}).Validate(); err == nil {
+		t.Error("negative patience")
+	}
+}
+
 func TestPeopleProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := audience.People{

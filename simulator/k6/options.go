@@ -97,10 +97,11 @@ type connectionsOption struct {
 }
 
 type peopleOption struct {
-	Human   float64   `json:"human"`
-	Again   *float64  `json:"again"`
-	After   *duration `json:"after"`
-	Presses *int      `json:"presses"`
+	Human    float64   `json:"human"`
+	Again    *float64  `json:"again"`
+	After    *duration `json:"after"`
+	Presses  *int      `json:"presses"`
+	Patience *duration `json:"patience"`
 }
 
 // playersOptions are those of players.
@@ -288,6 +289,9 @@ func (o *startsOptions) people() audience.People {
 	}
 	if o.People.Presses != nil {
 		p.Presses = *o.People.Presses
+	}
+	if o.People.Patience != nil {
+		p.Patience = time.Duration(*o.People.Patience)
 	}
 	return p
 }

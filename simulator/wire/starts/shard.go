@@ -483,6 +483,10 @@ func (s *shard) pressed(i uint32, v *audience.Viewer, how status, why reason, p 
 		after, again := c.People.Next(c.Seed, *v, int(st.press), audience.Outcome{
 			Status: statusNames[how], Guided: p.guided, MaxRetries: min(p.max, c.MaxRetries), RetryAfter: p.after,
 		})
+		if again && !c.People.Stays(*v, now+after-st.intended) {
+			again = false
+			s.stats.left++
+		}
 		if again && now+after <= s.g.horizon && s.parked.n < maxParked/c.Shards {
 			if int(st.tried) == len(s.services) { // full circle: at the home region's again
 				s.goOn(st)

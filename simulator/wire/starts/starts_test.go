@@ -605,6 +605,25 @@ func TestHumansPressAgain(t *testing.T) {
 	}
 }
 
+// People come back until their patience is at an end, and not at all when the next time would be after it.
+func TestPatience(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		patience       time.Duration
+		attempts, left uint64
+	}{
+		{0, 800, 0},
+		{time.Hour, 800, 0},
+		{ms, 200, 200}, // nobody has more than 7.4 ms: everybody leaves instead of waiting for 100
+	} {
+		c := config(t, nil, schedule(t, s/2, audience.Leg{Rate: 400}), listen(t, always(response(503, `{"retryPolicy":{"maxRetries":3,"retryAfterSeconds":0.1}}`))))
+		c.People.Patience = tc.patience
+		if n := mustRun(t, c).Snapshot(); n.Shed != 200 || n.Attempts != tc.attempts || n.Left != tc.left {
+			t.Errorf("patience %v: %d shed, %d attempts, %d left; want 200, %d, %d", tc.patience, n.Shed, n.Attempts, n.Left, tc.attempts, tc.left)
+		}
+	}
+}
+
 // Who would come back after the run's end does not.
 func TestNobodyComesBackAfterTheEnd(t *testing.T) {
 	t.Parallel()

@@ -139,6 +139,7 @@ type Snapshot struct {
 	AttemptsPerSecond uint64 `json:"attempts_per_second"` // in the last whole second
 	Resent            uint64 `json:"resent"`              // requests sent again because the server had closed a kept connection: no attempt of their own
 	Parked            uint64 `json:"parked"`              // viewers who wait to come back
+	Left              uint64 `json:"left"`                // viewers who would have tried again, but had no patience left
 
 	Interrupted uint64 `json:"interrupted"` // viewers who lost their session in an interruption
 	Returned    uint64 `json:"returned"`    // of those, the ones whose return was due so far: they are among Intended
@@ -186,6 +187,7 @@ const maxSeconds = 86400
 // stats are one shard's. Its loop alone writes them, under the shard's lock.
 type stats struct {
 	intended, sent, attempts, resent uint64
+	left                             uint64    // out of patience
 	ended                            [4]uint64 // by status
 	interrupted, returned, gone      uint64
 	failures, attemptFailures        tally
@@ -238,6 +240,7 @@ func (g *Generator) Snapshot() Snapshot {
 		out.Dropped += st.ended[isDropped]
 		out.Attempts += st.attempts
 		out.Resent += st.resent
+		out.Left += st.left
 		out.Parked += uint64(s.parked.n)
 		out.Interrupted += st.interrupted
 		out.Returned += st.returned
