@@ -5,15 +5,14 @@ import (
 	"errors"
 	"net/netip"
 	"time"
+
+	"github.com/tminus-live/tminus/chaos/evidence"
 )
 
 var (
-	// ErrUnknown: no such kind, model or target; the sentence names what there is.
-	ErrUnknown = errors.New("unknown")
-	// ErrRefused: the fault would reach beyond the rehearsal's own addresses.
-	ErrRefused = errors.New("refused")
-	// ErrUnsupported: this machine or this user cannot inject the fault; the sentence says what is lacking.
-	ErrUnsupported = errors.New("cannot be injected here")
+	ErrUnknown     = evidence.ErrUnknown
+	ErrRefused     = evidence.ErrRefused
+	ErrUnsupported = evidence.ErrUnsupported
 	// ErrNotRestored: a fault could not be undone.
 	ErrNotRestored = errors.New("not restored")
 )
@@ -44,27 +43,18 @@ type Observer interface {
 	Judge(Window) Evidence
 }
 
-// Window is when one fault's calls began and returned. Zero: did not happen.
-type Window struct {
-	Inject, Injected  time.Time
-	Restore, Restored time.Time
-}
+// What is said about a fault; see the package evidence.
+type (
+	Window   = evidence.Window
+	Evidence = evidence.Evidence
+)
 
 // Evidence statuses.
 const (
-	Confirmed    = "confirmed"    // measured as the fault promises
-	Mismatch     = "mismatch"     // measured, and something else happened
-	Inconclusive = "inconclusive" // could not be measured
+	Confirmed    = evidence.Confirmed
+	Mismatch     = evidence.Mismatch
+	Inconclusive = evidence.Inconclusive
 )
-
-// Evidence is an independent measurement of a fault's effect. Its fields are those of a report's evidence.
-type Evidence struct {
-	Status   string // Confirmed, Mismatch or Inconclusive
-	Expected float64
-	Measured float64
-	Unit     string // "% of probes"
-	Detail   string // one sentence
-}
 
 // Result is what became of one fault.
 type Result struct {
