@@ -2,33 +2,30 @@ package chaos
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // Kind documents one kind of fault: what a scenario's `fail:` may say.
 type Kind struct {
-	Fail       string // "region"
-	Summary    string
-	Where      string // what `where:` names
-	Parameters []Parameter
-	Models     []Model // the first is the default
+	Fail    string   `json:"fail"` // "region"
+	Summary string   `json:"summary"`
+	Where   string   `json:"where"` // what `where:` names, for people
+	On      []string `json:"on"`    // the kinds of part that it may be done to
+	Models  []Model  `json:"models"`
 }
 
-// Model documents one form of a kind: what `model:` may say.
+// Model documents one form of a kind: what `model:` may say. A kind's first model is its default.
 type Model struct {
-	Name     string // "crash"
-	Summary  string // what happens
-	Evidence string // what is measured to prove it
-	Needs    string // what the machine must offer; "" = nothing special
-	Example  string // one line of a scenario's `faults:`
+	Name       string      `json:"name"`     // "crash"
+	Summary    string      `json:"summary"`  // what happens
+	Evidence   string      `json:"evidence"` // what is measured to prove it
+	Needs      string      `json:"needs,omitempty"`
+	Example    string      `json:"example"` // one line of a scenario's `faults:`
+	Parameters []Parameter `json:"parameters,omitempty"`
 
 	able func() error // nil = always; says what is lacking
 	plan func(Fault, *Config) (plan, error)
-}
-
-// Parameter documents one key of a fault.
-type Parameter struct {
-	Name, Type, Default, Summary string
 }
 
 // plan is a fault ready to be run.
@@ -39,42 +36,42 @@ type plan struct {
 	note     func() string   // nil: nothing to add to the fault's last event
 }
 
-var when = []Parameter{
-	{Name: "at", Type: "duration", Summary: "when, from the start of the event"},
-	{Name: "for", Type: "duration", Summary: "how long, 2s at least: shorter cannot be measured"},
+// When are the parameters that every fault has.
+var When = []Parameter{
+	{Name: "at", Type: TypeDuration, Summary: "when, from the start of the event", Required: true},
+	{Name: "for", Type: TypeDuration, Summary: "how long, 2s at least: shorter cannot be measured", Required: true},
+	{Name: "seed", Type: TypeWhole, Summary: "of what is left to chance; the scenario's where left out"},
 }
 
 // Catalogue lists every fault there is.
 func Catalogue() []Kind {
-	return []Kind{
-		{
-			Fail:    "region",
-			Summary: "one whole region goes away, and comes back",
-			Where:   "a region's name",
-			Parameters: append([]Parameter{
-				{Name: "model", Type: "crash | cut", Default: "crash", Summary: "how it goes away"},
-			}, when...),
-			Models: []Model{
-				{
-					Name:     "crash",
-					Summary:  "the region's processes are killed with SIGKILL and started again at the end: clients see refused connections",
-					Evidence: "connections from outside to the region's edges and playback are refused during the fault and accepted before and after it, and another region's are accepted throughout",
-					Example:  "{at: 30s, for: 20s, fail: region, where: us-east}",
-					plan:     planCrash,
-				},
-				{
-					Name:     "cut",
-					Summary:  "packets across the border of the region's addresses are dropped in the kernel, both ways: clients see silence and time-outs; traffic inside the region goes on",
-					Evidence: "connections from outside to the region's edges and playback time out during the fault and are accepted before and after it, and another region's are accepted throughout",
-					Needs:    cutNeeds,
-					Example:  "{at: 30s, for: 20s, fail: region, where: us-east, model: cut}",
-					able:     cutAble,
-					plan:     planCut,
-				},
-			},
-		},
-	}
+	return slices.Concat(regionKinds)
 }
+
+var regionKinds = []Kind{{
+	Fail:    "region",
+	Summary: "one whole region goes away, and comes back",
+	Where:   "a region's name",
+	On:      []string{PartRegion},
+	Models: []Model{
+		{
+			Name:     "crash",
+			Summary:  "the region's processes are killed with SIGKILL and started again at the end: clients see refused connections",
+			Evidence: "connections from outside to the region's edges and playback are refused during the fault and accepted before and after it, and another region's are accepted throughout",
+			Example:  "{at: 30s, for: 20s, fail: region, where: us-east}",
+			plan:     planCrash,
+		},
+		{
+			Name:     "cut",
+			Summary:  "packets across the border of the region's addresses are dropped in the kernel, both ways: clients see silence and time-outs; traffic inside the region goes on",
+			Evidence: "connections from outside to the region's edges and playback time out during the fault and are accepted before and after it, and another region's are accepted throughout",
+			Needs:    cutNeeds,
+			Example:  "{at: 30s, for: 20s, fail: region, where: us-east, model: cut}",
+			able:     cutAble,
+			plan:     planCut,
+		},
+	},
+}}
 
 // lookup finds a fault's kind and model.
 func lookup(f Fault) (Kind, Model, error) {

@@ -19,12 +19,14 @@ var (
 
 // Fault is one thing to break, as data.
 type Fault struct {
-	ID    string        // "region-1"; unique within a run
-	At    time.Duration // when, from the start of the event
-	For   time.Duration // how long
-	Fail  string        // kind: "region"
-	Where string        // what of that kind: a region's name
-	Model string        // form of the kind: "crash", "cut"; "" = the kind's first
+	ID     string            // "region-1"; unique within a run
+	At     time.Duration     // when, from the start of the event
+	For    time.Duration     // how long
+	Fail   string            // kind: "region"
+	Where  string            // what of that kind: the name of a part
+	Model  string            // form of the kind: "crash", "cut"; "" = the kind's first
+	Params map[string]string // the model's parameters as written; Complete fills in those left out
+	Seed   uint64            // of what is left to chance
 }
 
 // Injector applies one fault and takes it back.

@@ -68,7 +68,7 @@ func newProber(f Fault, r Region, cfg *Config, want Outcome) (*prober, error) {
 // troubled reports whether a region has a fault of its own while f is watched.
 func troubled(name string, f Fault, faults []Fault) bool {
 	for _, g := range faults {
-		if g.Where == name && Clash(f, g) {
+		if Inside(g.Where, name) && Clash(f, g) {
 			return true
 		}
 	}

@@ -30,6 +30,7 @@ const (
 type Config struct {
 	Faults  []Fault
 	Regions []Region
+	Parts   []Part           // what else may be broken
 	Start   time.Time        // T+0, the start of the event; a fault's At counts from it. Run begins before the first is due
 	Now     func() time.Time // the run's clock
 	Sink    event.Sink       // takes event.Fault and event.Probe; nil = event.Discard
@@ -61,7 +62,7 @@ func check(faults []Fault) error {
 	var errs []error
 	seen := make(map[string]bool)
 	for i, f := range faults {
-		if _, _, err := lookup(f); err != nil {
+		if _, err := f.Complete(); err != nil {
 			errs = append(errs, err)
 		}
 		if f.For < MinFor {
@@ -72,12 +73,20 @@ func check(faults []Fault) error {
 		}
 		seen[f.ID] = true
 		for _, g := range faults[:i] {
-			if g.Where == f.Where && Clash(f, g) {
-				errs = append(errs, fmt.Errorf("faults %s and %s both break %s, less than %s apart: neither could be proven", g.ID, f.ID, f.Where, MinApart))
+			if (Inside(g.Where, f.Where) || Inside(f.Where, g.Where)) && Clash(f, g) {
+				errs = append(errs, fmt.Errorf("faults %s and %s both break %s, less than %s apart: neither could be proven", g.ID, f.ID, longer(f.Where, g.Where), MinApart))
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// longer is the more particular of two places of which one is inside the other.
+func longer(a, b string) string {
+	if len(b) > len(a) {
+		return b
+	}
+	return a
 }
 
 // Clash reports whether one fault is in effect while the other is being watched. After one fault of a region another
@@ -147,7 +156,9 @@ func prepare(cfg *Config) ([]*running, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.Model = m.Name // the default, said aloud
+		if f, err = f.Complete(); err != nil {
+			return nil, err
+		}
 		p, err := m.plan(f, cfg)
 		if err != nil {
 			errs = append(errs, err)

@@ -324,12 +324,20 @@ func TestControlIsARegionWithoutTroublesOfItsOwn(t *testing.T) {
 
 func TestCatalogueIsDocumented(t *testing.T) {
 	for _, k := range Catalogue() {
-		if k.Fail == "" || k.Summary == "" || k.Where == "" || len(k.Models) == 0 || len(k.Parameters) == 0 {
+		if k.Fail == "" || k.Summary == "" || k.Where == "" || len(k.Models) == 0 || len(k.On) == 0 {
 			t.Errorf("kind %+v", k)
 		}
 		for _, m := range k.Models {
 			if m.Name == "" || m.Summary == "" || m.Evidence == "" || m.plan == nil || !strings.Contains(m.Example, "fail: "+k.Fail) {
 				t.Errorf("%s/%+v", k.Fail, m)
+			}
+			for _, p := range m.Parameters {
+				if p.Name == "" || p.Summary == "" || p.Required && p.Default != "" {
+					t.Errorf("%s/%s: %+v", k.Fail, m.Name, p)
+				}
+				if !p.Required && p.Default != "" && p.Check(p.Default) != nil {
+					t.Errorf("%s/%s: the default of %s: %v", k.Fail, m.Name, p.Name, p.Check(p.Default))
+				}
 			}
 			if (m.able == nil) != (m.Needs == "") {
 				t.Errorf("%s/%s: what it needs and what checks it go together", k.Fail, m.Name)

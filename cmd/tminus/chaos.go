@@ -2,11 +2,27 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tminus-live/tminus/chaos"
 )
+
+// kindOf says what a parameter may be.
+func kindOf(p chaos.Parameter) []string {
+	out := []string{p.Type}
+	if len(p.Words) > 0 {
+		out = []string{strings.Join(p.Words, " | ")}
+	}
+	switch {
+	case p.Required:
+		out = append(out, "required")
+	case p.Default != "":
+		out = append(out, "default "+p.Default)
+	}
+	return out
+}
 
 func chaosCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -26,17 +42,17 @@ func chaosCommand() *cobra.Command {
 				return printJSON(cmd, catalogue)
 			}
 			out := cmd.OutOrStdout()
+			for _, p := range chaos.When {
+				fmt.Fprintf(out, "every fault has %s (%s): %s\n", p.Name, p.Type, p.Summary)
+			}
 			for _, kind := range catalogue {
-				fmt.Fprintf(out, "fail: %s\n  %s\n  where: %s\n", kind.Fail, kind.Summary, kind.Where)
-				for _, p := range kind.Parameters {
-					fmt.Fprintf(out, "  %s (%s", p.Name, p.Type)
-					if p.Default != "" {
-						fmt.Fprintf(out, ", default %s", p.Default)
-					}
-					fmt.Fprintf(out, "): %s\n", p.Summary)
-				}
+				fmt.Fprintf(out, "\nfail: %s\n  %s\n  where: %s\n", kind.Fail, kind.Summary, kind.Where)
 				for _, m := range kind.Models {
-					fmt.Fprintf(out, "\n  model: %s\n    %s\n    evidence: %s\n", m.Name, m.Summary, m.Evidence)
+					fmt.Fprintf(out, "\n  model: %s\n    %s\n", m.Name, m.Summary)
+					for _, p := range m.Parameters {
+						fmt.Fprintf(out, "    - %s (%s): %s\n", p.Name, strings.Join(kindOf(p), ", "), p.Summary)
+					}
+					fmt.Fprintf(out, "    evidence: %s\n", m.Evidence)
 					if m.Needs != "" {
 						fmt.Fprintf(out, "    needs: %s\n", m.Needs)
 					}

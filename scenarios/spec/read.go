@@ -16,7 +16,6 @@ import (
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 
-	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/reference/encoder"
 	"github.com/tminus-live/tminus/reference/manifest"
 	"github.com/tminus-live/tminus/simulator/audience"
@@ -39,6 +38,7 @@ const (
 	MaxPlayers    = sessions.MaxPlayers
 	MaxStarts     = 1000 // legs
 	MaxFaults     = 100
+	MaxOwn        = 20 // parts of a target that faults may break
 	MaxThresholds = 20 // on one metric
 
 	defaultLadder = "sports"
@@ -47,42 +47,8 @@ const (
 	maxNested = 16
 )
 
-// ladders, fails and models are the words of the format, as those who give them their meaning list them.
-var (
-	ladders = encoder.Names()
-	kinds   = chaos.Catalogue()
-	fails   = kindNames()
-	models  = modelNames(kinds...)
-)
-
-func kindNames() (names []string) {
-	for _, k := range kinds {
-		names = append(names, k.Fail)
-	}
-	return names
-}
-
-// modelNames lists the models of some kinds of fault, each once.
-func modelNames(kinds ...chaos.Kind) (names []string) {
-	for _, k := range kinds {
-		for _, m := range k.Models {
-			if !slices.Contains(names, m.Name) {
-				names = append(names, m.Name)
-			}
-		}
-	}
-	return names
-}
-
-// modelsOf lists the models of one kind of fault, the default first; of an unknown kind any may be meant.
-func modelsOf(fail string) []string {
-	for _, k := range kinds {
-		if k.Fail == fail {
-			return modelNames(k)
-		}
-	}
-	return models
-}
+// ladders are the words of the encoder.
+var ladders = encoder.Names()
 
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
@@ -397,82 +363,6 @@ func (r *reader) topology(n ast.Node, path string, t *Topology) {
 			t.Edges[e.key] = int(v)
 		}
 	}
-}
-
-func (r *reader) faults(n ast.Node, path string, s *Scenario, end time.Duration) []Fault {
-	var out []Fault
-	count := map[string]int{}
-	type placed struct {
-		Fault
-		line int
-	}
-	var before []placed
-	r.list(n, path, MaxFaults, " such as [{at: 30s, for: 20s, fail: region, where: us-east}]", func(n ast.Node, path string, _ int) {
-		var f Fault
-		var at, length noted[time.Duration]
-		var where noted[string]
-		var model noted[struct{}]
-		r.mapping(n, path, []field{
-			{"at", "when it begins, such as 30s", func(n ast.Node, path string) {
-				d, ok := r.duration(n, path, 0, MaxDuration)
-				at, f.At = noted[time.Duration]{d, n, path, ok}, d
-			}},
-			{"for", "how long it lasts, such as 20s", func(n ast.Node, path string) {
-				d, ok := r.duration(n, path, chaos.MinFor, MaxDuration)
-				length, f.For = noted[time.Duration]{d, n, path, ok}, d
-			}},
-			{"fail", "what fails: " + strings.Join(fails, ", "), func(n ast.Node, path string) {
-				f.Fail = r.word(n, path, "kind of fault", fails)
-				if f.Fail == "region" && s.Target != nil {
-					r.bad(n, path, "a region fault needs the reference pipeline: leave it out, or leave out the target")
-				}
-			}},
-			{"where", "the region that fails", func(n ast.Node, path string) {
-				v, ok := r.text(n, path, "the name of a region")
-				where, f.Where = noted[string]{v, n, path, ok}, v
-			}},
-			{"model", "", func(n ast.Node, path string) { model = noted[struct{}]{node: n, path: path, ok: true} }},
-		})
-		f.Model = modelsOf(f.Fail)[0]
-		if model.ok {
-			f.Model = r.word(model.node, model.path, "model", modelsOf(f.Fail))
-		}
-		if where.ok && s.Target == nil && len(s.Topology.Regions) > 0 && !slices.Contains(s.Topology.Regions, f.Where) {
-			r.bad(where.node, where.path, "unknown region %q%s", clip(f.Where), oneOf(f.Where, s.Topology.Regions))
-			where.ok = false
-		}
-		if at.ok && end > 0 {
-			switch {
-			case f.At >= end:
-				r.bad(at.node, at.path, "the fault begins at %s, but the event lasts %s", short(f.At), short(end))
-			case length.ok && f.At+f.For > end:
-				r.bad(length.node, length.path, "the fault ends at %s, but the event lasts %s", short(f.At+f.For), short(end))
-			}
-		}
-		if at.ok && length.ok && where.ok {
-			line, _ := position(n)
-			for _, b := range before {
-				switch {
-				case b.Where != f.Where || !chaos.Clash(b.asChaos(), f.asChaos()):
-				case f.At < b.At+b.For && b.At < f.At+f.For:
-					r.bad(at.node, path, "overlaps the fault of %q on line %d, which lasts from %s to %s", f.Where, b.line, short(b.At), short(b.At+b.For))
-				default:
-					r.bad(at.node, path, "too close to the fault of %q on line %d, which lasts from %s to %s: neither can be proven with less than %s between them",
-						f.Where, b.line, short(b.At), short(b.At+b.For), short(chaos.MinApart))
-				}
-			}
-			before = append(before, placed{f, line})
-		}
-		count[f.Fail]++
-		f.ID = f.Fail + "-" + strconv.Itoa(count[f.Fail])
-		out = append(out, f)
-	})
-	return out
-}
-
-// asChaos is the fault as its injector is given it.
-func (f Fault) asChaos() chaos.Fault {
-	return chaos.Fault{ID: f.ID, At: f.At, For: f.For, Fail: f.Fail, Where: f.Where, Model: f.Model}
 }
 
 func (r *reader) objectives(n ast.Node, path string, s *Scenario) []Objective {

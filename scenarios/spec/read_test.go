@@ -4,10 +4,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,8 +64,8 @@ func TestRead(t *testing.T) {
 			{At: 15 * s, Rate: 100000.5, For: 5 * s, Curve: "ramp"},
 		}},
 		Faults: []spec.Fault{
-			{ID: "region-1", At: 30 * s, For: 20 * s, Fail: "region", Where: "us-east", Model: "crash"},
-			{ID: "region-2", At: 55 * s, For: 20 * s, Fail: "region", Where: "us-east", Model: "cut"},
+			{ID: "region-1", At: 30 * s, For: 20 * s, Fail: "region", Where: "us-east", Model: "crash", Seed: 7},
+			{ID: "region-2", At: 55 * s, For: 20 * s, Fail: "region", Where: "us-east", Model: "cut", Seed: 7},
 		},
 		Objectives: []spec.Objective{
 			{Metric: "startup_time", Expression: "p(95)<2s", Aggregate: "p", Quantile: 95, Op: "<", Threshold: 2},
@@ -417,17 +419,27 @@ func manyKeys(n int) string {
 	return b.String()
 }
 
-// What a fault may be is what chaos can inject: neither list is written down twice.
+// What a fault may be is what chaos can inject: neither list is written down twice. Each example is one that can be used.
 func TestEveryFaultOfTheCatalogueCanBeAskedFor(t *testing.T) {
+	ours := strings.NewReplacer("10s", "120s", "[here]", "[us-east, us-west]").Replace(least)
+	theirs := strings.Replace(ours, "topology: {regions: [us-east, us-west]}",
+		"target: {manifest: 'http://127.0.0.1:9080/live.m3u8', own: {nginx: {address: '127.0.0.1:8080', relay: '127.0.0.1:9080'}}}", 1)
 	for _, k := range chaos.Catalogue() {
 		for i, m := range k.Models {
-			text := fmt.Sprintf("faults: [{at: 1s, for: %s, fail: %s, where: here, model: %s}]\n", chaos.MinFor, k.Fail, m.Name)
-			got, err := spec.Read("f", []byte(least+text), nil)
-			if err != nil || got.Faults[0].Model != m.Name {
-				t.Errorf("%s: %+v, %v", text, got, err)
+			src := ours
+			if slices.Equal(k.On, []string{chaos.PartService}) {
+				src = theirs
 			}
-			if got, err = spec.Read("f", []byte(least+strings.Replace(text, ", model: "+m.Name, "", 1)), nil); i == 0 && (err != nil || got.Faults[0].Model != m.Name) {
-				t.Errorf("the default of %s: %+v, %v", k.Fail, got, err)
+			got, err := spec.Read("f", []byte(src+"faults: ["+m.Example+"]\n"), nil)
+			if err != nil || got.Faults[0].Fail != k.Fail || got.Faults[0].Model != m.Name {
+				t.Errorf("%s: %+v, %v", m.Example, got, err)
+				continue
+			}
+			if f, err := chaos.Fault(got.Faults[0]).Complete(); err != nil || !maps.Equal(f.Params, got.Faults[0].Params) {
+				t.Errorf("%s: read as %v, completed to %v, %v", m.Example, got.Faults[0].Params, f.Params, err)
+			}
+			if !strings.Contains(m.Example, "model:") && i != 0 {
+				t.Errorf("%s: an example of model %s that does not name it", m.Example, m.Name)
 			}
 		}
 	}
@@ -447,7 +459,7 @@ func TestLimitsAreThoseOfWhoRunsIt(t *testing.T) {
 		}
 		var faults []chaos.Fault
 		for _, f := range got.Faults {
-			faults = append(faults, chaos.Fault{ID: f.ID, At: f.At, For: f.For, Fail: f.Fail, Where: f.Where, Model: f.Model})
+			faults = append(faults, chaos.Fault(f))
 		}
 		if err := chaos.Preflight(faults); err != nil {
 			t.Error(err)

@@ -96,9 +96,14 @@ type (
 		File      string       `json:"file,omitempty" jsonschema:"description=Of a measured curve: a CSV file beside the scenario"`
 	}
 	fileTarget struct {
-		Manifest string    `json:"manifest,omitempty" jsonschema:"pattern=^https?://,description=DASH or HLS URL"`
-		Play     *filePlay `json:"play,omitempty" jsonschema:"description=An HTTP API that answers play starts"`
-		Consent  string    `json:"consent,omitempty" jsonschema:"description=For a target outside this machine: the token that tminus consent printed and the target serves"`
+		Manifest string             `json:"manifest,omitempty" jsonschema:"pattern=^https?://,description=DASH or HLS URL"`
+		Play     *filePlay          `json:"play,omitempty" jsonschema:"description=An HTTP API that answers play starts"`
+		Own      map[string]fileOwn `json:"own,omitempty" jsonschema:"description=What of it faults may break by name"`
+		Consent  string             `json:"consent,omitempty" jsonschema:"description=For a target outside this machine: the token that tminus consent printed and the target serves"`
+	}
+	fileOwn struct {
+		Address string `json:"address" jsonschema:"description=Where it listens: 127.0.0.1:8080"`
+		Relay   string `json:"relay,omitempty" jsonschema:"description=Where a relay in front of it is to listen: for faults in what it answers"`
 	}
 	filePlay struct {
 		URL      string            `json:"url" jsonschema:"pattern=^https?://"`
@@ -113,7 +118,8 @@ type (
 		For   fileDuration `json:"for"`
 		Fail  string       `json:"fail"`
 		Where string       `json:"where"`
-		Model string       `json:"model,omitempty"`
+		Model any          `json:"model,omitempty"`
+		Seed  uint64       `json:"seed,omitempty"`
 	}
 	fileDuration string
 	fileShare    string
@@ -216,9 +222,33 @@ func (fileStart) JSONSchemaExtend(s *jsonschema.Schema) {
 	most(s, "amplitude", audience.MaxRate)
 }
 
+// JSONSchemaExtend says what a model is: a word, or a word with its parameters.
 func (fileFault) JSONSchemaExtend(s *jsonschema.Schema) {
 	words(s, "fail", fails)
-	words(s, "model", models)
+	one := uint64(1)
+	word := &jsonschema.Schema{Type: "string"}
+	with := &jsonschema.Schema{Type: "object", MinProperties: &one, MaxProperties: &one, Properties: jsonschema.NewProperties(), AdditionalProperties: jsonschema.FalseSchema}
+	for _, name := range models {
+		word.Enum = append(word.Enum, name)
+		with.Properties.Set(name, parametersOf(name))
+	}
+	p, _ := s.Properties.Get("model")
+	*p = jsonschema.Schema{OneOf: []*jsonschema.Schema{word, with}}
+}
+
+// parametersOf lists what the models of one name take, whichever kinds they belong to.
+func parametersOf(model string) *jsonschema.Schema {
+	s := &jsonschema.Schema{Type: "object", Properties: jsonschema.NewProperties(), AdditionalProperties: jsonschema.FalseSchema}
+	for _, k := range kinds {
+		for _, m := range k.Models {
+			for _, p := range m.Parameters {
+				if m.Name == model {
+					s.Properties.Set(p.Name, &jsonschema.Schema{Description: p.Summary, Type: "", OneOf: []*jsonschema.Schema{{Type: "string"}, {Type: "number"}, {Type: "boolean"}}})
+				}
+			}
+		}
+	}
+	return s
 }
 
 // Schema returns the JSON Schema (draft 2020-12) of scenario files, with which editors complete and check them as they

@@ -117,9 +117,19 @@ func validate(schema map[string]any, v any, at string) error {
 			if n := float64(len(list)); list != nil && (key == "minItems" && n < arg.(float64) || key == "maxItems" && n > arg.(float64)) {
 				return fail("%v items beyond the %s %v", n, key, arg)
 			}
-		case "minProperties":
-			if object != nil && float64(len(object)) < arg.(float64) {
-				return fail("too few keys")
+		case "minProperties", "maxProperties":
+			if n := float64(len(object)); object != nil && (key == "minProperties" && n < arg.(float64) || key == "maxProperties" && n > arg.(float64)) {
+				return fail("%v keys beyond the %s %v", n, key, arg)
+			}
+		case "oneOf":
+			fits := 0
+			for _, one := range arg.([]any) {
+				if validate(one.(map[string]any), v, at) == nil {
+					fits++
+				}
+			}
+			if fits != 1 {
+				return fail("%v fits %d of %v", v, fits, arg)
 			}
 		case "uniqueItems":
 			for i := range list {

@@ -33,12 +33,57 @@ func (r *reader) target(n ast.Node, path string) (t *Target, manifest bool, play
 				r.playable(play, t.Play)
 			}
 		}},
+		{"own", "", func(n ast.Node, path string) { t.Own = r.own(n, path) }},
 		{"consent", "", func(n ast.Node, path string) { t.Consent, _ = r.text(n, path, "the token that tminus consent printed") }},
 	})
 	if ok && !manifest && !play.ok {
 		r.bad(n, path, "want the target's manifest, its play API under play, or both")
 	}
 	return t, manifest, play
+}
+
+// own reads what of a target faults may break: by name, where it listens.
+func (r *reader) own(n ast.Node, path string) []Own {
+	entries, _ := r.entries(n, path)
+	if len(entries) > MaxOwn {
+		r.bad(n, path, "%d parts, at most %d are allowed", len(entries), MaxOwn)
+		return nil
+	}
+	var out []Own
+	for _, e := range entries {
+		o := Own{Name: e.key}
+		at := join(path, e.key)
+		if !nameForm.MatchString(e.key) || e.key == "kafka" || e.key == "clickhouse" {
+			r.bad(e.node, at, "want a short name of lower-case letters, digits and dashes, such as nginx")
+		}
+		r.mapping(e.value, at, []field{
+			{"address", "where it listens, such as 127.0.0.1:8080", func(n ast.Node, path string) { o.Address = r.local(n, path) }},
+			{"relay", "", func(n ast.Node, path string) { o.Relay = r.local(n, path) }},
+		})
+		if o.Relay.IsValid() && o.Relay == o.Address {
+			r.bad(e.value, join(at, "relay"), "the relay needs an address of its own: %s is where %s listens", o.Relay, clip(e.key))
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+// local reads an address on this machine.
+func (r *reader) local(n ast.Node, path string) netip.AddrPort {
+	text, ok := r.text(n, path, "an address such as 127.0.0.1:8080")
+	if !ok {
+		return netip.AddrPort{}
+	}
+	a, err := netip.ParseAddrPort(text)
+	if err != nil || a.Port() == 0 {
+		r.bad(n, path, "want an address such as 127.0.0.1:8080, got %q", clip(text))
+		return netip.AddrPort{}
+	}
+	if !a.Addr().IsLoopback() {
+		r.bad(n, path, "%s is not on this machine's loopback: nothing else can be broken", clip(text))
+		return netip.AddrPort{}
+	}
+	return a
 }
 
 func (r *reader) play(n ast.Node, path string) *Play {

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/tminus-live/tminus/simulator/audience"
@@ -108,6 +109,14 @@ type Target struct {
 	Manifest string // DASH or HLS URL; "": players do not come
 	Play     *Play  // nil: the open-loop crowd does not come
 	Consent  string // token that the target serves, for one outside loopback
+	Own      []Own  // what faults may break
+}
+
+// Own is something of the target's on this machine that the scenario's owner declares as theirs to break.
+type Own struct {
+	Name    string         // as `where:` names it
+	Address netip.AddrPort // where it listens
+	Relay   netip.AddrPort // where a relay in front of it listens, for faults that need one; not valid: none
 }
 
 // Play is an HTTP API that answers play starts.
@@ -125,12 +134,14 @@ type Header struct{ Name, Value string }
 
 // Fault is one thing to break.
 type Fault struct {
-	ID    string // "region-1": the kind and its position in the file; set by the reader
-	At    time.Duration
-	For   time.Duration
-	Fail  string // "region"
-	Where string // "us-east"
-	Model string // "crash" (default) or "cut"
+	ID     string // "region-1": the kind and its position in the file; set by the reader
+	At     time.Duration
+	For    time.Duration
+	Fail   string            // "packet-loss"
+	Where  string            // "us-east/edge-1": the name of one of the scenario's Parts
+	Model  string            // "gilbert-elliott"
+	Params map[string]string // the model's parameters, those left out filled in: {"loss": "5%"}
+	Seed   uint64            // of what is left to chance; the scenario's where left out
 }
 
 // Objective is one threshold on one metric, as written and as parsed.

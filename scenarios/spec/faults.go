@@ -1,0 +1,267 @@
+package spec
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"github.com/tminus-live/tminus/chaos"
+)
+
+// fails and models are the words of the catalogue.
+var (
+	kinds  = chaos.Catalogue()
+	fails  = kindNames()
+	models = modelNames(kinds...)
+)
+
+func kindNames() (names []string) {
+	for _, k := range kinds {
+		names = append(names, k.Fail)
+	}
+	return names
+}
+
+// modelNames lists the models of some kinds of fault, each once.
+func modelNames(kinds ...chaos.Kind) (names []string) {
+	for _, k := range kinds {
+		for _, m := range k.Models {
+			if !slices.Contains(names, m.Name) {
+				names = append(names, m.Name)
+			}
+		}
+	}
+	return names
+}
+
+// kindsOfPart are those that some fault is about: of an unknown kind of fault any may be meant.
+var kindsOfPart = func() (on []string) {
+	for _, k := range kinds {
+		on = append(on, k.On...)
+	}
+	return on
+}()
+
+// Part names something of a scenario that a fault may be about.
+type Part struct {
+	Name   string // "us-east", "us-east/edge-1", "clickhouse"
+	Kind   string // one of chaos's kinds of part
+	Region string // that it is in; "": none
+}
+
+// Parts lists what of the scenario's system can be broken.
+func (s *Scenario) Parts() []Part {
+	var parts []Part
+	for _, region := range s.Topology.Regions {
+		parts = append(parts, Part{region, chaos.PartRegion, region})
+		in := func(name, kind string) { parts = append(parts, Part{region + "/" + name, kind, region}) }
+		in("encoder", chaos.PartEncoder)
+		in("packager", chaos.PartPackager)
+		in("origin", chaos.PartOrigin)
+		in("playback", chaos.PartPlayback)
+		for k := range s.Topology.Edges[region] {
+			in("edge-"+strconv.Itoa(k+1), chaos.PartEdge)
+		}
+	}
+	if s.Target != nil {
+		for _, o := range s.Target.Own {
+			parts = append(parts, Part{Name: o.Name, Kind: chaos.PartService})
+		}
+	}
+	return append(parts, Part{Name: "kafka", Kind: chaos.PartKafka}, Part{Name: "clickhouse", Kind: chaos.PartClickHouse})
+}
+
+// faults reads the faults, in the file's order.
+func (r *reader) faults(n ast.Node, path string, s *Scenario, end time.Duration) []Fault {
+	var out []Fault
+	count := map[string]int{}
+	parts := s.Parts()
+	type placed struct {
+		Fault
+		line int
+	}
+	var before []placed
+	r.list(n, path, MaxFaults, " such as [{at: 30s, for: 20s, fail: region, where: us-east}]", func(n ast.Node, path string, _ int) {
+		f := Fault{Seed: s.Seed}
+		var at, length noted[time.Duration]
+		var fail, where noted[string]
+		var model noted[struct{}]
+		r.mapping(n, path, []field{
+			{"at", "when it begins, such as 30s", func(n ast.Node, path string) {
+				d, ok := r.duration(n, path, 0, MaxDuration)
+				at, f.At = noted[time.Duration]{d, n, path, ok}, d
+			}},
+			{"for", "how long it lasts, such as 20s", func(n ast.Node, path string) {
+				d, ok := r.duration(n, path, chaos.MinFor, MaxDuration)
+				length, f.For = noted[time.Duration]{d, n, path, ok}, d
+			}},
+			{"fail", "what fails: " + strings.Join(fails, ", "), func(n ast.Node, path string) {
+				f.Fail = r.word(n, path, "kind of fault", fails)
+				fail = noted[string]{f.Fail, n, path, f.Fail != ""}
+			}},
+			{"where", "what it is about, such as a region's name", func(n ast.Node, path string) {
+				v, ok := r.text(n, path, "the name of a part, such as us-east or us-east/edge-1")
+				where, f.Where = noted[string]{v, n, path, ok}, v
+			}},
+			{"model", "", func(n ast.Node, path string) { model = keep(n, path) }},
+			{"seed", "", func(n ast.Node, path string) { f.Seed, _ = r.whole(n, path, 0, 1<<63-1) }},
+		})
+		where.ok = r.broken(f.Fail, fail, where, parts, s) && where.ok
+		r.model(n, path, model, &f)
+		if at.ok && end > 0 {
+			switch {
+			case f.At >= end:
+				r.bad(at.node, at.path, "the fault begins at %s, but the event lasts %s", short(f.At), short(end))
+			case length.ok && f.At+f.For > end:
+				r.bad(length.node, length.path, "the fault ends at %s, but the event lasts %s", short(f.At+f.For), short(end))
+			}
+		}
+		if at.ok && length.ok && where.ok {
+			line, _ := position(n)
+			for _, b := range before {
+				same := chaos.Inside(b.Where, f.Where) || chaos.Inside(f.Where, b.Where)
+				switch {
+				case !same || !chaos.Clash(chaos.Fault(b.Fault), chaos.Fault(f)):
+				case f.At < b.At+b.For && b.At < f.At+f.For:
+					r.bad(at.node, path, "overlaps the fault of %q on line %d, which lasts from %s to %s", b.Where, b.line, short(b.At), short(b.At+b.For))
+				default:
+					r.bad(at.node, path, "too close to the fault of %q on line %d, which lasts from %s to %s: neither can be proven with less than %s between them",
+						b.Where, b.line, short(b.At), short(b.At+b.For), short(chaos.MinApart))
+				}
+			}
+			before = append(before, placed{f, line})
+		}
+		count[f.Fail]++
+		f.ID = f.Fail + "-" + strconv.Itoa(count[f.Fail])
+		out = append(out, f)
+	})
+	return out
+}
+
+// broken checks that the scenario has what a fault is about, and that this kind of fault can be about it.
+func (r *reader) broken(kind string, fail, where noted[string], parts []Part, s *Scenario) bool {
+	on := kindsOfPart
+	if k := slices.IndexFunc(kinds, func(k chaos.Kind) bool { return k.Fail == kind }); k >= 0 {
+		on = kinds[k].On
+	}
+	var fitting []string
+	for _, p := range parts {
+		if slices.Contains(on, p.Kind) {
+			fitting = append(fitting, p.Name)
+		}
+	}
+	if len(fitting) == 0 && s.Target != nil {
+		hint := "declare what is yours under target.own, or leave the fault out"
+		if !slices.Contains(on, chaos.PartService) {
+			hint = "leave it out, or leave out the target"
+		}
+		r.bad(fail.node, fail.path, "a %s fault needs %s: %s", kind, needs(on), hint)
+		return false
+	}
+	if !where.ok || len(fitting) == 0 {
+		return true
+	}
+	if i := slices.IndexFunc(parts, func(p Part) bool { return p.Name == where.value }); i >= 0 {
+		if slices.Contains(on, parts[i].Kind) {
+			return true
+		}
+		r.bad(where.node, where.path, "%s cannot befall %q, which is of kind %s%s", kind, clip(where.value), parts[i].Kind, oneOf("", fitting))
+		return false
+	}
+	r.bad(where.node, where.path, "unknown place %q%s", clip(where.value), oneOf(where.value, fitting))
+	return false
+}
+
+// needs says which system a kind of fault is made for.
+func needs(on []string) string {
+	if slices.Contains(on, chaos.PartService) {
+		return "something of your own to break"
+	}
+	return "the reference pipeline"
+}
+
+// model reads a fault's model, a word or {word: {parameter: value}}, and fills in the parameters that are left out.
+func (r *reader) model(n ast.Node, path string, model noted[struct{}], f *Fault) {
+	k := slices.IndexFunc(kinds, func(k chaos.Kind) bool { return k.Fail == f.Fail })
+	words := models // of an unknown kind any may be meant
+	if k >= 0 {
+		words = modelNames(kinds[k])
+	}
+	f.Model = words[0]
+	given := map[string]string{}
+	at := map[string]noted[struct{}]{}
+	if model.ok {
+		if m, ok := model.node.(*ast.MappingNode); ok {
+			entries, ok := r.entries(m, model.path)
+			if !ok {
+				return
+			}
+			if len(entries) != 1 {
+				r.bad(m, model.path, "want one model, such as {%s: {…}}, got %d", words[0], len(entries))
+				return
+			}
+			e := entries[0]
+			if !slices.Contains(words, e.key) {
+				r.bad(e.node, join(model.path, e.key), "unknown model %q%s", clip(e.key), oneOf(e.key, words))
+				return
+			}
+			f.Model = e.key
+			r.parameters(e.value, join(model.path, e.key), given, at)
+		} else if f.Model = r.word(model.node, model.path, "model", words); f.Model == "" {
+			return
+		}
+	}
+	if k < 0 {
+		return
+	}
+	m := kinds[k].Models[slices.IndexFunc(kinds[k].Models, func(m chaos.Model) bool { return m.Name == f.Model })]
+	var names []string
+	for _, p := range m.Parameters {
+		names = append(names, p.Name)
+		text, ok := given[p.Name]
+		switch {
+		case ok:
+			if err := p.Check(text); err != nil {
+				r.bad(at[p.Name].node, at[p.Name].path, "%s", err)
+			}
+		case p.Required:
+			where, on := n, join(path, "model")
+			if model.ok {
+				where, on = model.node, model.path
+			}
+			r.bad(where, on, "%s is missing: %s, such as %s", p.Name, p.Summary, m.Example)
+		case p.Default != "":
+			given[p.Name] = p.Default
+		}
+	}
+	for name, stands := range at {
+		if !slices.Contains(names, name) {
+			r.bad(stands.node, stands.path, "unknown parameter%s", oneOf(name, names))
+		}
+	}
+	if len(given) > 0 {
+		f.Params = given
+	}
+}
+
+// parameters reads a model's parameters as they are written.
+func (r *reader) parameters(n ast.Node, path string, given map[string]string, at map[string]noted[struct{}]) {
+	entries, ok := r.entries(n, path)
+	if !ok {
+		return
+	}
+	for _, e := range entries {
+		at[e.key] = keep(e.node, join(path, e.key))
+		switch v := e.value.(type) {
+		case *ast.StringNode:
+			given[e.key] = v.Value
+		case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+			given[e.key] = v.GetToken().Value
+		default:
+			r.bad(e.value, join(path, e.key), "want a single value, got %s", describe(e.value))
+		}
+	}
+}
