@@ -6,7 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tminus-live/tminus/reference/manifest"
@@ -100,6 +102,12 @@ type RegionConfig struct {
 	Number int    `json:"number"` // 1, 2, 3 … in the scenario's order
 	Edges  int    `json:"edges"`
 	Port   int    `json:"port"` // of every HTTP server in the region
+
+	// Block is the region's /24 where it is not on the loopback: in a network namespace of its own. Zero: 127.0.Number.0/24.
+	Block netip.Prefix `json:"block,omitzero"`
+	// Behind names the components that something else stands in front of, and listens where they are reached: "origin",
+	// "packager", "playback", "edge-1". They listen at their Shadow.
+	Behind []string `json:"behind,omitempty"`
 }
 
 // Regions numbers regions from 1 in the order given; edges says how many edges each has.
@@ -120,13 +128,55 @@ const (
 	edgeHost     = 10 // edge k, counted from 1, is edgeHost+k
 )
 
-// Prefix is the loopback prefix that holds every address of the region, and nothing else.
+// Prefix holds every address that the region is reached at, and nothing else.
 func (r RegionConfig) Prefix() netip.Prefix {
+	if r.Block.IsValid() {
+		return r.Block.Masked()
+	}
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{127, 0, byte(r.Number), 0}), 24)
 }
 
 func (r RegionConfig) host(n int) netip.Addr {
-	return netip.AddrFrom4([4]byte{127, 0, byte(r.Number), byte(n)})
+	a := r.Prefix().Addr().As4()
+	a[3] = byte(n)
+	return netip.AddrFrom4(a)
+}
+
+// Shadow is where a component listens whose own address, addr, something else has taken to stand in front of it: on the
+// loopback the same host of 127.1.Number.0/24, in a namespace the next port.
+func (r RegionConfig) Shadow(addr netip.AddrPort) netip.AddrPort {
+	if r.Block.IsValid() {
+		return netip.AddrPortFrom(addr.Addr(), addr.Port()+1)
+	}
+	a := addr.Addr().As4()
+	a[1] = 1
+	return netip.AddrPortFrom(netip.AddrFrom4(a), addr.Port())
+}
+
+// Component is where a component of the region is reached: "origin", "packager", "playback", "edge-1"; false: there is none.
+func (r RegionConfig) Component(name string) (netip.AddrPort, bool) {
+	switch name {
+	case "origin":
+		return r.OriginAddr(), true
+	case "packager":
+		return r.PackagerAddr(), true
+	case "playback":
+		return r.PlaybackAddr(), true
+	}
+	k, err := strconv.Atoi(strings.TrimPrefix(name, "edge-"))
+	if err != nil || k < 1 || k > r.Edges || name != "edge-"+strconv.Itoa(k) {
+		return netip.AddrPort{}, false
+	}
+	return r.EdgeAddr(k), true
+}
+
+// listen is where a component listens.
+func (r RegionConfig) listen(name string) netip.AddrPort {
+	addr, _ := r.Component(name)
+	if slices.Contains(r.Behind, name) {
+		return r.Shadow(addr)
+	}
+	return addr
 }
 
 func (r RegionConfig) url(n int) string {
@@ -238,6 +288,14 @@ func (c Config) Validate() error {
 		}
 		if r.Edges < 1 || r.Edges > MaxEdgesPerRegion {
 			bad("regions[%d].edges: %d of them; 1 to %d are possible", i, r.Edges, MaxEdgesPerRegion)
+		}
+		if r.Block.IsValid() && (!r.Block.Addr().Is4() || r.Block.Bits() != 24) {
+			bad("regions[%d].block: %s is no IPv4 /24", i, r.Block)
+		}
+		for _, name := range r.Behind {
+			if _, ok := r.Component(name); !ok {
+				bad("regions[%d].behind: %q is no component of it", i, name)
+			}
 		}
 		if r.Port < 1 || r.Port > 65535 {
 			bad("regions[%d].port: %d is no TCP port", i, r.Port)

@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"encoding/json"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -39,6 +40,46 @@ func TestEveryAddressFollowsFromTheConfiguration(t *testing.T) {
 	}
 	if strings.Join(ids, " ") != "us-east-1 us-east-2 us-west-1" {
 		t.Errorf("edges %v", ids)
+	}
+}
+
+// A region may live in a namespace, with a /24 of its own, and a component may have something in front of it.
+func TestAddressesOfARegionElsewhereAndBehindARelay(t *testing.T) {
+	here := config().Regions[1]
+	there := here
+	there.Block = netip.MustParsePrefix("198.18.7.0/24")
+	shadow := func(r pipeline.RegionConfig, name string) string {
+		addr, ok := r.Component(name)
+		if !ok {
+			t.Errorf("%s has no %s", r.Name, name)
+		}
+		return r.Shadow(addr).String()
+	}
+	for got, want := range map[string]string{
+		there.Prefix().String():   "198.18.7.0/24",
+		there.EdgeURL(1):          "http://198.18.7.11:8080",
+		shadow(here, "edge-1"):    "127.1.2.11:8080",
+		shadow(here, "origin"):    "127.1.2.4:8080",
+		shadow(there, "playback"): "198.18.7.5:8081",
+		shadow(there, "packager"): "198.18.7.3:8081",
+	} {
+		if got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	for _, name := range []string{"edge-0", "edge-9", "edge-01", "edge", "encoder", ""} {
+		if a, ok := here.Component(name); ok {
+			t.Errorf("%q is %s", name, a)
+		}
+	}
+	c := config()
+	c.Regions[1].Behind = []string{"edge-7"}
+	c.Regions[0].Block = netip.MustParsePrefix("198.18.0.0/15")
+	err := c.Validate()
+	for _, want := range []string{`"edge-7" is no component`, "198.18.0.0/15 is no IPv4 /24"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
 	}
 }
 

@@ -103,17 +103,17 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 		return nil, err
 	}
 	r.add("origin", here.Name, org.Run)
-	if err := r.serve("origin", here.Name, here.OriginAddr(), org.Handler(), originLimits); err != nil {
+	if err := r.serve("origin", here.Name, here.listen("origin"), org.Handler(), originLimits); err != nil {
 		return nil, err
 	}
 
 	if r.packager, err = packager.New(packager.Config{
 		Event: cfg.Event, Pipeline: here.Name, Timeline: cfg.Timeline(), Ladder: ladder, Last: cfg.Last,
-		Addr:    here.PackagerAddr().String(),
+		Addr:    here.listen("packager").String(),
 		Origins: packagerOrigins(cfg), Dial: dialFrom(here.PackagerAddr().Addr()), Keep: r.stream.DVR,
 		Now: now, Sink: sink, Log: r.log,
 	}); err != nil {
-		return nil, bindError("packager "+here.Name, here.PackagerAddr().String(), err)
+		return nil, bindError("packager "+here.Name, here.listen("packager").String(), err)
 	}
 	r.add("packager", here.Name, r.packager.Run)
 	enc, err := encoder.New(encoder.Config{
@@ -142,7 +142,7 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 		nodes = append(nodes, node.Handler())
 	}
 	for i, h := range nodes {
-		if err := r.serve("edge", here.EdgeID(i+1), here.EdgeAddr(i+1), h, edgeLimits); err != nil {
+		if err := r.serve("edge", here.EdgeID(i+1), here.listen("edge-"+strconv.Itoa(i+1)), h, edgeLimits); err != nil {
 			return nil, err
 		}
 	}
@@ -163,7 +163,7 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 		return nil, err
 	}
 	r.add("playback", here.Name, play.Run)
-	if err := r.front("playback "+here.Name, here.PlaybackAddr(), play, nil); err != nil {
+	if err := r.front("playback "+here.Name, here.listen("playback"), play, nil); err != nil {
 		return nil, err
 	}
 	if len(cfg.Playback.Cert) > 0 {
