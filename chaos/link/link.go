@@ -130,7 +130,7 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 
 // Link is the state of one direction. Time is its caller's, and never goes back. It serves one caller at a time.
 type Link struct {
-	Impairment
+	does       Impairment
 	bottleneck *Bottleneck
 	dropper    *Dropper // nil: loses nothing
 	duplicates draws
@@ -156,7 +156,7 @@ func New(i Impairment) *Link { return NewOn(i, NewBottleneck(i.Rate, i.Queue)) }
 
 // NewOn makes a link that shares a bottleneck with others; the impairment's own rate and queue are not used.
 func NewOn(i Impairment, b *Bottleneck) *Link {
-	l := &Link{Impairment: i, bottleneck: b}
+	l := &Link{does: i, bottleneck: b}
 	if i.loses() {
 		l.dropper = NewDropper(i.Loss, i.Seed) // by the seed itself, as in the kernel
 	}
@@ -171,7 +171,7 @@ func (l *Link) Send(now time.Duration, size int) (out [2]Delivery, n int) {
 	l.fate = Lost
 	// The chain goes on in a cut and for what the queue has no room for, so that the n-th packet's loss depends on the seed alone.
 	lost := l.dropper != nil && l.dropper.Next()
-	if lost || l.Cut {
+	if lost || l.does.Cut {
 		return out, 0
 	}
 	left, ok := l.bottleneck.pass(now, size)
@@ -180,14 +180,14 @@ func (l *Link) Send(now time.Duration, size int) (out [2]Delivery, n int) {
 		return out, 0
 	}
 	l.fate = Arrives
-	at := left + l.Delay + l.jitter(left)
-	if !l.Reorder {
+	at := left + l.does.Delay + l.jitter(left)
+	if !l.does.Reorder {
 		at = max(at, l.last)
 		l.last = at
 	}
 	out[0] = Delivery{At: at, CorruptBit: l.corruption(size)}
 	n = 1
-	if l.duplicates.happens(l.Duplicate) {
+	if l.duplicates.happens(l.does.Duplicate) {
 		out[1] = Delivery{At: at, CorruptBit: l.corruption(size)}
 		n = 2
 	}
@@ -198,7 +198,7 @@ func (l *Link) Send(now time.Duration, size int) (out [2]Delivery, n int) {
 func (l *Link) Fate() Fate { return l.fate }
 
 func (l *Link) corruption(size int) int {
-	if size <= 0 || !l.corrupts.happens(l.Corrupt) {
+	if size <= 0 || !l.corrupts.happens(l.does.Corrupt) {
 		return noCorruption
 	}
 	return int(l.corrupts.next() % (uint64(size) * 8))
@@ -211,17 +211,17 @@ const driftSteps = 4
 // jitter is what a packet's delay differs by. With Reorder it is drawn for each packet, evenly. Without, it is a
 // function of time: a line from one evenly drawn value to the next.
 func (l *Link) jitter(at time.Duration) time.Duration {
-	if l.Jitter <= 0 {
+	if l.does.Jitter <= 0 {
 		return 0
 	}
-	if l.Reorder {
-		return time.Duration(float64(l.Jitter) * (2*l.jitters.uniform() - 1))
+	if l.does.Reorder {
+		return time.Duration(float64(l.does.Jitter) * (2*l.jitters.uniform() - 1))
 	}
-	step := driftSteps * l.Jitter
+	step := driftSteps * l.does.Jitter
 	k := uint64(at / step)
 	part := float64(at%step) / float64(step)
 	from, to := l.course(k), l.course(k+1)
-	return time.Duration(float64(l.Jitter) * (from + part*(to-from)))
+	return time.Duration(float64(l.does.Jitter) * (from + part*(to-from)))
 }
 
 // course is the drifting delay's value, -1 to 1, at the beginning of step k.
@@ -230,10 +230,10 @@ func (l *Link) course(k uint64) float64 {
 	return 2*d.uniform() - 1
 }
 
-// draws is a stream of random numbers: splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
+// draws is a stream of random numbers: splitmix64, as Draw.
 type draws uint64
 
-const golden = 0x9e3779b97f4a7c15
+const golden = 0x9e3779b97f4a7c15 // splitmix64's own step
 
 // newDraws makes the stream of a number that belongs to a seed.
 func newDraws(seed, number uint64) draws {
@@ -241,13 +241,7 @@ func newDraws(seed, number uint64) draws {
 	return draws(d.next())
 }
 
-func (d *draws) next() uint64 {
-	*d += golden
-	z := uint64(*d)
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return z ^ z>>31
-}
+func (d *draws) next() uint64 { return Draw((*uint64)(d)) }
 
 // uniform is in [0, 1).
 func (d *draws) uniform() float64 { return float64(d.next()>>11) / (1 << 53) }
