@@ -22,11 +22,12 @@ const segmentBytes = 4 << 20
 
 // EmbeddedConfig of an embedded broker.
 type EmbeddedConfig struct {
-	Dir        string        // data folder: what was acknowledged survives a kill -9 (not a crash of the machine)
-	Addr       string        // "127.0.0.1:0"
-	Topic      string        // "" = DefaultTopic
-	Partitions int           // 0 = DefaultPartitions
-	Retention  time.Duration // 0 = a day
+	Dir        string                                 // data folder: what was acknowledged survives a kill -9 (not a crash of the machine)
+	Addr       string                                 // "127.0.0.1:0"
+	Public     func(listening string) (string, error) // makes the address that clients are told to come to, of something in front; nil: Addr
+	Topic      string                                 // "" = DefaultTopic
+	Partitions int                                    // 0 = DefaultPartitions
+	Retention  time.Duration                          // 0 = a day
 
 	// HoldBytes bounds what the broker takes before it is told, by Stored, that it is no longer needed: producers are
 	// then held back (Publish returns ErrHeldBack), and their spools grow instead. 0: no bound.
@@ -61,6 +62,16 @@ func ListenEmbedded(cfg EmbeddedConfig) (*Embedded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the embedded Kafka cannot listen on %s: %w", cfg.Addr, err)
 	}
+	if cfg.Public != nil {
+		public, err := cfg.Public(listener.Addr().String())
+		if err == nil {
+			listener, err = advertise(listener, public)
+		}
+		if err != nil {
+			listener.Close()
+			return nil, fmt.Errorf("what stands in front of the embedded Kafka: %w", err)
+		}
+	}
 	// Without kfake.SyncWrites a batch is written to its file before it is acknowledged, and not synced: it survives the
 	// process, as an event in the spool does, and costs no wait for the disk.
 	cluster, err := kfake.NewCluster(
@@ -86,7 +97,24 @@ func ListenEmbedded(cfg EmbeddedConfig) (*Embedded, error) {
 	return e, nil
 }
 
-// Addr is the address that is listened on, as Config.Address takes it.
+// advertised is a listener that is reached at another address than it listens on: a broker tells its clients where to
+// come, and they come there from then on.
+type advertised struct {
+	net.Listener
+	public net.Addr
+}
+
+func (a advertised) Addr() net.Addr { return a.public }
+
+func advertise(l net.Listener, public string) (net.Listener, error) {
+	addr, err := net.ResolveTCPAddr("tcp", public)
+	if err != nil {
+		return l, err
+	}
+	return advertised{l, addr}, nil
+}
+
+// Addr is the address that clients come to, as Config.Address takes it.
 func (e *Embedded) Addr() string { return e.addr.String() }
 
 // Held is how many bytes were taken and not yet said to be stored, about.

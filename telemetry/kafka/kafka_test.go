@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -124,6 +126,67 @@ func testPublishAndFetch(t *testing.T, address string) {
 	}
 	if got := readAll(t, c, "one", time.Now().Add(time.Hour)); len(got) != 0 {
 		t.Errorf("from the future: %v", got)
+	}
+}
+
+// Clients come through what stands in front of the broker, and stay there: when it goes, they are cut off.
+func TestBehindSomethingElse(t *testing.T) {
+	front, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer front.Close()
+	var behind string
+	e, err := kafka.ListenEmbedded(kafka.EmbeddedConfig{Dir: t.TempDir(), Addr: "127.0.0.1:0", Public: func(listening string) (string, error) {
+		behind = listening
+		return front.Addr().String(), nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go e.Run(ctx)
+	var open sync.WaitGroup
+	var mu sync.Mutex
+	var conns []net.Conn
+	open.Go(func() {
+		for {
+			in, err := front.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", behind)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			conns = append(conns, in, out)
+			mu.Unlock()
+			open.Go(func() { io.Copy(out, in); out.Close() })
+			open.Go(func() { io.Copy(in, out); in.Close() })
+		}
+	})
+	if e.Addr() != front.Addr().String() {
+		t.Fatalf("clients are told to come to %s, want %s", e.Addr(), front.Addr())
+	}
+	c := client(t, e.Addr())
+	if err := c.EnsureTopic(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, c, "run", "source", "a")
+	front.Close()
+	mu.Lock()
+	for _, c := range conns {
+		c.Close()
+	}
+	mu.Unlock()
+	open.Wait()
+	short, done := context.WithTimeout(t.Context(), 2*time.Second)
+	defer done()
+	if err := c.Publish(short, "run", "source", [][]byte{[]byte("b")}); err == nil {
+		t.Error("published past what stands in front")
 	}
 }
 
