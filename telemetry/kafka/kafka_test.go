@@ -145,9 +145,10 @@ func TestBehindSomethingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	go e.Run(ctx)
 	var open sync.WaitGroup
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	defer func() { cancel(); <-ended }()
 	var mu sync.Mutex
 	var conns []net.Conn
 	open.Go(func() {
