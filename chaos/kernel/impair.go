@@ -76,10 +76,13 @@ func Impair(cfg Config) (*Program, error) {
 	w := impairer{Config: cfg, mark: nextMark()}
 	w.loss = cfg.Loss.Rule(cfg.Seed)
 	w.duplicate, w.corrupt = stream(cfg.Seed, duplicates, cfg.Duplicate), stream(cfg.Seed, corrupts, cfg.Corrupt)
-	if cfg.Corrupt > 0 {
-		var err error
-		if w.linkHeader, err = linkHeader(cfg.Interface); err != nil {
-			return nil, err
+	if cfg.Duplicate > 0 || cfg.Corrupt > 0 {
+		i, err := net.InterfaceByIndex(cfg.Interface)
+		if err != nil {
+			return nil, fmt.Errorf("interface %d: %w", cfg.Interface, err)
+		}
+		if w.loopback = i.Flags&net.FlagLoopback != 0; w.loopback || len(i.HardwareAddr) > 0 {
+			w.linkHeader = ethernet // a TUN has neither
 		}
 	}
 	s := spec{name: Prefix + "impair", ifindex: cfg.Interface, hook: cfg.Hook, write: w.write}
@@ -96,23 +99,15 @@ func Impair(cfg Config) (*Program, error) {
 	return s.load()
 }
 
-// linkHeader is how many bytes an interface's packets have before their IP header.
-func linkHeader(index int) (int, error) {
-	i, err := net.InterfaceByIndex(index)
-	if err != nil {
-		return 0, fmt.Errorf("interface %d: %w", index, err)
-	}
-	if i.Flags&net.FlagLoopback != 0 || len(i.HardwareAddr) > 0 {
-		return 14, nil // Ethernet; loopback has it too
-	}
-	return 0, nil // a TUN
-}
+// ethernet is the length of Ethernet's header, which loopback's packets have too.
+const ethernet = 14
 
 // impairer writes the program.
 type impairer struct {
 	Config
 	mark                     uint8
-	linkHeader               int
+	loopback                 bool
+	linkHeader               int // bytes before the IP header
 	loss, duplicate, corrupt link.Rule
 	traceMask                int32 // bytes of the trace's map but the last word's
 }
@@ -289,10 +284,11 @@ func (c *code) passClones(own uint8) {
 }
 
 // copy sends a second packet to the same hook if the packet is to be duplicated; its mark keeps it from being taken for another.
+// On loopback it has to leave to come in: only what has been routed out may have an address of 127.0.0.0/8.
 func (w *impairer) copy(c *code) {
 	const bpfIngress = 1 // linux/bpf.h, BPF_F_INGRESS
 	flags := int32(bpfIngress)
-	if w.Hook == Egress {
+	if w.Hook == Egress || w.loopback {
 		flags = 0
 	}
 	c.add(
