@@ -301,6 +301,9 @@ func (s *shard) pump(svc *service, now time.Duration) {
 			var why reason
 			if c, why = s.dial(svc, true); why != noReason {
 				s.again = s.begin(i, svc, s.viewer(s.slab.at(i).k), now, s.again[:0])
+				if st := s.slab.at(i); st.attempts == 1 {
+					s.sent(st, s.now())
+				}
 				s.attemptFailed(i, why, now)
 				continue
 			}
@@ -361,7 +364,7 @@ func (s *shard) flush() {
 			st := s.slab.at(c.ring[(c.head+k)%len(c.ring)])
 			st.began = now
 			if st.attempts == 1 {
-				st.sent = now
+				s.sent(st, now)
 			}
 		}
 		if s.write(c, s.out[w.from:w.to], now) {

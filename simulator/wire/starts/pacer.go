@@ -32,6 +32,11 @@ func (p *pacer) release(now time.Duration, each func(k uint64, intended time.Dur
 	}
 }
 
+// ownLag is how much later than it could a start was sent by its generator's own doing. A loop that had nothing left to do
+// at idle was not what the start waited for until then: it was not due yet, or no connection had room. From then on the loop
+// ran late, or did one thing after the other.
+func ownLag(due, idle, sent time.Duration) time.Duration { return max(sent-max(due, idle), 0) }
+
 // wake returns when release should be called next, never before the next start is due, and false after the last.
 func (p *pacer) wake(now time.Duration) (time.Duration, bool) {
 	if p.next >= p.total {

@@ -1,6 +1,7 @@
 package starts
 
 import (
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,9 @@ type shard struct {
 	poll  poller
 	stop  atomic.Bool
 	ended bool // nothing is sent any more
+
+	idle    time.Duration // up to when the loop had nothing left to do: what waited then, waited for others
+	drained bool          // everything that had come was taken in the last turn
 
 	mu sync.Mutex // held by the loop but while it waits, and by who reads its counters
 
@@ -154,14 +158,18 @@ func (s *shard) run(zero time.Time) error {
 
 // wait polls, and if there is nothing lets go of the lock and sleeps until wake.
 func (s *shard) wait(wake time.Duration, timed bool) (int, error) {
-	pause := time.Duration(-1)
+	now, pause := s.now(), time.Duration(-1)
 	if timed {
-		pause = max(wake-s.now(), 0)
+		pause = max(wake-now, 0)
+	} else {
+		wake = math.MaxInt64
 	}
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	if s.g.tls != nil {
-		s.results.wait(pause)
+		if s.results.wait(pause) {
+			s.idle = min(s.now(), wake)
+		}
 		return 0, nil
 	}
 	if lie := s.g.c.Coalesce; lie > 0 && pause != 0 {
@@ -169,15 +177,32 @@ func (s *shard) wait(wake time.Duration, timed bool) (int, error) {
 			lie = min(lie, pause)
 		}
 		s.poll.sleep(lie)
+		if s.drained { // the pause was of its own free will: nothing could have been done
+			s.idle = now + lie
+		}
 		if pause > 0 {
 			pause = max(pause-lie, 0)
 		}
 	}
 	n, err := s.poll.now()
-	if n > 0 || err != nil || pause == 0 {
+	s.drained = n < len(s.poll.events)
+	if n > 0 || err != nil {
 		return n, err
 	}
-	return s.poll.wait(pause)
+	if pause == 0 {
+		s.idle = max(s.idle, wake) // all that had come was taken, but what was due since has not been sent
+		return n, err
+	}
+	n, err = s.poll.wait(pause)
+	s.drained = n < len(s.poll.events)
+	s.idle = min(s.now(), wake) // what is later than was asked for is the machine's doing
+	return n, err
+}
+
+// sent notes that a start's first attempt went out at now.
+func (s *shard) sent(st *start, now time.Duration) {
+	st.sent = now
+	s.stats.sentLate(max(ownLag(st.intended, s.idle, now), st.lateness()), now)
 }
 
 // tick does what is due.
@@ -246,6 +271,7 @@ func (s *shard) release(k uint64, intended, now time.Duration) *start {
 // intend counts a start and queues it for its home's service.
 func (s *shard) intend(i uint32, now time.Duration) {
 	st := s.slab.at(i)
+	st.late = micros(now - st.intended)
 	s.stats.intended++
 	sec := s.stats.second(st.intended)
 	sec.Intended++
@@ -533,6 +559,7 @@ func (s *shard) finish(i uint32, v *audience.Viewer, how status, why reason, ses
 		Session:   session,
 		Device:    v.Device,
 		ISP:       v.ISP,
+		Home:      v.Home,
 		Value:     millis(now - st.intended),
 		Attempts:  st.attempts,
 	}

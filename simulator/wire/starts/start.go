@@ -20,7 +20,14 @@ type start struct {
 	last       status // how the press before ended, while parked
 	why        reason // and why
 	returns    bool   // one who was on the air before
+	late       uint32 // how long after its moment the loop came to it, µs
 }
+
+// lateness is how long after its moment the loop came to it.
+func (st *start) lateness() time.Duration { return time.Duration(st.late) * time.Microsecond }
+
+// micros is a duration as a start holds it: an hour and more are the same to it.
+func micros(d time.Duration) uint32 { return uint32(min(max(d/time.Microsecond, 0), 1<<32-1)) }
 
 // none is no index.
 const none = ^uint32(0)

@@ -70,6 +70,82 @@ func TestPacer(t *testing.T) {
 	}
 }
 
+func TestOwnLag(t *testing.T) {
+	for what, c := range map[string]struct{ due, idle, sent, want time.Duration }{
+		"sent when it was due":                                   {s, 990 * ms, s, 0},
+		"the loop slept past it":                                 {s, s, 1050 * ms, 50 * ms},
+		"the loop had other work since before it was due":        {s, 900 * ms, 1050 * ms, 50 * ms},
+		"no connection had room, and then one had":               {s, 1499 * ms, 1500 * ms, ms},
+		"a connection had room, and the loop was late to use it": {s, 1400 * ms, 1500 * ms, 100 * ms},
+		"idle until after it was sent: nobody is late":           {s, 2 * s, 1500 * ms, 0},
+	} {
+		if got := ownLag(c.due, c.idle, c.sent); got != c.want {
+			t.Errorf("%s: %v, want %v", what, got, c.want)
+		}
+	}
+}
+
+// stalling is a sink that takes very long once, and holds its loop up with it.
+type stalling struct {
+	recorder
+	after int
+	hold  time.Duration
+}
+
+func (st *stalling) Emit(e event.Event) {
+	st.recorder.Emit(e)
+	st.mu.Lock()
+	n := len(st.events)
+	st.mu.Unlock()
+	if n == st.after {
+		<-time.After(st.hold)
+	}
+}
+
+// What the generator itself is late by is told from what the service makes the crowd wait for.
+func TestOwnLatenessIsNotTheServices(t *testing.T) {
+	t.Parallel()
+	load := func(c Config) Snapshot {
+		c.Start = time.Now()
+		g, err := New(c)
+		if err != nil {
+			t.Error(err)
+			return Snapshot{}
+		}
+		if err := g.Run(t.Context()); err != nil {
+			t.Error(err)
+		}
+		return g.Snapshot()
+	}
+	each(t, map[string]func(*Config){
+		"kept":      func(*Config) {},
+		"coalesced": func(c *Config) { c.Coalesce = ms },
+		"fresh":     func(c *Config) { c.Connections = Fresh },
+	}, func(name string, change func(*Config)) {
+		quick := listen(t, always(response(200, good)))
+		c := config(t, &stalling{after: 100, hold: 300 * ms}, schedule(t, s, audience.Leg{Rate: 1000}), quick)
+		c.Shards = 1
+		change(&c)
+		// 300 fell due while the loop was held up, all but the last ten of them more than 10 ms before it went on.
+		if n := load(c); n.Late < 250 || n.OwnLag.Max < 280 || n.LateShare() < 0.25 {
+			t.Errorf("%s: a generator that was held up for 300 ms says that %d were late, by %v ms", name, n.Late, n.OwnLag.Max)
+		}
+
+		// One connection, and a service that takes 5 ms for each answer: five times as many come as it can take.
+		slow := listen(t, answers(func() string {
+			<-time.After(5 * ms)
+			return response(200, good)
+		}))
+		c = config(t, event.Discard, schedule(t, 500*ms, audience.Leg{Rate: 1000}), slow)
+		c.Shards, c.PerService, c.MaxInFlight = 1, 1, 1
+		change(&c)
+		// On a busy machine some are late all the same.
+		if n := load(c); n.SendLag.P50 < 300 || n.OwnLag.P50 > 10 || n.Late > 250 {
+			t.Errorf("%s: of a service that is slow, the generator says that %d were late by its own doing, by %v ms; the send lag is %v ms", name, n.Late, n.OwnLag.P50, n.SendLag.P50)
+		}
+	})
+}
+
 // Together the shards release each start once, without a word between them.
 func TestPacersOfShards(t *testing.T) {
 	sch := schedule(t, s, audience.Leg{Rate: 1001})
@@ -309,7 +385,8 @@ func check(t testing.TB, g *Generator, events []event.Event) {
 		all.add(sec)
 	}
 	if uint64(all.Intended) != n.Intended || uint64(all.Sent) != n.Sent || uint64(all.Attempts) != n.Attempts || uint64(all.OK) != n.OK ||
-		uint64(all.Shed) != n.Shed || uint64(all.Failed) != n.Failed || uint64(all.Dropped) != n.Dropped || uint64(all.Returned) != n.Returned {
+		uint64(all.Shed) != n.Shed || uint64(all.Failed) != n.Failed || uint64(all.Dropped) != n.Dropped || uint64(all.Returned) != n.Returned ||
+		uint64(all.Late) != n.Late || n.Late > n.Sent {
 		t.Errorf("the seconds add up to %+v, the snapshot is %+v", all, n)
 	}
 	for _, sh := range g.shards {

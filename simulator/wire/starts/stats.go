@@ -141,6 +141,11 @@ type Snapshot struct {
 	Parked            uint64 `json:"parked"`              // viewers who wait to come back
 	Left              uint64 `json:"left"`                // viewers who would have tried again, but had no patience left
 
+	// Late are starts that this machine sent more than LateAfter after their moment by its own doing: its loop ran late, or had
+	// more to do than it could. What waited for a service to answer on a connection is not among them.
+	Late          uint64 `json:"late"`
+	LatePerSecond uint64 `json:"late_per_second"` // in the last whole second
+
 	Interrupted uint64 `json:"interrupted"` // viewers who lost their session in an interruption
 	Returned    uint64 `json:"returned"`    // of those, the ones whose return was due so far: they are among Intended
 	Gone        uint64 `json:"gone"`        // of those, the ones who do not come back
@@ -152,6 +157,7 @@ type Snapshot struct {
 	FromIntended Quantiles `json:"intended_to_done_ms"` // intended → done: what the viewer felt
 	FromSent     Quantiles `json:"sent_to_done_ms"`     // first attempt → done
 	SendLag      Quantiles `json:"send_lag_ms"`         // intended → first attempt: the generator's own part, and the wait for a connection
+	OwnLag       Quantiles `json:"own_lag_ms"`          // the generator's own part of it alone
 }
 
 // Quantiles of a latency, in milliseconds; three significant digits.
@@ -163,11 +169,23 @@ type Quantiles struct {
 	Max  float64 `json:"max"`
 }
 
+// LateAfter is how late a start may be by the generator's own doing and still count as sent when it was due.
+const LateAfter = 10 * time.Millisecond
+
+// LateShare is the share of the starts sent that were late, 0 to 1.
+func (s Snapshot) LateShare() float64 {
+	if s.Sent == 0 {
+		return 0
+	}
+	return float64(s.Late) / float64(s.Sent)
+}
+
 // Second is one second of the event: see Generator.Seconds.
 type Second struct {
 	Intended, Sent, Attempts  uint32
 	OK, Shed, Failed, Dropped uint32
 	Returned                  uint32 // of Intended
+	Late                      uint32 // of Sent: see Snapshot.Late
 }
 
 func (s *Second) add(o Second) {
@@ -179,6 +197,7 @@ func (s *Second) add(o Second) {
 	s.Failed += o.Failed
 	s.Dropped += o.Dropped
 	s.Returned += o.Returned
+	s.Late += o.Late
 }
 
 // maxSeconds bounds the seconds that are told apart: a day. What comes later is counted in the last one.
@@ -187,12 +206,13 @@ const maxSeconds = 86400
 // stats are one shard's. Its loop alone writes them, under the shard's lock.
 type stats struct {
 	intended, sent, attempts, resent uint64
-	left                             uint64    // out of patience
+	left, late                       uint64    // out of patience; by the generator's own doing
 	ended                            [4]uint64 // by status
 	interrupted, returned, gone      uint64
 	failures, attemptFailures        tally
 	seconds                          []Second
 	fromIntended, fromSent, sendLag  *hdrhistogram.Histogram // µs
+	ownLag                           *hdrhistogram.Histogram // µs
 }
 
 // The histograms' range and precision: 1 µs to an hour, three significant digits, 200 KB each.
@@ -205,11 +225,20 @@ func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, mostLat
 
 func newStats(length time.Duration) stats {
 	n := int(min(length/time.Second+2, maxSeconds))
-	return stats{seconds: make([]Second, n), fromIntended: newHistogram(), fromSent: newHistogram(), sendLag: newHistogram()}
+	return stats{seconds: make([]Second, n), fromIntended: newHistogram(), fromSent: newHistogram(), sendLag: newHistogram(), ownLag: newHistogram()}
 }
 
 func record(h *hdrhistogram.Histogram, d time.Duration) {
 	_ = h.RecordValue(min(max(int64(d/time.Microsecond), 0), mostLatency)) // within its range: no error
+}
+
+// sentLate takes how much later than due a start was sent by the generator's own doing.
+func (st *stats) sentLate(own, now time.Duration) {
+	record(st.ownLag, own)
+	if own > LateAfter {
+		st.late++
+		st.second(now).Late++
+	}
 }
 
 // second is where what happens at now is counted.
@@ -225,13 +254,14 @@ func (g *Generator) Snapshot() Snapshot {
 	if clock := g.clock.Load(); clock != nil {
 		second = int(time.Since(*clock)/time.Second) - 1
 	}
-	var from [3][]*hdrhistogram.Histogram
+	var from [4][]*hdrhistogram.Histogram
 	for _, s := range g.shards {
 		s.mu.Lock()
 		st := &s.stats
 		from[0] = append(from[0], st.fromIntended.Clone())
 		from[1] = append(from[1], st.fromSent.Clone())
 		from[2] = append(from[2], st.sendLag.Clone())
+		from[3] = append(from[3], st.ownLag.Clone())
 		out.Intended += st.intended
 		out.Sent += st.sent
 		out.OK += st.ended[isOK]
@@ -241,6 +271,7 @@ func (g *Generator) Snapshot() Snapshot {
 		out.Attempts += st.attempts
 		out.Resent += st.resent
 		out.Left += st.left
+		out.Late += st.late
 		out.Parked += uint64(s.parked.n)
 		out.Interrupted += st.interrupted
 		out.Returned += st.returned
@@ -254,8 +285,9 @@ func (g *Generator) Snapshot() Snapshot {
 	}
 	out.InFlight = out.Intended - out.OK - out.Shed - out.Failed - out.Dropped
 	out.SentPerSecond, out.OKPerSecond, out.AttemptsPerSecond = uint64(last.Sent), uint64(last.OK), uint64(last.Attempts)
+	out.LatePerSecond = uint64(last.Late)
 	out.FailedPerSecond = uint64(last.Shed) + uint64(last.Failed) + uint64(last.Dropped)
-	for i, q := range []*Quantiles{&out.FromIntended, &out.FromSent, &out.SendLag} {
+	for i, q := range []*Quantiles{&out.FromIntended, &out.FromSent, &out.SendLag, &out.OwnLag} {
 		*q = quantiles(from[i])
 	}
 	return out

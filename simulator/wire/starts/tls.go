@@ -45,6 +45,8 @@ type job struct {
 	reply reply // its body lies in body
 	body  []byte
 	why   reason
+	due   time.Duration // of a first attempt: since when it could have been made; else -1
+	began time.Duration // when a dialer took it up
 	at    time.Duration // when the answer was there, or the attempt had failed
 }
 
@@ -107,6 +109,7 @@ func (d *dialers) do(j *job) {
 func (d *dialers) work() {
 	w := tlsWorker{d: d, buf: make([]byte, 16<<10)}
 	for j := range d.jobs {
+		j.began = time.Since(*d.g.clock.Load())
 		w.attempt(j)
 		j.at = time.Since(*d.g.clock.Load())
 		d.inHand.Add(-1)
@@ -294,11 +297,16 @@ func (r *results) wake() {
 	}
 }
 
-// wait returns when there are results, or after d (d < 0: without end).
-func (r *results) wait(d time.Duration) {
+// wait returns when there are results, or after d (d < 0: without end), and whether it had to wait for them.
+func (r *results) wait(d time.Duration) (waited bool) {
+	select {
+	case <-r.poke:
+		return false
+	default:
+	}
 	if d < 0 {
 		<-r.poke
-		return
+		return true
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -306,6 +314,7 @@ func (r *results) wait(d time.Duration) {
 	case <-r.poke:
 	case <-timer.C:
 	}
+	return true
 }
 
 // take returns what has come since the last call; valid until the next.
@@ -327,8 +336,11 @@ func (s *shard) pumpTLS(svc *service, now time.Duration) {
 		if n := len(s.results.free); n > 0 {
 			j, s.results.free = s.results.free[n-1], s.results.free[:n-1]
 		}
-		j.start, j.service = i, int(s.slab.at(i).service)
+		j.start, j.service, j.due = i, int(s.slab.at(i).service), -1
 		j.request = s.begin(i, svc, s.viewer(s.slab.at(i).k), now, j.request[:0])
+		if st := s.slab.at(i); st.attempts == 1 {
+			j.due = max(st.intended, s.idle)
+		}
 		j.deadline = s.zero.Add(now + s.g.c.AttemptTimeout)
 		svc.conns++
 		s.jobs++
@@ -347,6 +359,9 @@ func (s *shard) takeResults() {
 			s.stats.resent++
 		}
 		s.jobs--
+		if j.due >= 0 { // a handshake that nobody got round to is this machine's doing too
+			s.stats.sentLate(max(j.began-j.due, s.slab.at(j.start).lateness()), j.began)
+		}
 		switch {
 		case s.ended:
 			s.stats.attemptFailures.add(cancelled)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tminus-live/tminus/simulator/audience"
+	"github.com/tminus-live/tminus/telemetry/event"
 )
 
 func tcpListener(t testing.TB) net.Listener {
@@ -78,6 +79,18 @@ func TestTLS(t *testing.T) {
 		if n := handshakes.Load(); n > most || connections == Fresh && n != 100 || old.Load() > 0 {
 			t.Errorf("%s: %d handshakes, %d of them not TLS 1.3", connections, n, old.Load())
 		}
+	}
+	// Dialers that do not get round to a handshake are the generator's own lateness.
+	g := &Generator{}
+	g.clock.Store(new(time.Time))
+	sh := &shard{g: g, stats: newStats(s), services: []service{{conns: 1}}, slab: newSlab(), ended: true}
+	g.c.Sink, g.c.Crowd, g.tls = event.Discard, config(t, nil, nil, addr).Crowd, &dialers{}
+	sh.results.poke = make(chan struct{}, 1)
+	sh.jobs = 1
+	sh.results.put(&job{shard: sh, start: sh.slab.get(), due: 10 * ms, began: 60 * ms, at: 70 * ms})
+	sh.takeResults()
+	if n := sh.stats.late; n != 1 || sh.stats.ownLag.Max() < 49_000 {
+		t.Errorf("%d late, by %d µs", n, sh.stats.ownLag.Max())
 	}
 	// Nobody vouches for this one.
 	c := config(t, nil, schedule(t, s/10, audience.Leg{Rate: 100}), addr)
