@@ -202,16 +202,16 @@ func TestDuplicatesKeepTheirMark(t *testing.T) {
 // mark is the mark of the next packet that arrives.
 func (x *crossing) mark() uint32 {
 	x.t.Helper()
-	var n, oobn int
+	var oobn int
 	oob := make([]byte, 128)
 	await(x.t, func() bool {
 		var err error
-		n, oobn, _, _, err = unix.Recvmsg(x.rx, x.buf, oob, 0)
+		x.n, oobn, _, _, err = unix.Recvmsg(x.rx, x.buf, oob, 0)
 		return err == nil
 	})
 	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || len(messages) != 1 || n == 0 {
-		x.t.Fatalf("%d bytes, %v, %v", n, messages, err)
+	if err != nil || len(messages) != 1 || x.n == 0 {
+		x.t.Fatalf("%d bytes, %v, %v", x.n, messages, err)
 	}
 	return nativeUint32(messages[0].Data)
 }

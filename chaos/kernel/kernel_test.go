@@ -121,6 +121,7 @@ type crossing struct {
 	tx, rx int
 	addr   netip.AddrPort // the receiver's
 	buf    []byte
+	n      int // bytes of the last packet whose mark was asked for
 }
 
 func cross(t testing.TB, to string) *crossing {
