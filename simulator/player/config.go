@@ -22,7 +22,7 @@ type Config struct {
 	Viewer    string // unique in the run: the Session of this viewer's events
 	Device    string
 	ISP       string
-	Region    string // home region: of the event's Region field until an edge says otherwise
+	Region    string // home region: of its events' Home, and of their Region until an edge says otherwise
 	Title     string
 	Format    string // DASH or HLS: which manifest of the play answer to take; default DASH
 	MaxHeight int    // pixels; 0: any

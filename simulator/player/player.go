@@ -483,7 +483,7 @@ func (p *Player) finish(s State, why string) {
 // playback service calls it: that is unknown before the first answer, and one watch would count as two.
 func (p *Player) event(k event.Kind) event.Event {
 	e := event.Event{At: p.now, Kind: k, Component: "player", Session: p.cfg.Viewer, Device: p.cfg.Device,
-		ISP: p.cfg.ISP, Region: p.cfg.Region}
+		ISP: p.cfg.ISP, Home: p.cfg.Region, Region: p.cfg.Region}
 	if p.current != nil {
 		e.Edge, e.Region = p.current.id, p.current.region
 	}

@@ -35,7 +35,7 @@ func TestInsertAndRead(t *testing.T) {
 
 	var rows clickhouse.Rows
 	rows.Append(&event.Event{Run: "r", Source: "s#1", Seq: 1, At: start, Written: start.Add(time.Second), Kind: event.EdgeStats, Status: "ok",
-		Region: "us-east", Component: "edge/us-east/1", Session: "x", Device: "tv", ISP: "cable", Edge: "us-east-1", Rendition: "720p", Segment: 5,
+		Region: "us-east", Component: "edge/us-east/1", Session: "x", Device: "tv", ISP: "cable", Home: "us-west", Edge: "us-east-1", Rendition: "720p", Segment: 5,
 		Fault: "region-1", State: "playing", Detail: "it's \\ here\n", Value: 1.5, LagMS: 2.5, BufferMS: 3.5, LatencyMS: 4.5, PlayingMS: 5.5,
 		RebufferMS: 6.5, BitrateKbps: 7.5, Bytes: 8, Attempts: 9, Nums: map[string]float64{"hits": 10}}, clickhouse.Origin{Topic: "t", Partition: 3, Offset: 77})
 	rows.Append(&event.Event{Run: "r", Source: "s#1", Seq: 2, Kind: event.Phase}, clickhouse.Origin{Topic: "t", Partition: 3, Offset: 78})
@@ -53,7 +53,7 @@ func TestInsertAndRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `('r','s#1',1,'2026-11-21 20:00:00.123456','2026-11-21 20:00:01.123456','2026-11-21 20:00:02.123456','edge_stats','ok','us-east',` +
-		`'edge/us-east/1','x','tv','cable','us-east-1','720p',5,'region-1','playing','it\'s \\ here\n',1.5,2.5,3.5,4.5,5.5,6.5,7.5,8,9,'t',3,77){'hits':10}`
+		`'edge/us-east/1','x','tv','cable','us-east-1','720p',5,'region-1','playing','it\'s \\ here\n',1.5,2.5,3.5,4.5,5.5,6.5,7.5,8,9,'t',3,77,'us-west'){'hits':10}`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -219,6 +219,7 @@ func (r *Rows) Append(e *event.Event, from Origin) {
 	c[colSession].string(e.Session)
 	c[colDevice].word(e.Device)
 	c[colISP].word(e.ISP)
+	c[colHome].word(e.Home)
 	c[colEdge].word(e.Edge)
 	c[colRendition].word(e.Rendition)
 	c[colSegment].uint64(e.Segment)

@@ -45,6 +45,7 @@ const (
 	colTopic
 	colPartition
 	colOffset
+	colHome
 	columnCount
 )
 
@@ -83,7 +84,11 @@ var columns = [columnCount]column{
 	{"topic", "LowCardinality(String)", ""},
 	{"partition", "UInt32", "Delta, ZSTD(1)"},
 	{"offset", "UInt64", "Delta, ZSTD(1)"},
+	{"home", "LowCardinality(String)", ""},
 }
+
+// firstColumns are those of the table as it was first made; the others were added.
+const firstColumns = colHome
 
 func (c column) definition() string {
 	s := "`" + c.name + "` " + c.typ
@@ -101,12 +106,13 @@ func (c column) definition() string {
 // batch that is sent again because its first answer was lost.
 func migrations(settings string) []string {
 	var defs []string
-	for _, c := range columns {
+	for _, c := range columns[:firstColumns] {
 		defs = append(defs, c.definition())
 	}
 	return []string{
 		"CREATE TABLE IF NOT EXISTS events (" + strings.Join(defs, ", ") + ") ENGINE = MergeTree" +
 			" ORDER BY (run, kind, at, source, seq) SETTINGS non_replicated_deduplication_window = 10000" + settings,
+		"ALTER TABLE events ADD COLUMN IF NOT EXISTS " + columns[colHome].definition(),
 	}
 }
 
@@ -123,7 +129,18 @@ func (db *DB) migrate(ctx context.Context, opt *ch.Options) error {
 	var tables uint64
 	err := db.QueryRow(ctx, "SELECT count() FROM system.tables WHERE database = {db:String} AND name = 'events'", Named("db", db.name)).Scan(&tables)
 	if err == nil && tables == 1 {
-		return db.checkColumns(ctx)
+		if err := db.checkColumns(ctx, columns[:firstColumns]); err != nil {
+			return err
+		}
+		if db.checkColumns(ctx, columns[firstColumns:]) == nil {
+			return nil
+		}
+		for i, sql := range migrations("")[1:] { // a table of an earlier version
+			if err := db.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("ClickHouse at %s does not take migration %d: %w", db.address, i+2, err)
+			}
+		}
+		return db.checkColumns(ctx, columns[:])
 	}
 	if err := db.createDatabase(ctx, opt); err != nil {
 		return err
@@ -137,7 +154,7 @@ func (db *DB) migrate(ctx context.Context, opt *ch.Options) error {
 			return fmt.Errorf("ClickHouse at %s does not take migration %d: %w", db.address, i+1, err)
 		}
 	}
-	return db.checkColumns(ctx)
+	return db.checkColumns(ctx, columns[:])
 }
 
 // createDatabase goes through a connection of its own: the others name the database and are refused until it exists.
@@ -156,7 +173,7 @@ func (db *DB) createDatabase(ctx context.Context, opt *ch.Options) error {
 	return nil
 }
 
-func (db *DB) checkColumns(ctx context.Context) error {
+func (db *DB) checkColumns(ctx context.Context, columns []column) error {
 	rows, err := db.Query(ctx, "SELECT name, type FROM system.columns WHERE database = {db:String} AND table = 'events'", Named("db", db.name))
 	if err != nil {
 		return fmt.Errorf("ClickHouse at %s does not list its columns: %w", db.address, err)

@@ -58,6 +58,7 @@ func AppendBody(dst []byte, e *Event) []byte {
 	dst = appendText(dst, `,"session":`, e.Session)
 	dst = appendText(dst, `,"device":`, e.Device)
 	dst = appendText(dst, `,"isp":`, e.ISP)
+	dst = appendText(dst, `,"home":`, e.Home)
 	dst = appendText(dst, `,"edge":`, e.Edge)
 	dst = appendText(dst, `,"rendition":`, e.Rendition)
 	dst = appendUint(dst, `,"segment":`, e.Segment)
@@ -301,7 +302,7 @@ type Decoder struct {
 	Alias bool
 }
 
-const fields = 28
+const fields = 29
 
 const maxSeen = 4096
 
@@ -462,6 +463,9 @@ func (r *reader) field(e *Event, key []byte) (bit uint32, err error) {
 	case "nums":
 		e.Nums, err = r.nums()
 		return 1 << 27, err
+	case "home":
+		e.Home, err = r.common(28)
+		return 1 << 28, err
 	}
 	return 0, errors.New("unknown key")
 }

@@ -19,7 +19,7 @@ func full() Event {
 		At:      time.Date(2026, 11, 21, 20, 0, 0, 123456000, time.UTC),
 		Written: time.Date(2026, 11, 21, 20, 0, 1, 0, time.UTC),
 		Kind:    Heartbeat, Status: "ok", Region: "us-east", Component: "edge/us-east/1", Session: "s-9", Device: "tv",
-		ISP: "cable", Edge: "us-east-1", Rendition: "720p", Segment: 896421600, Fault: "region-1", State: "playing",
+		ISP: "cable", Home: "us-west", Edge: "us-east-1", Rendition: "720p", Segment: 896421600, Fault: "region-1", State: "playing",
 		Detail: "360p→720p \"fast\" \\ \n\t\x01", Value: 12.5, LagMS: 0.25, BufferMS: 6000, LatencyMS: 5200.75, PlayingMS: 1000,
 		RebufferMS: 3, BitrateKbps: 3200, Bytes: 1 << 40, Attempts: 2, Nums: map[string]float64{"hits": 10, "misses": 1e-3},
 	}
@@ -67,7 +67,7 @@ func TestRoundTripOfAnyEvent(t *testing.T) {
 		want := Event{
 			Run: text.Draw(t, "run"), Source: text.Draw(t, "source"), Seq: rapid.Uint64().Draw(t, "seq"), At: when("at"), Written: when("written"),
 			Kind: Kind(text.Draw(t, "kind")), Status: text.Draw(t, "status"), Region: text.Draw(t, "region"), Component: text.Draw(t, "component"),
-			Session: text.Draw(t, "session"), Device: text.Draw(t, "device"), ISP: text.Draw(t, "isp"), Edge: text.Draw(t, "edge"),
+			Session: text.Draw(t, "session"), Device: text.Draw(t, "device"), ISP: text.Draw(t, "isp"), Home: text.Draw(t, "home"), Edge: text.Draw(t, "edge"),
 			Rendition: text.Draw(t, "rendition"), Segment: rapid.Uint64().Draw(t, "segment"), Fault: text.Draw(t, "fault"), State: text.Draw(t, "state"),
 			Detail: text.Draw(t, "detail"), Value: float.Draw(t, "value"), LagMS: float.Draw(t, "lag"), BufferMS: float.Draw(t, "buffer"),
 			LatencyMS: float.Draw(t, "latency"), PlayingMS: float.Draw(t, "playing"), RebufferMS: float.Draw(t, "rebuffer"),
@@ -248,7 +248,7 @@ func playStart() Event {
 	at := time.Date(2026, 11, 21, 20, 0, 0, 123456789, time.UTC)
 	return Event{Run: "20261121-200000-title-fight-1f2e", Source: "conductor#1", Seq: 1234567, At: at, Written: at.Add(1850 * time.Microsecond),
 		Kind: PlayStart, Status: "ok", Region: "us-east", Component: "starts", Session: "aebagbafaydqqcikbmga2dqpcaireeyuculbogazdinryhi6d4",
-		Device: "tv", ISP: "fibre-1", Edge: "us-east", Value: 1.823517, LagMS: 0.104219, Attempts: 1}
+		Device: "tv", ISP: "fibre-1", Home: "us-east", Edge: "us-east", Value: 1.823517, LagMS: 0.104219, Attempts: 1}
 }
 
 func BenchmarkAppendPlayStart(b *testing.B) {

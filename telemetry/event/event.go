@@ -99,6 +99,7 @@ type Event struct {
 	Session   string // of a full player: the viewer, the same in all its events; of the open-loop crowd: the service's name of it
 	Device    string // audience mix: "tv", "phone", "browser" …
 	ISP       string
+	Home      string // of viewers: the region they belong to, whoever serves them
 	Edge      string // edge or playback service concerned
 	Rendition string
 	Segment   uint64

@@ -34,29 +34,7 @@ func Measure(ctx context.Context, db *clickhouse.DB, run string, q Query) (Measu
 		}
 		return got.loss(q, stored), nil
 	}
-	args := []any{clickhouse.Named("run", run)}
-	var where strings.Builder
-	for _, d := range slices.Sorted(maps.Keys(q.Where)) {
-		fmt.Fprintf(&where, " AND %s = {where_%s:String}", d, d)
-		args = append(args, clickhouse.Named("where_"+d, q.Where[d]))
-	}
-	zero, fill := q.Zero, ""
-	if q.Zero.IsZero() {
-		zero = time.Unix(0, 0)
-	}
-	if !q.From.IsZero() {
-		where.WriteString(" AND at >= fromUnixTimestamp64Micro({from:Int64})")
-		args = append(args, clickhouse.Named("from", strconv.FormatInt(q.From.UnixMicro(), 10)))
-		fill += fmt.Sprintf(" FROM %d", q.From.Sub(zero)/time.Second)
-	}
-	if !q.To.IsZero() {
-		where.WriteString(" AND at < fromUnixTimestamp64Micro({to:Int64})")
-		args = append(args, clickhouse.Named("to", strconv.FormatInt(q.To.UnixMicro(), 10)))
-		fill += fmt.Sprintf(" TO %d", q.To.Sub(zero)/time.Second)
-	}
-	// Whole seconds of the event, also those in which nothing happened.
-	parts := strings.NewReplacer("{where}", where.String(), "{fill}", fill,
-		"{second}", fmt.Sprintf("toInt64(floor((toUnixTimestamp64Micro(at) - %d) / 1000000))", zero.UnixMicro()))
+	parts, args := q.parts(run)
 	row := func(sql string, to ...any) error {
 		err := db.QueryRow(ctx, parts.Replace(sql), args...).Scan(to...)
 		if err != nil {
@@ -77,6 +55,34 @@ func Measure(ctx context.Context, db *clickhouse.DB, run string, q Query) (Measu
 		}
 	}
 	return got, nil
+}
+
+// parts fills in what a metric's SQL leaves open: the filters, and the part of the event.
+func (q Query) parts(run string) (*strings.Replacer, []any) {
+	args := []any{clickhouse.Named("run", run)}
+	var where strings.Builder
+	for _, d := range slices.Sorted(maps.Keys(q.Where)) {
+		fmt.Fprintf(&where, " AND %s = {where_%s:String}", d, d)
+		args = append(args, clickhouse.Named("where_"+d, q.Where[d]))
+	}
+	zero, fill, recent := q.Zero, "", ""
+	if q.Zero.IsZero() {
+		zero = time.Unix(0, 0)
+	}
+	if !q.From.IsZero() {
+		where.WriteString(" AND at >= fromUnixTimestamp64Micro({from:Int64})")
+		args = append(args, clickhouse.Named("from", strconv.FormatInt(q.From.UnixMicro(), 10)))
+		fill += fmt.Sprintf(" FROM %d", q.From.Sub(zero)/time.Second)
+		recent = fmt.Sprintf(" AND at >= fromUnixTimestamp64Micro({from:Int64} - %d)", startWithin.Microseconds())
+	}
+	if !q.To.IsZero() {
+		where.WriteString(" AND at < fromUnixTimestamp64Micro({to:Int64})")
+		args = append(args, clickhouse.Named("to", strconv.FormatInt(q.To.UnixMicro(), 10)))
+		fill += fmt.Sprintf(" TO %d", q.To.Sub(zero)/time.Second)
+	}
+	// Whole seconds of the event, also those in which nothing happened.
+	return strings.NewReplacer("{where}", where.String(), "{fill}", fill, "{recent}", recent,
+		"{second}", fmt.Sprintf("toInt64(floor((toUnixTimestamp64Micro(at) - %d) / 1000000))", zero.UnixMicro())), args
 }
 
 // sql is the SELECT of the figure and its number of samples.

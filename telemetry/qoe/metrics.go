@@ -27,6 +27,7 @@ type Metric struct {
 	Aggregates []string // those that make sense
 	Dimensions []string // those it can be filtered by
 	Whole      bool     // it is known of the whole event only, not of a part of it
+	Seconds    bool     // a sample is a whole second of the event: of a part of one it says too little
 
 	samples    string // SELECT … AS v, a row a sample; {where} stands for the filters, {second} for a row's second of the event, {fill} for the seconds asked for
 	rate       string // SELECT % AS v, number of samples AS n
@@ -35,16 +36,20 @@ type Metric struct {
 }
 
 // Dimensions that a metric can be filtered by.
-var dimensions = []string{"device", "edge", "isp", "region", "rendition"}
+var dimensions = []string{"device", "edge", "home", "isp", "region", "rendition"}
 
 var statistics = []string{P, Avg, Min, Max, Med, Count}
 
 // watched are the sessions that were seen to play or to stall.
 const watched = "SELECT uniqExact(session) FROM events WHERE run = {run:String} AND kind = 'heartbeat' AND playing_ms + rebuffer_ms > 0 {where}"
 
+// startWithin is longer than any player waits for its first frame before it gives up (20 s): a question about a part of the
+// event looks no further back for the play starts of those who gave up in it.
+const startWithin = time.Minute
+
 // started are the sessions that a playback service (or, for somebody else's stream, a manifest) gave to players that gave
 // up later: of the millions of the open-loop crowd none is remembered.
-const started = `SELECT session FROM events WHERE run = {run:String} AND kind = 'play_start' AND status = 'ok'
+const started = `SELECT session FROM events WHERE run = {run:String} AND kind = 'play_start' AND status = 'ok' {recent}
 	AND session IN (SELECT session FROM events WHERE run = {run:String} AND kind = 'start_failed')`
 
 var metrics = []Metric{
@@ -57,52 +62,54 @@ var metrics = []Metric{
 	{
 		Name: "play_start_time", Unit: "s", Source: "tminus: intended start to answer, open loop",
 		Meaning:    "From the intended time of a play start to the answer that gave a session; shed, failed and dropped ones are in video_start_failures.",
-		Aggregates: statistics, Dimensions: []string{"device", "edge", "isp", "region"},
+		Aggregates: statistics, Dimensions: []string{"device", "edge", "home", "isp", "region"},
 		samples: "SELECT value / 1000 AS v FROM events WHERE run = {run:String} AND kind = 'play_start' AND status = 'ok' {where}",
 	},
 	{
 		Name: "video_start_failures", Unit: "%", Source: "CTA-2066 video start failure",
 		Meaning:    "Intended play starts that ended without video: shed, failed or dropped, or a session whose player gave up before its first frame.",
-		Aggregates: []string{Rate, Count}, Dimensions: []string{"device", "edge", "isp", "region"},
+		Aggregates: []string{Rate, Count}, Dimensions: []string{"device", "edge", "home", "isp", "region"},
 		rate:  `SELECT if(n = 0, 0, 100 * bad / n) AS v, n FROM (` + startFailures + `)`,
 		count: `SELECT toFloat64(bad) AS v, n FROM (` + startFailures + `)`,
 	},
 	{
 		Name: "player_start_failures", Unit: "%", Source: "CTA-2066 video start failure",
 		Meaning:    "Full players that gave up before their first frame, of those that got one or gave up: the open-loop crowd, which fetches no media, is not in it.",
-		Aggregates: []string{Rate, Count}, Dimensions: []string{"device", "edge", "isp", "region"}, // without a picture there is no rendition
+		Aggregates: []string{Rate, Count}, Dimensions: []string{"device", "edge", "home", "isp", "region"}, // without a picture there is no rendition
 		rate:  `SELECT if(n = 0, 0, 100 * bad / n) AS v, n FROM (` + playerStartFailures + `)`,
 		count: `SELECT toFloat64(bad) AS v, n FROM (` + playerStartFailures + `)`,
 	},
 	{
 		Name: "send_lag", Unit: "s", Source: "tminus: intended start to sent, open loop",
 		Meaning:    "How much later than intended a play start was sent: what the generator itself is late by. Dropped ones were never sent.",
-		Aggregates: statistics, Dimensions: []string{"device", "edge", "isp", "region"},
+		Aggregates: statistics, Dimensions: []string{"device", "edge", "home", "isp", "region"},
 		samples: "SELECT lag_ms / 1000 AS v FROM events WHERE run = {run:String} AND kind = 'play_start' AND status != 'dropped' {where}",
 	},
 	{
 		Name: "play_starts_on_time", Unit: "%", Source: "tminus: open loop",
 		Meaning:    "Intended play starts that were sent within 10 ms of their time; dropped ones were not.",
-		Aggregates: []string{Rate, Count}, Dimensions: []string{"device", "edge", "isp", "region"},
+		Aggregates: []string{Rate, Count}, Dimensions: []string{"device", "edge", "home", "isp", "region"},
 		rate:  `SELECT if(n = 0, 0, 100 * good / n) AS v, n FROM (` + onTime + `)`,
 		count: `SELECT toFloat64(good) AS v, n FROM (` + onTime + `)`,
 	},
 	{
 		Name: "retry_amplification", Unit: "count", Source: "tminus: attempts over play starts",
 		Meaning:    "Attempts of a play start, from pressing Play to its end: 1 where nobody had to try again.",
-		Aggregates: []string{P, Avg, Min, Max, Med}, Dimensions: []string{"device", "edge", "isp", "region"},
+		Aggregates: []string{P, Avg, Min, Max, Med}, Dimensions: []string{"device", "edge", "home", "isp", "region"},
 		samples: "SELECT toFloat64(attempts) AS v FROM events WHERE run = {run:String} AND kind = 'play_start' AND attempts > 0 {where}",
 	},
 	{
 		Name: "play_starts_per_second", Unit: "count", Source: "tminus: goodput",
 		Meaning:    "Play starts that ended well, of one second: one sample a second, also where there were none.",
-		Aggregates: []string{P, Avg, Min, Max, Med}, Dimensions: []string{"device", "edge", "isp", "region"},
+		Seconds:    true,
+		Aggregates: []string{P, Avg, Min, Max, Med}, Dimensions: []string{"device", "edge", "home", "isp", "region"},
 		samples: `SELECT toFloat64(n) AS v FROM (SELECT {second} AS t, count() AS n FROM events
 			WHERE run = {run:String} AND kind = 'play_start' AND status = 'ok' {where} GROUP BY t ORDER BY t WITH FILL{fill})`,
 	},
 	{
 		Name: "load_amplification", Unit: "count", Source: "tminus: requests over intended starts",
 		Meaning:    "Play requests that were sent in a second, with every retry and return, over the play starts that the schedule had due in it.",
+		Seconds:    true,
 		Aggregates: []string{P, Avg, Min, Max, Med},
 		samples: `SELECT sum(nums['requests']) / sum(nums['scheduled']) AS v FROM events
 			WHERE run = {run:String} AND kind = 'load_stats' {where} GROUP BY {second} HAVING sum(nums['scheduled']) > 0`,
@@ -139,7 +146,7 @@ var metrics = []Metric{
 	{
 		Name: "edge_switches", Unit: "count", Source: "tminus",
 		Meaning:    "How often a session moved to another edge; count: all moves together.",
-		Aggregates: statistics, Dimensions: []string{"device", "isp", "region"},
+		Aggregates: statistics, Dimensions: []string{"device", "home", "isp", "region"},
 		samples: `SELECT toFloat64(countIf(kind = 'edge_switch')) AS v FROM events
 			WHERE run = {run:String} AND kind IN ('heartbeat', 'edge_switch') {where} GROUP BY session`,
 		count: `SELECT toFloat64(countIf(kind = 'edge_switch')) AS v, uniqExact(session) AS n FROM events
@@ -180,9 +187,9 @@ const playerStartFailures = `
 // filtered, and counts where it was last.
 const playbackFailures = `
 	SELECT countIf(failed AND shown) AS bad, countIf(shown) AS n
-	FROM (SELECT shown, failed, last.1 AS device, last.2 AS edge, last.3 AS isp, last.4 AS region, last.5 AS rendition
+	FROM (SELECT shown, failed, last.1 AS device, last.2 AS edge, last.3 AS isp, last.4 AS region, last.5 AS rendition, last.6 AS home
 		FROM (SELECT max(kind = 'first_frame') AS shown, max(kind = 'session_end' AND status = 'failed') AS failed,
-				argMax((device, edge, isp, region, rendition), (at, kind = 'session_end')) AS last
+				argMax((device, edge, isp, region, rendition, home), (at, kind = 'session_end')) AS last
 			FROM events WHERE run = {run:String} AND kind IN ('first_frame', 'session_end') GROUP BY session))
 	WHERE true {where}`
 

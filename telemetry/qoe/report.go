@@ -206,12 +206,12 @@ func DeliveryOf(ctx context.Context, db *clickhouse.DB, run string) (d Delivery,
 }
 
 // eventColumns in the order that scanEvent reads them.
-const eventColumns = `run, source, seq, at, written, kind, status, region, component, session, device, isp, edge, rendition, segment, fault,
+const eventColumns = `run, source, seq, at, written, kind, status, region, component, session, device, isp, home, edge, rendition, segment, fault,
 	state, detail, value, lag_ms, buffer_ms, latency_ms, playing_ms, rebuffer_ms, bitrate_kbps, bytes, attempts, nums`
 
 func scanEvent(scan func(...any) error, e *event.Event) error {
 	var kind string
-	err := scan(&e.Run, &e.Source, &e.Seq, &e.At, &e.Written, &kind, &e.Status, &e.Region, &e.Component, &e.Session, &e.Device, &e.ISP, &e.Edge,
+	err := scan(&e.Run, &e.Source, &e.Seq, &e.At, &e.Written, &kind, &e.Status, &e.Region, &e.Component, &e.Session, &e.Device, &e.ISP, &e.Home, &e.Edge,
 		&e.Rendition, &e.Segment, &e.Fault, &e.State, &e.Detail, &e.Value, &e.LagMS, &e.BufferMS, &e.LatencyMS, &e.PlayingMS, &e.RebufferMS,
 		&e.BitrateKbps, &e.Bytes, &e.Attempts, &e.Nums)
 	e.Kind = event.Kind(kind)
