@@ -1,0 +1,69 @@
+package experiment
+
+import "time"
+
+// BlindAfter is how long stop conditions may go unseen, because the store is behind or does not answer, before the faults
+// are undone: nothing is broken that nobody watches.
+const BlindAfter = 5 * time.Second
+
+// Look is one look at live QoE.
+type Look struct {
+	At     time.Duration // since T-0
+	Behind time.Duration // how old the newest event was that could be read
+	Held   int           // the first stop condition that holds; -1: none
+	Err    error         // why there was no answer; nil: there was
+}
+
+// Decision is what follows from a look.
+type Decision int
+
+const (
+	GoOn    Decision = iota
+	Stop             // a stop condition holds
+	GoBlind          // stop conditions were not seen for BlindAfter
+)
+
+// Guard decides, look by look, whether an experiment may go on.
+type Guard struct {
+	since   time.Duration // of the last look that saw something
+	started bool
+
+	Looks  uint64        // those that were answered
+	Behind time.Duration // the most that the store was behind, of those
+}
+
+// Take takes one look; looks come in the order of time.
+func (g *Guard) Take(l Look) Decision {
+	if !g.started {
+		g.started, g.since = true, l.At
+	}
+	if l.Err == nil {
+		g.Looks++
+		g.Behind = max(g.Behind, l.Behind)
+		g.since = max(g.since, l.At-l.Behind)
+		if l.Held >= 0 {
+			return Stop
+		}
+	}
+	if l.At-g.since > BlindAfter {
+		return GoBlind
+	}
+	return GoOn
+}
+
+// HeldSince finds the moment from which on a condition held, without a break, up to stop: it asks held for earlier and
+// earlier moments, step by step, back to earliest at most, until one says no. An error of held ends it.
+func HeldSince(stop, earliest, step time.Duration, held func(at time.Duration) (bool, error)) (time.Duration, error) {
+	since := stop
+	for at := stop - step; at >= earliest; at -= step {
+		yes, err := held(at)
+		if err != nil {
+			return since, err
+		}
+		if !yes {
+			break
+		}
+		since = at
+	}
+	return since, nil
+}
