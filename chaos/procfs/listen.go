@@ -1,0 +1,126 @@
+package procfs
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// maxTable bounds what is read of a table of sockets, in bytes.
+const maxTable = 16 << 20
+
+// listens is one line of a table of sockets.
+type listens struct {
+	at    netip.AddrPort
+	inode string
+}
+
+// parseListening reads the IPv4 sockets that listen from a table such as /proc/net/tcp (proc_net(5)): addresses are
+// 32-bit words in the machine's byte order, which is little-endian on every machine that this is built for.
+func parseListening(r io.Reader) (out []listens) {
+	const listen = "0A"
+	lines := bufio.NewScanner(io.LimitReader(r, maxTable))
+	for lines.Scan() {
+		f := strings.Fields(lines.Text())
+		if len(f) < 10 || f[3] != listen {
+			continue
+		}
+		host, port, ok := strings.Cut(f[1], ":")
+		if !ok || len(host) != 8 || len(port) != 4 {
+			continue
+		}
+		a, errA := strconv.ParseUint(host, 16, 32)
+		p, errP := strconv.ParseUint(port, 16, 16)
+		if errA != nil || errP != nil {
+			continue
+		}
+		out = append(out, listens{netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(a), byte(a >> 8), byte(a >> 16), byte(a >> 24)}), uint16(p)), f[9]})
+	}
+	return out
+}
+
+// table reads the sockets that listen in a process's network namespace.
+func table(pid string) ([]listens, error) {
+	f, err := os.Open("/proc/" + pid + "/net/tcp")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return parseListening(f), nil
+}
+
+// sockets lists the inodes of a process's sockets.
+func sockets(pid int) (map[string]bool, error) {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	mine := map[string]bool{}
+	for _, fd := range fds {
+		to, err := os.Readlink(dir + "/" + fd.Name())
+		if err != nil {
+			continue // closed meanwhile
+		}
+		if inode, ok := strings.CutPrefix(to, "socket:["); ok {
+			mine[strings.TrimSuffix(inode, "]")] = true
+		}
+	}
+	return mine, nil
+}
+
+// Listening lists the IPv4 addresses that a process listens at over TCP.
+func Listening(pid int) ([]netip.AddrPort, error) {
+	mine, err := sockets(pid)
+	if err != nil {
+		return nil, err
+	}
+	all, err := table(strconv.Itoa(pid))
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.AddrPort
+	for _, l := range all {
+		if mine[l.inode] {
+			out = append(out, l.at)
+		}
+	}
+	return out, nil
+}
+
+// Covers reports whether a socket that listens at one address takes connections to another: itself, or every address of
+// the machine.
+func Covers(listening, to netip.AddrPort) bool {
+	return listening == to || listening.Addr() == netip.IPv4Unspecified() && listening.Port() == to.Port()
+}
+
+// At lists the processes that listen at an address in this process's network namespace, those that share the socket
+// included: a server's master and its workers. Processes of other users are not seen without root.
+func At(addr netip.AddrPort) ([]Process, error) {
+	all, err := table("self")
+	if err != nil {
+		return nil, err
+	}
+	var inodes []string
+	for _, l := range all {
+		if Covers(l.at, addr) {
+			inodes = append(inodes, l.inode)
+		}
+	}
+	if len(inodes) == 0 {
+		return nil, nil
+	}
+	processes, err := List()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(processes, func(p Process) bool {
+		mine, err := sockets(p.PID)
+		return err != nil || !slices.ContainsFunc(inodes, func(i string) bool { return mine[i] })
+	}), nil
+}

@@ -1,0 +1,506 @@
+package watchdog
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tminus-live/tminus/chaos/procfs"
+)
+
+// role makes this test binary something else than a test.
+const role = "WATCHDOG_TEST_ROLE"
+
+// patience bounds waits for what happens at once on an idle machine.
+const patience = 20 * time.Second
+
+func TestMain(m *testing.M) {
+	if IsChild() {
+		os.Exit(Serve())
+	}
+	switch os.Getenv(role) {
+	case "":
+		// The race detector otherwise has every watchdog wait for a second before it ends.
+		os.Setenv("GORACE", "atexit_sleep_ms=0")
+		os.Exit(m.Run())
+	case "victim":
+		select {}
+	case "worker": // has no lifeline; it does nothing before it is let, and ends if it never is
+		if _, err := io.ReadFull(os.Stdin, make([]byte, 1)); err != nil {
+			os.Exit(0)
+		}
+		select {}
+	case "conductor":
+		conduct()
+	}
+}
+
+// as starts this test binary in a role.
+func as(t *testing.T, r string, env ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(append(os.Environ(), role+"="+r), env...)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// victim is a process that can be stopped and moved about; it outlives the conductor.
+func victim(t *testing.T) procfs.Process {
+	t.Helper()
+	cmd := as(t, "victim")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	p, err := procfs.Read(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(within)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", within, what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func begin(t *testing.T) *Watchdog {
+	t.Helper()
+	w, err := Start(t.Context(), Config{Run: "r1", Dir: filepath.Join(t.TempDir(), "journals"), Args: []string{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	return w
+}
+
+func state(p procfs.Process) byte {
+	now, err := procfs.Find(p.PID, p.Start)
+	if err != nil {
+		return procfs.Dead
+	}
+	return now.State
+}
+
+func stop(t *testing.T, p procfs.Process) {
+	t.Helper()
+	if err := procfs.Signal(p.PID, p.Start, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, patience, "it is stopped", func() bool { return state(p) == procfs.Stopped })
+}
+
+func TestWhatIsReleasedIsLeftAlone(t *testing.T) {
+	w := begin(t)
+	kept, gone := filepath.Join(t.TempDir(), "kept"), filepath.Join(t.TempDir(), "gone")
+	for _, path := range []string{kept, gone} {
+		token, err := w.Protect(Entry{Kind: File, Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if path == kept {
+			for range 2 {
+				if err := w.Release(token); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if p := w.Protected(); len(p) != 1 || p[0].Path != gone {
+		t.Errorf("protected %v", p)
+	}
+	dir := filepath.Dir(w.journal.path)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !exists(kept) || exists(gone) {
+		t.Errorf("kept %v, gone %v", exists(kept), exists(gone))
+	}
+	if exists(dir) {
+		t.Error("the journal's folder is left")
+	}
+	select {
+	case <-w.Lost():
+		t.Error("an end that was asked for is no loss")
+	default:
+	}
+}
+
+func TestALostWatchdogIsNoticedAndProtectRefuses(t *testing.T) {
+	w := begin(t)
+	p := victim(t)
+	if _, err := w.Protect(Entry{Kind: Continue, PID: p.PID, Start: p.Start}); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, p)
+	if err := unix.Kill(w.PID(), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-w.Lost():
+	case <-time.After(patience):
+		t.Fatal("not noticed")
+	}
+	if _, err := w.Protect(Entry{Kind: File, Path: "/nowhere/at/all"}); !errors.Is(err, ErrLost) {
+		t.Errorf("err %v", err)
+	}
+	// The conductor can still put everything back itself.
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if state(p) == procfs.Stopped {
+		t.Error("it is stopped still")
+	}
+}
+
+func TestAWatchdogIsNotEndedByWhatEndsItsConductor(t *testing.T) {
+	w := begin(t)
+	if sid, err := unix.Getsid(w.PID()); err != nil || sid != w.PID() {
+		t.Errorf("session %d, %v: not its own", sid, err)
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGTSTP} {
+		if err := unix.Kill(w.PID(), sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "x")
+	if _, err := w.Protect(Entry{Kind: File, Path: path}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStartFails(t *testing.T) {
+	open := filepath.Join(t.TempDir(), "open")
+	if err := os.Mkdir(open, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		cfg  Config
+		want string
+	}{
+		{"a folder that others can look into", Config{Dir: open, Args: []string{}}, "is open to others"},
+		{"a folder that cannot be made", Config{Dir: "/proc/nowhere", Args: []string{}}, "no place for a journal"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if w, err := Start(t.Context(), c.cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, %v", w, err)
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Start(ctx, Config{Dir: filepath.Join(t.TempDir(), "j"), Args: []string{}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("err %v", err)
+	}
+}
+
+func TestUndoOfWhatIsNotThere(t *testing.T) {
+	for _, e := range []Entry{
+		{Kind: Continue, PID: 1 << 30, Start: 1},
+		{Kind: Kill, PID: os.Getpid(), Start: 1}, // this pid had another process once
+		{Kind: Namespace, Name: "tminus-test-nowhere"},
+		{Kind: Interface, Name: "tminus-nowhere"},
+		{Kind: Cgroup, Path: "/sys/fs/cgroup/cpu/tminus-nowhere", Home: "/sys/fs/cgroup/cpu"},
+		{Kind: File, Path: "/nowhere/at/all"},
+	} {
+		if err := Undo(t.Context(), e); err != nil {
+			t.Errorf("%s: %v", e, err)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for _, c := range []struct {
+		entry Entry
+		want  string // "": nothing is wrong
+	}{
+		{Entry{Kind: Continue, PID: 42, Start: 7}, ""},
+		{Entry{Kind: Continue, PID: 42}, "not named for good"},
+		{Entry{Kind: Kill, PID: 1, Start: 7}, "not named for good"},
+		{Entry{Kind: Namespace, Name: "tminus-a"}, ""},
+		{Entry{Kind: Namespace, Name: "blue"}, "does not begin with tminus-"},
+		{Entry{Kind: Namespace, Name: "tminus-/../../etc"}, "does not begin"},
+		{Entry{Kind: Interface, Name: "eth0"}, "does not begin"},
+		{Entry{Kind: Interface, Name: "tminus-0123456789"}, "at most 15 bytes"},
+		{Entry{Kind: Cgroup, Path: "/sys/fs/cgroup/tminus-a", Home: "/sys/fs/cgroup"}, ""},
+		{Entry{Kind: Cgroup, Path: "/sys/fs/cgroup/user.slice", Home: "/sys/fs/cgroup"}, "does not begin"},
+		{Entry{Kind: Cgroup, Path: "/sys/fs/cgroup/tminus-a", Home: "/sys/fs/cgroup/tminus-a"}, "its own home"},
+		{Entry{Kind: File, Path: "/run/tminus/x"}, ""},
+		{Entry{Kind: File, Path: "/etc"}, "folder of the system"},
+		{Entry{Kind: File, Path: "runs/x"}, "not a clean absolute path"},
+		{Entry{Kind: File, Path: "/run/../etc/x"}, "not a clean absolute path"},
+		{Entry{Kind: Setting, Path: "/proc/sys/net/ipv4/ip_forward", Value: "0"}, ""},
+		{Entry{Kind: Setting, Path: "/etc/passwd", Value: "0"}, "neither below"},
+		{Entry{Kind: Setting, Path: "/proc/sys/x", Value: strings.Repeat("x", maxField+1)}, "at most 4096"},
+		{Entry{Kind: "prayer"}, "no kind"},
+	} {
+		err := c.entry.Validate()
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want %q", c.entry, err, c.want)
+		}
+	}
+}
+
+// The promise: a conductor is killed with SIGKILL at random moments while it breaks and mends things of every kind, and
+// a script that knows nothing of all this finds the machine as it was.
+func TestKillingTheConductorLeavesNothing(t *testing.T) {
+	if os.Geteuid() == 0 && os.Getpid() == 1 || os.Getenv("WATCHDOG_TEST_INSIDE") != "" {
+		killOften(t)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Run("without root", killOften)
+		return
+	}
+	// A machine of its own, as far as that goes: processes, interfaces and run folders are this test's alone, so that the
+	// script may insist on everything. The shell reaps what a killed conductor leaves to process 1, as any machine's does.
+	if _, err := exec.LookPath("unshare"); err != nil {
+		t.Skip("there is no unshare(1)")
+	}
+	args := []string{"--net", "--ipc", "--pid", "--fork", "--mount", "--mount-proc", "--kill-child",
+		"sh", "-c", `mount -t tmpfs none /run && mkdir /run/netns && "$0" "$@" & wait $!`, os.Args[0],
+		"-test.run", "^TestKillingTheConductorLeavesNothing$", "-test.v"}
+	if testing.Short() {
+		args = append(args, "-test.short")
+	}
+	cmd := exec.CommandContext(t.Context(), "unshare", args...)
+	cmd.Env = append(os.Environ(), "WATCHDOG_TEST_INSIDE=yes", "TMPDIR=/run")
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestKillingTheConductorLeavesNothing") {
+		t.Fatal(err)
+	}
+}
+
+func killOften(t *testing.T) {
+	times := 100
+	if testing.Short() {
+		times = 10
+	}
+	script, err := filepath.Abs("testdata/nothing-left.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := t.TempDir()
+	if err := os.Chmod(run, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	work := t.TempDir()
+	prey := []procfs.Process{victim(t), victim(t)}
+	env := append(os.Environ(), "NOTHING_LEFT_DIRS="+run+" /run/netns /run/tminus")
+	if os.Getenv("WATCHDOG_TEST_INSIDE") == "" {
+		// Elsewhere on the machine others work meanwhile.
+		env = append(env, fmt.Sprintf("NOTHING_LEFT_IGNORE=^(socket|group|bpf|mount|namespace|interface|address|route6?|qdisc|setting|zombie)|^(process|in group|stopped): ([^%[1]d%[2]d]|.*(go|compile|link|sh|test) *$)", prey[0].PID, prey[1].PID))
+	} else {
+		env = append(env, "NOTHING_LEFT_IGNORE=process_api")
+	}
+	stock := func(args ...string) ([]byte, error) {
+		cmd := exec.Command("sh", append([]string{script}, args...)...)
+		cmd.Env = env
+		return cmd.CombinedOutput()
+	}
+	before := filepath.Join(work, "before")
+	taken, err := stock("take")
+	if err != nil {
+		t.Fatalf("%v: %s", err, taken)
+	}
+	if err := os.WriteFile(before, taken, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(4, 2))
+	var open, slowest time.Duration
+	early := 0
+	for i := range times {
+		conductor := as(t, "conductor", "WATCHDOG_TEST_DIR="+run, "WATCHDOG_TEST_SEED="+strconv.Itoa(i),
+			fmt.Sprintf("WATCHDOG_TEST_PREY=%d,%d,%d,%d", prey[0].PID, prey[0].Start, prey[1].PID, prey[1].Start))
+		out, err := conductor.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conductor.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if i%5 == 4 { // before, while, or soon after its watchdog starts
+			early++
+			time.Sleep(time.Duration(random.Int64N(int64(60 * time.Millisecond))))
+		} else {
+			line, err := bufio.NewReader(out).ReadString('\n')
+			if err != nil || line != "breaking\n" {
+				t.Fatalf("the conductor said %q, %v", line, err)
+			}
+			time.Sleep(time.Duration(random.Int64N(int64(30 * time.Millisecond))))
+		}
+		if err := conductor.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		io.Copy(io.Discard, out)
+		conductor.Wait()
+		found, err := stock("compare", before, "3")
+		if err != nil {
+			t.Fatalf("kill %d: %v\n%s", i, err, found)
+		}
+		took := time.Since(began)
+		open += took
+		slowest = max(slowest, took)
+	}
+	t.Logf("%d kills, %d of them early: as before after %s on average, %s at most", times, early, open/time.Duration(times), slowest)
+}
+
+// conduct breaks and mends things of every kind until it is killed.
+func conduct() {
+	check := func(err error) {
+		if err != nil {
+			fmt.Println(err)
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	dir := os.Getenv("WATCHDOG_TEST_DIR")
+	seed, err := strconv.ParseUint(os.Getenv("WATCHDOG_TEST_SEED"), 10, 64)
+	check(err)
+	random := rand.New(rand.NewPCG(seed, 1))
+	var prey [2]procfs.Process
+	_, err = fmt.Sscanf(os.Getenv("WATCHDOG_TEST_PREY"), "%d,%d,%d,%d", &prey[0].PID, &prey[0].Start, &prey[1].PID, &prey[1].Start)
+	check(err)
+	w, err := Start(context.Background(), Config{Run: "test", Dir: filepath.Join(dir, "journals"), Args: []string{}})
+	check(err)
+
+	n := 0
+	name := func() string { n++; return fmt.Sprintf("%s%d-%d", Prefix, os.Getpid()%10_000, n%1000) }
+	cage := "/sys/fs/cgroup/freezer"
+	kinds := []func() Entry{
+		func() Entry { return stopOne(prey[random.IntN(2)]) },
+		func() Entry { return Entry{Kind: File, Path: filepath.Join(dir, name())} },
+		func() Entry { return Entry{Kind: Kill} },
+	}
+	if os.Geteuid() == 0 {
+		kinds = append(kinds,
+			func() Entry { return Entry{Kind: Namespace, Name: name()} },
+			func() Entry { return Entry{Kind: Interface, Name: name()} })
+		if unix.Access(cage, unix.W_OK) == nil {
+			kinds = append(kinds,
+				func() Entry { return Entry{Kind: Cgroup, Path: filepath.Join(cage, name()), Home: cage} },
+				func() Entry { return Entry{Kind: Setting, Path: filepath.Join(cage, "notify_on_release"), Value: "0"} })
+		}
+	}
+	fmt.Println("breaking")
+	type broken struct {
+		token Token
+		entry Entry
+	}
+	var list []broken
+	for {
+		e := kinds[random.IntN(len(kinds))]()
+		worker, letGo := exec.Cmd{}, io.WriteCloser(nil)
+		if e.Kind == Kill {
+			// Started and held; it goes on when the journal has it, and ends by itself if the conductor dies before.
+			worker = *exec.Command(os.Args[0])
+			worker.Env = append(os.Environ(), role+"=worker")
+			letGo, err = worker.StdinPipe()
+			check(err)
+			check(worker.Start())
+			go worker.Wait()
+			p, err := procfs.Read(worker.Process.Pid)
+			check(err)
+			e.PID, e.Start = p.PID, p.Start
+		}
+		token, err := w.Protect(e)
+		check(err)
+		list = append(list, broken{token, e})
+		switch e.Kind {
+		case Continue:
+			check(procfs.Signal(e.PID, e.Start, unix.SIGSTOP))
+		case Kill:
+			_, err := letGo.Write([]byte{1})
+			check(err)
+		case File:
+			check(os.WriteFile(e.Path, []byte("x"), 0o600))
+		case Namespace:
+			check(makeNamespace(e.Name))
+		case Interface:
+			check(makeTun(e.Name))
+		case Cgroup:
+			check(os.Mkdir(e.Path, 0o755))
+			check(set(filepath.Join(e.Path, "cgroup.procs"), strconv.Itoa(prey[0].PID)))
+		case Setting:
+			check(set(e.Path, "1"))
+		}
+		if len(list) >= 2+random.IntN(10) {
+			for len(list) > 0 && random.IntN(5) > 0 {
+				b := list[len(list)-1]
+				list = list[:len(list)-1]
+				check(Undo(context.Background(), b.entry))
+				check(w.Release(b.token))
+			}
+		}
+	}
+}
+
+func stopOne(p procfs.Process) Entry { return Entry{Kind: Continue, PID: p.PID, Start: p.Start} }
+
+// makeNamespace makes a named network namespace as ip-netns(8) does, without another process.
+func makeNamespace(name string) error {
+	if err := os.MkdirAll(NamespaceDir, 0o755); err != nil {
+		return err
+	}
+	path := filepath.Join(NamespaceDir, name)
+	if err := os.WriteFile(path, nil, 0o444); err != nil {
+		return err
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- err
+			return
+		}
+		done <- unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
+	}()
+	return <-done
+}
+
+// makeTun makes a network interface that stays.
+func makeTun(name string) error {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		return err
+	}
+	return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1)
+}
