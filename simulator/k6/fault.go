@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -19,14 +18,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tminus-live/tminus/chaos"
+	"github.com/tminus-live/tminus/chaos/procfs"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
 
 const (
-	faultLead   = 5 * time.Second // a fault is watched so long before it comes
-	killWait    = 5 * time.Second
-	dialEvery   = 50 * time.Millisecond
-	maxListened = 1 << 20 // bytes of /proc/net/tcp
+	faultLead = 5 * time.Second // a fault is watched so long before it comes
+	killWait  = 5 * time.Second
+	dialEvery = 50 * time.Millisecond
 )
 
 // faultOptions are those of fault.
@@ -283,52 +282,18 @@ func find(pid int, addrs []netip.AddrPort) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pid: %w", err)
 	}
-	at, err := listening(pid)
+	at, err := procfs.Listening(pid)
 	if err != nil {
 		p.Close()
 		return nil, fmt.Errorf("pid: cannot tell what process %d listens at: %w", pid, err)
 	}
 	for _, a := range addrs {
-		if slices.Contains(at, a) || slices.Contains(at, netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port())) {
+		if slices.ContainsFunc(at, func(l netip.AddrPort) bool { return procfs.Covers(l, a) }) {
 			return p, nil
 		}
 	}
 	p.Close()
 	return nil, fmt.Errorf("pid: %w to crash process %d: it listens at none of the addresses", chaos.ErrRefused, pid)
-}
-
-// listening lists the IPv4 addresses that a process listens at (proc_pid_net(5)).
-func listening(pid int) ([]netip.AddrPort, error) {
-	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if err != nil {
-		return nil, err
-	}
-	mine := map[string]bool{}
-	for _, fd := range fds {
-		if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, fd.Name())); err == nil {
-			if inode, ok := strings.CutPrefix(to, "socket:["); ok {
-				mine[strings.TrimSuffix(inode, "]")] = true
-			}
-		}
-	}
-	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", pid))
-	if err != nil {
-		return nil, err
-	}
-	var out []netip.AddrPort
-	for line := range strings.Lines(string(table[:min(len(table), maxListened)])) {
-		f := strings.Fields(line)
-		const listen = "0A"
-		if len(f) < 10 || f[3] != listen || !mine[f[9]] {
-			continue
-		}
-		var a [4]byte
-		var port uint16
-		if n, err := fmt.Sscanf(f[1], "%02X%02X%02X%02X:%04X", &a[3], &a[2], &a[1], &a[0], &port); n == 5 && err == nil {
-			out = append(out, netip.AddrPortFrom(netip.AddrFrom4(a), port))
-		}
-	}
-	return out, nil
 }
 
 // gone waits until the process has ended.
