@@ -36,6 +36,10 @@ type Config struct {
 	Sink    event.Sink       // takes event.Fault and event.Probe; nil = event.Discard
 	Logger  *slog.Logger     // nil = silent
 
+	// Stop, once closed, ends the faults and not the run: those in effect are undone at once, all together, and none is
+	// injected any more, but what was undone is watched as ever. Nil: nobody stops them.
+	Stop <-chan struct{}
+
 	// Sabotage, when set, replaces each fault's injector. Tests use it to prove that evidence notices an injector that
 	// lies; nothing else does.
 	Sabotage func(Fault, Injector) Injector
@@ -206,16 +210,31 @@ func (c *conductor) play(ctx context.Context, r *running) {
 		c.restore(ctx, r)
 		return
 	}
-	if !c.until(ctx, r.window.Injected.Add(r.fault.For)) {
+	if !c.until(ctx, r.window.Injected.Add(r.fault.For)) && !c.stopped() {
 		return
 	}
 	if c.restore(ctx, r) {
-		c.until(ctx, r.window.Restored.Add(watchAfter))
+		c.wait(ctx, nil, r.window.Restored.Add(watchAfter))
 	}
 }
 
-// until waits for a moment of the run's clock; false when ctx ended first.
+// stopped reports whether the faults were told to end, and not the run.
+func (c *conductor) stopped() bool {
+	select {
+	case <-c.cfg.Stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// until waits for a moment of the run's clock; false when ctx ended first, or the faults were told to.
 func (c *conductor) until(ctx context.Context, at time.Time) bool {
+	return c.wait(ctx, c.cfg.Stop, at) && !c.stopped()
+}
+
+// wait is until with a stop of its own.
+func (c *conductor) wait(ctx context.Context, stop <-chan struct{}, at time.Time) bool {
 	wait := at.Sub(c.cfg.Now())
 	if wait <= 0 {
 		return ctx.Err() == nil
@@ -226,6 +245,8 @@ func (c *conductor) until(ctx context.Context, at time.Time) bool {
 	case <-timer.C:
 		return true
 	case <-ctx.Done():
+		return false
+	case <-stop:
 		return false
 	}
 }
@@ -312,6 +333,9 @@ func (c *conductor) result(r *running) Result {
 	switch {
 	case w.Inject.IsZero():
 		res.Evidence = Evidence{Status: Inconclusive, Unit: unitProbes, Detail: "the run ended before the fault was due"}
+		if c.stopped() {
+			res.Evidence.Detail = "the experiment was stopped before the fault was due"
+		}
 	case w.Injected.IsZero():
 		res.Evidence = Evidence{Status: Inconclusive, Unit: unitProbes, Detail: fmt.Sprintf("the fault could not be injected: %v", res.Err)}
 	default:

@@ -133,6 +133,40 @@ func TestEndOfTheRunUndoesWhatIsInEffectLatestFirst(t *testing.T) {
 	})
 }
 
+// A stop ends the faults and not the run: all are undone at once, and proven as ever.
+func TestStopUndoesFaultsAndWatchesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		town, tape := newTown("a", "b", "c", "d"), &tape{}
+		var faults []Fault
+		for i, where := range []string{"a", "b", "c"} {
+			faults = append(faults, Fault{ID: where, Fail: "region", Where: where, At: time.Duration(i+1) * 10 * time.Second, For: time.Hour})
+		}
+		for _, q := range town.regions {
+			q.startTakes = time.Second
+		}
+		stop := make(chan struct{})
+		cfg := config(town, tape, faults...)
+		cfg.Stop = stop
+		time.AfterFunc(25*time.Second, func() { close(stop) })
+		began := time.Now()
+		results, err := Run(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != 31*time.Second {
+			t.Errorf("took %s, want until 5 s after the restoration, which took 1 s", took)
+		}
+		for i, forS := range []float64{16, 6} {
+			if r := results[i]; r.ForS != forS || !r.Restored || r.Evidence.Status != Confirmed {
+				t.Errorf("%+v", r)
+			}
+		}
+		if r := results[2]; r.ForS != 0 || !r.Restored || !strings.Contains(r.Evidence.Detail, "stopped before the fault was due") {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
 func TestAFaultThatCannotBeInjected(t *testing.T) {
 	for _, panics := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
