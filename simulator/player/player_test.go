@@ -401,7 +401,7 @@ func TestPlayRequests(t *testing.T) {
 			w.step(Press{At: t0})
 			w.run(at(25))
 			ps := w.one(event.PlayStart)
-			if ps.Status != c.status || ps.Attempts != c.attempts || ps.Region != c.region || ps.At.Sub(t0) > c.within {
+			if ps.Status != c.status || ps.Attempts != c.attempts || ps.Region != c.region || ps.Home != w.p.cfg.Region || ps.At.Sub(t0) > c.within {
 				t.Errorf("after %s: %s in %s after %d attempts: %s", ps.At.Sub(t0), ps.Status, ps.Region, ps.Attempts, ps.Detail)
 			}
 			if c.status == "ok" {

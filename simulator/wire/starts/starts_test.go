@@ -595,8 +595,8 @@ func TestFailOver(t *testing.T) {
 				}
 				moved := 0
 				for _, e := range g.events {
-					if e.Region != "us-west" || e.Edge != west.String() {
-						t.Fatalf("answered by %s, %s", e.Region, e.Edge)
+					if e.Region != "us-west" || e.Edge != west.String() || (e.Home == "us-west") != (e.Attempts == 1) {
+						t.Fatalf("answered by %s, %s after %d attempts, at home in %s", e.Region, e.Edge, e.Attempts, e.Home)
 					}
 					if e.Attempts == 2 {
 						moved++
