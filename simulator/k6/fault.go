@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os/exec"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
