@@ -63,6 +63,6 @@ func chaosCommand() *cobra.Command {
 		},
 	}
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.AddCommand(list)
+	cmd.AddCommand(list, chaosCleanCommand())
 	return cmd
 }

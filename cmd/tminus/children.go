@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tminus-live/tminus/chaos/watchdog"
 	"github.com/tminus-live/tminus/reference/pipeline"
 	"github.com/tminus-live/tminus/scenarios/process"
 	"github.com/tminus-live/tminus/scenarios/rehearsal"
@@ -65,6 +66,21 @@ func storeCommand() *cobra.Command {
 		}
 		return srv.Run(ctx)
 	})
+}
+
+// watchdogCommand is what puts the machine back in order when the conductor dies. Unlike the others it outlives its parent.
+func watchdogCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    watchdog.Command,
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if status := watchdog.Serve(); status != 0 {
+				return exit{status, nil} // it has nobody to tell: what is left is in its journal
+			}
+			return nil
+		},
+	}
 }
 
 // child is a hidden command that takes its configuration C from standard input and tells its parent what goes wrong.

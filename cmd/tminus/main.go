@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tminus-live/tminus/chaos/watchdog"
 	"github.com/tminus-live/tminus/scenarios/process"
 	"github.com/tminus-live/tminus/scenarios/spec"
 	"github.com/tminus-live/tminus/simulator/wire/consent"
@@ -112,6 +113,9 @@ Exit status: 0 GO, 99 NO-GO, 98 inconclusive, 104 invalid scenario, 2 usage, 1 a
 	if child {
 		// What only the conductor starts; by hand they would have no lifeline.
 		root.AddCommand(regionCommand(), startsCommand(), storeCommand(), benchPartCommand())
+	}
+	if watchdog.IsChild() {
+		root.AddCommand(watchdogCommand())
 	}
 	return root
 }

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tminus-live/tminus/chaos/watchdog"
+)
+
+// chaosCleanCommand finds and removes what experiments have left on this machine.
+func chaosCleanCommand() *cobra.Command {
+	var asJSON, dryRun bool
+	cmd := &cobra.Command{
+		Use:   "clean",
+		Short: "Find and remove what an experiment has left over",
+		Long: `Find and remove what is left of experiments whose conductor is gone: stopped processes, network namespaces, interfaces,
+cgroups, kernel programs, settings and files. Normally there is nothing: a watchdog undoes all of it within 3 s, even after
+kill -9. What belongs to an experiment that still runs is not touched.
+
+Exit status: 0 when nothing is left, 1 when something is, 2 usage.`,
+		Args: exactArgs(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			look := watchdog.Clean
+			if dryRun {
+				look = watchdog.Find
+			}
+			found, err := look(cmd.Context())
+			if err != nil {
+				return err
+			}
+			left := 0
+			for _, f := range found {
+				if !f.Removed {
+					left++
+				}
+			}
+			if asJSON {
+				if found == nil {
+					found = []watchdog.Found{}
+				}
+				if err := printJSON(cmd, found); err != nil {
+					return err
+				}
+			} else {
+				sayFound(cmd, found, dryRun)
+			}
+			if left > 0 {
+				return exit{exitError, leftOver(left, dryRun)}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what there is; remove nothing")
+	return cmd
+}
+
+func sayFound(cmd *cobra.Command, found []watchdog.Found, dryRun bool) {
+	out := cmd.OutOrStdout()
+	if len(found) == 0 {
+		fmt.Fprintln(out, "nothing is left over")
+	}
+	for _, f := range found {
+		what := f.What
+		if f.Run != "" {
+			what += " (run " + f.Run + ")"
+		}
+		switch {
+		case f.Removed:
+			fmt.Fprintf(out, "removed: %s\n", what)
+		case f.Error != "":
+			fmt.Fprintf(out, "left: %s: %s\n", what, f.Error)
+		case dryRun:
+			fmt.Fprintf(out, "would remove: %s\n", what)
+		default:
+			fmt.Fprintf(out, "left: %s\n", what)
+		}
+	}
+}
+
+func leftOver(n int, dryRun bool) error {
+	switch {
+	case n == 1 && dryRun:
+		return errors.New("1 thing is left over")
+	case dryRun:
+		return fmt.Errorf("%d things are left over", n)
+	case n == 1:
+		return errors.New("1 thing could not be removed")
+	}
+	return fmt.Errorf("%d things could not be removed", n)
+}

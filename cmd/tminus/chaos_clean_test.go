@@ -1,0 +1,38 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/tminus-live/tminus/chaos/watchdog"
+)
+
+func TestChaosClean(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	// A dry run: what others have on this machine is not this test's to remove.
+	status := run([]string{"chaos", "clean", "--dry-run", "--json"}, strings.NewReader(""), &stdout, &stderr)
+	var found []watchdog.Found
+	if err := json.Unmarshal(stdout.Bytes(), &found); err != nil || found == nil {
+		t.Fatalf("%v: %q", err, stdout.String())
+	}
+	if want := min(len(found), exitError); status != want {
+		t.Errorf("exit status %d with %d things left over; %s", status, len(found), stderr.String())
+	}
+	for _, f := range found {
+		if f.Removed {
+			t.Errorf("a dry run removed %+v", f)
+		}
+	}
+	if status := run([]string{"chaos", "clean", "everything"}, strings.NewReader(""), &stdout, &stderr); status != exitUsage {
+		t.Errorf("exit status %d, want %d", status, exitUsage)
+	}
+}
+
+func TestByHandThereIsNoWatchdog(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if status := run([]string{"watchdog"}, strings.NewReader(""), &stdout, &stderr); status != exitUsage || !strings.Contains(stderr.String(), `no command "watchdog"`) {
+		t.Errorf("exit status %d: %s", status, stderr.String())
+	}
+}
