@@ -24,8 +24,17 @@ type Model struct {
 	Example    string      `json:"example"` // one line of a scenario's `faults:`
 	Parameters []Parameter `json:"parameters,omitempty"`
 
-	able func() error // nil = always; says what is lacking
-	plan func(Fault, *Config) (plan, error)
+	able  func() error                   // nil = always; says what is lacking
+	front func(f Fault, on string) Front // what must stand in front of a part of that kind; nil = nothing
+	plan  func(Fault, *Config) (plan, error)
+}
+
+// FrontFor says what must stand in front of a part of some kind before anything runs, for a fault of this model.
+func (f Fault) FrontFor(kind string) Front {
+	if _, m, err := lookup(f); err == nil && m.front != nil {
+		return m.front(f, kind)
+	}
+	return FrontNothing
 }
 
 // plan is a fault ready to be run.

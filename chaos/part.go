@@ -1,9 +1,16 @@
 package chaos
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
+
+	"github.com/tminus-live/tminus/chaos/httprelay"
+	"github.com/tminus-live/tminus/chaos/netns"
+	"github.com/tminus-live/tminus/chaos/procfs"
+	"github.com/tminus-live/tminus/chaos/relay"
 )
 
 // The kinds of part.
@@ -20,7 +27,8 @@ const (
 )
 
 // Part is something that can be broken: a region, a component of one, the event path, or what a scenario declares as its
-// own. A run hands in every part that belongs to it; nothing else can be broken.
+// own. A run hands in every part that belongs to it; nothing else can be broken. What a part does not offer is nil: a fault
+// that needs it says so.
 type Part struct {
 	Name   string // as `where:` names it: "us-east", "us-east/edge-1", "clickhouse", "nginx"
 	Kind   string
@@ -30,7 +38,35 @@ type Part struct {
 	Addrs  []netip.AddrPort // where others reach it over TCP
 	UDP    []netip.AddrPort // where it takes datagrams
 	URL    string           // base URL of what it serves, without a trailing slash; "": not HTTP
+	Look   string           // path of URL that answers 200 when it is well, in a moment: "/healthz"
+
+	Processes func() ([]procfs.Process, error) // those of it that live now
+	Network   *netns.Network                   // that its region lives in
+	HTTP      *httprelay.Relay                 // in front of it
+	TCP       *relay.TCP                       // in front of it
+	Datagrams *relay.UDP                       // in front of it
+	Defects   Defects                          // what of itself it can get wrong
 }
+
+// Defects is a part of the reference pipeline that gets something wrong when it is told to.
+type Defects interface {
+	// Order sets a defect by an id of the caller's, or renews it: it ends by itself when its lease is over.
+	Order(ctx context.Context, id, kind string, params map[string]any, lease time.Duration) error
+	// End takes it back; one that is over is no error.
+	End(ctx context.Context, id string) error
+}
+
+// Front says what must stand in front of a part before anything runs.
+type Front string
+
+// Fronts.
+const (
+	FrontNothing Front = ""
+	FrontHTTP    Front = "http"    // an HTTP relay
+	FrontTCP     Front = "tcp"     // a TCP relay
+	FrontUDP     Front = "udp"     // a UDP relay
+	FrontNetwork Front = "network" // a network of the run's own, with the part's region in it
+)
 
 // Inside reports whether one place is another, or a part of it: "us-east/edge-1" is inside "us-east".
 func Inside(place, whole string) bool {
