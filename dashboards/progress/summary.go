@@ -148,12 +148,15 @@ const maxStorms = 4
 func crowdLines(r *report.Report, fold func(mark string, st style, kind, text string)) {
 	if l := r.Load; l.InTimePercent > 0 {
 		mark, st := "✓", green
-		if l.InTimePercent < report.InTime || l.PlayStarts.Dropped > 0 {
+		if l.InTimePercent < report.InTime || l.PlayStarts.Dropped > 0 || l.Behind() {
 			mark, st = "?", yellow
 		}
 		text := fmt.Sprintf("%s play starts, %s sent within 10%sms", words.Count(l.PlayStarts.Intended), words.Percent(l.InTimePercent), words.NBSP)
 		if n := l.PlayStarts.Dropped; n > 0 {
 			text += ", " + words.Count(n) + " dropped"
+		}
+		if l.Late > 0 {
+			text += fmt.Sprintf(", %s (%s) late by this machine's own doing", words.Count(l.Late), words.Percent(l.LatePercent))
 		}
 		fold(mark, st, "load", text)
 	}

@@ -11,6 +11,13 @@ import (
 // crowd was not the one that was asked for.
 const InTime = 99.9
 
+// LatePercent is how many of a crowd's starts, in per cent, the sending machine may be late with: above it the crowd was not the
+// one that was asked for, and nothing that was measured is the service's.
+const LatePercent = 0.1
+
+// Behind says whether the machine that sent the crowd was too late with it.
+func (l Load) Behind() bool { return l.LatePercent > LatePercent }
+
 type (
 	// crowdBlock is what the Load section says of an open-loop crowd beside its counts.
 	crowdBlock struct {
@@ -56,6 +63,16 @@ func (p *page) crowd(r *Report) {
 			b.InTimeTone = "warn"
 		}
 	}
+	if own := l.OwnLagMS; own != nil || l.Late > 0 {
+		text := "none"
+		if l.Late > 0 {
+			text = words.Count(l.Late) + " (" + words.Percent(l.LatePercent) + ")"
+		}
+		if own != nil {
+			text += ", 99.9th percentile " + words.Millis(own.P999)
+		}
+		b.Facts = append(b.Facts, fact{"Late by the sending machine's own doing", text})
+	}
 	if l.Attempts > 0 && n.Sent > 0 {
 		b.Facts = append(b.Facts, fact{"Requests for each play start", fmt.Sprintf("%s (%s in all)",
 			words.Significant(float64(l.Attempts)/float64(n.Sent), 3), words.Compact(float64(l.Attempts)))})
@@ -90,6 +107,9 @@ func (r *Report) loadPoll() (out []pollRow) {
 		row := pollRow{"ok", "Load", words.Percent(l.InTimePercent) + " of " + words.Compact(float64(l.PlayStarts.Intended)) + " sent in time"}
 		if l.InTimePercent < InTime || l.PlayStarts.Dropped > 0 {
 			row.Icon = "warn"
+		}
+		if l.Behind() {
+			row.Icon, row.Fact = "warn", words.Percent(l.LatePercent)+" sent late by this machine"
 		}
 		out = append(out, row)
 	}

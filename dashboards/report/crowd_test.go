@@ -344,3 +344,18 @@ func TestFiguresOfACrowdThatAreNotNumbers(t *testing.T) {
 	}
 	render(t, r)
 }
+
+// A crowd that its own machine was late with is seen as such at the top of the page and in the figures of the load.
+func TestCrowdThatItsOwnMachineWasLateWith(t *testing.T) {
+	r := sampleTitleFight()
+	r.Load.Late, r.Load.LatePercent, r.Load.OwnLagMS = 12_345, 4.5, &Quantiles{P999: 74.4, Max: 90}
+	doc := parsePage(t, r)
+	poll := wordsOf(byClass(doc, "poll")[0])
+	if !strings.Contains(poll, "4.50 % sent late by this machine") {
+		t.Errorf("%s", poll)
+	}
+	all := wordsOf(doc)
+	if want := "Late by the sending machine's own doing"; !strings.Contains(all, want) || !strings.Contains(all, "12,345 (4.5") || !strings.Contains(all, "99.9th percentile 74.4") {
+		t.Errorf("the page does not say %q", want)
+	}
+}

@@ -22,7 +22,7 @@ func (r *Report) Finite() (*Report, []string) {
 		c.Topology = copied(r.Topology)
 	}
 	c.Load.Failures = kept(r.Load.Failures)
-	c.Load.SentToDoneMS = pointed(r.Load.SentToDoneMS)
+	c.Load.SentToDoneMS, c.Load.OwnLagMS = pointed(r.Load.SentToDoneMS), pointed(r.Load.OwnLagMS)
 	c.Processes = kept(r.Processes)
 	c.Storms = kept(r.Storms)
 	for i := range c.Storms {

@@ -127,6 +127,9 @@ func (r *Report) junitCrowd() (out []junitProperty) {
 	if l := r.Load; l.InTimePercent > 0 {
 		add("play_starts.intended", strconv.FormatUint(l.PlayStarts.Intended, 10))
 		add("play_starts.in_time_percent", figure(l.InTimePercent))
+		if l.OwnLagMS != nil || l.Late > 0 {
+			add("play_starts.late_percent", figure(l.LatePercent))
+		}
 	}
 	for i, s := range r.Storms {
 		if i == maxStormCards {

@@ -21,6 +21,7 @@ type Report struct {
 	Started    string      `json:"started"` // RFC 3339, UTC
 	DurationS  float64     `json:"duration_s"`
 	Target     string      `json:"target"` // "reference", or the manifest URL of somebody else's stream
+	Pods       int         `json:"pods,omitempty"`     // how many processes of the k6 extension sent the run; 0: nobody's but this machine's own
 	Topology   []Region    `json:"topology,omitempty"`
 	Objectives []Objective `json:"objectives"`
 	Faults     []Fault     `json:"faults"`
@@ -91,6 +92,9 @@ type Load struct {
 
 	SentToDoneMS  *Quantiles `json:"sent_to_done_ms,omitempty"` // sent → done, of the open-loop crowd
 	InTimePercent float64    `json:"in_time_percent,omitempty"` // sent within 10 ms of the intended time, % of those intended
+	Late          uint64     `json:"late,omitempty"`            // sent more than 10 ms after their moment because the machine that sent them was late, not the service
+	LatePercent   float64    `json:"late_percent,omitempty"`    // of those that the open-loop crowd sent
+	OwnLagMS      *Quantiles `json:"own_lag_ms,omitempty"`      // of send_lag_ms, the sending machine's own part
 	Attempts      uint64     `json:"attempts,omitempty"`        // requests sent for all play starts
 	Left          uint64     `json:"left,omitempty"`            // viewers who would have tried again, but had no patience left
 	Failures      []Count    `json:"failures,omitempty"`        // what went wrong, by kind, the most frequent first

@@ -56,8 +56,15 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 		Failures:   failures(out.starts.Failures),
 	}
 	if out.starts.Sent > 0 {
-		q := report.Quantiles(out.starts.FromSent)
-		rep.Load.SentToDoneMS = &q
+		done, own := report.Quantiles(out.starts.FromSent), report.Quantiles(out.starts.OwnLag)
+		rep.Load.SentToDoneMS, rep.Load.OwnLagMS = &done, &own
+	}
+	sending, err := qoe.SendingOf(ctx, db, r.id)
+	if err != nil {
+		return nil, err
+	}
+	if sending.Sent > 0 {
+		rep.Load.Late, rep.Load.LatePercent = sending.Late, 100*float64(sending.Late)/float64(sending.Sent)
 	}
 	players, err := qoe.PlayersOf(ctx, db, r.id)
 	if err != nil {
@@ -106,7 +113,7 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 	for _, p := range processes {
 		rep.Processes = append(rep.Processes, processReport(p, max(1, incarnations[p.Name])))
 	}
-	if out.starts.Sent > 0 {
+	if sending.Sent > 0 {
 		onTime, err := qoe.Measure(ctx, db, r.id, qoe.Query{Metric: "play_starts_on_time", Aggregate: qoe.Rate})
 		if err != nil {
 			return nil, err

@@ -69,6 +69,13 @@ func doubts(r *report.Report) []string {
 	} else if t.Stored != t.Emitted {
 		out = append(out, fmt.Sprintf("telemetry does not add up: %d events were emitted and %d are stored", t.Emitted, t.Stored))
 	}
+	if l := r.Load; l.Behind() {
+		who, again := "this machine", "on a quieter or a bigger one"
+		if r.Pods > 0 {
+			who, again = "a pod's machine", "with more pods, or on quieter or bigger machines"
+		}
+		out = append(out, fmt.Sprintf("%s could not send the crowd on time: %d play starts (%.3g %%) went out more than 10 ms late by its own doing, not the service's; rerun %s", who, l.Late, l.LatePercent, again))
+	}
 	if p := r.Load.PlayStarts; p.Intended > 0 && float64(p.Dropped) > MaxDroppedShare*float64(p.Intended) {
 		out = append(out, fmt.Sprintf("the generator could not send %d of %d play starts in time: the crowd was smaller than asked for", p.Dropped, p.Intended))
 	}

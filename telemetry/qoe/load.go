@@ -43,6 +43,22 @@ func LoadSeconds(ctx context.Context, db *clickhouse.DB, run string, start time.
 	return seconds, nil
 }
 
+// Sending is how well the machines that send the crowd kept its time.
+type Sending struct {
+	Sent uint64 // by the open-loop crowd
+	Late uint64 // of them, those that went out more than 10 ms after their moment by the sender's own doing
+}
+
+// SendingOf sums over all processes that send the crowd.
+func SendingOf(ctx context.Context, db *clickhouse.DB, run string) (s Sending, err error) {
+	err = db.QueryRow(ctx, `SELECT toUInt64(sum(nums['sent'])), toUInt64(sum(nums['late'])) FROM events WHERE run = {run:String} AND kind = 'load_stats'`,
+		clickhouse.Named("run", run)).Scan(&s.Sent, &s.Late)
+	if err != nil {
+		return s, fmt.Errorf("how the load of run %s was sent: %w", run, err)
+	}
+	return s, nil
+}
+
 // Returns is how viewers who had lost their picture came back.
 type Returns struct {
 	Viewers  uint64  // whose play start has ended

@@ -473,7 +473,7 @@ func TestLoadAndReturns(t *testing.T) {
 	var events []event.Event
 	for second := range 3 {
 		events = append(events, event.Event{Kind: event.LoadStats, At: at(float64(second) + 0.5),
-			Nums: map[string]float64{"scheduled": 10, "requests": 10 * float64(second+1), "shed": float64(second)}})
+			Nums: map[string]float64{"scheduled": 10, "requests": 10 * float64(second+1), "shed": float64(second), "sent": 9, "late": float64(second)}})
 	}
 	for i := range 20 { // one of 20 never comes back
 		e := event.Event{Kind: event.PlayStart, State: "return", Status: "ok", Attempts: uint32(1 + i%2), At: at(1 + float64(i)/10)}
@@ -490,6 +490,12 @@ func TestLoadAndReturns(t *testing.T) {
 	seconds, err := qoe.LoadSeconds(t.Context(), db, "r", start, 4)
 	if want := []qoe.LoadSecond{{10, 10, 0}, {10, 20, 1}, {10, 30, 2}, {}}; err != nil || !slices.Equal(seconds, want) {
 		t.Errorf("%v, %v, want %v", seconds, err, want)
+	}
+	if got, err := qoe.SendingOf(t.Context(), db, "r"); err != nil || got != (qoe.Sending{Sent: 27, Late: 3}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := qoe.SendingOf(t.Context(), db, "nobody's"); err != nil || got != (qoe.Sending{}) {
+		t.Errorf("%+v, %v", got, err)
 	}
 	r, err := qoe.ReturnsOf(t.Context(), db, "r", at(1), at(9))
 	if want := (qoe.Returns{Viewers: 20, OK: 19, Attempts: 1.5, BackS: 1.8}); err != nil || !near(r.BackS, want.BackS) || r.Viewers != 20 || r.OK != 19 || r.Attempts != 1.5 {
