@@ -39,9 +39,9 @@ var deciders = []string{"reference/timeline", "reference/manifest", "reference/o
 // timeless packages take the time and their randomness as arguments, so that one implementation serves the real server
 // and the simulation.
 var timeless = []string{
-	"reference/timeline", "reference/manifest", "reference/origin/availability", "reference/playback/steering", "reference/playback/admission", "reference/playback/token", "reference/spread",
+	"reference/timeline", "reference/manifest", "reference/origin/availability", "reference/playback/steering", "reference/playback/admission", "reference/playback/token", "reference/spread", "reference/defect",
 	"simulator/audience", "simulator/player", "simulator/stream",
-	"dashboards", "scenarios/spec", "scenarios/verdict", "telemetry/event", "telemetry/qoe",
+	"dashboards", "scenarios/spec", "scenarios/experiment", "scenarios/verdict", "telemetry/event", "telemetry/qoe",
 }
 
 type file struct {

@@ -209,7 +209,7 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 		Audience: Audience{Mix: audience.DefaultMix},
 	}
 	var duration noted[time.Duration]
-	var ladder, dvr, topology, playback, instance, faults, objectives, target noted[struct{}]
+	var ladder, dvr, topology, playback, instance, faults, experiment, objectives, target noted[struct{}]
 	var crowd crowdNodes
 	var hasManifest bool // the target
 	var play noted[struct{}]
@@ -268,6 +268,7 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 			s.Target, hasManifest, play = r.target(n, path)
 		}},
 		{"faults", "", func(n ast.Node, path string) { faults = keep(n, path) }},
+		{"experiment", "", func(n ast.Node, path string) { experiment = keep(n, path) }},
 		{"objectives", `what GO means, such as startup_time: ["p(95)<2s"]`, func(n ast.Node, path string) { objectives = keep(n, path) }},
 	})
 	if !ok {
@@ -307,8 +308,11 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 	if faults.ok {
 		s.Faults = r.faults(faults.node, faults.path, s, duration.value)
 	}
+	if experiment.ok {
+		s.Experiment = r.experiment(experiment.node, experiment.path, s, faults)
+	}
 	if objectives.ok {
-		s.Objectives = r.objectives(objectives.node, objectives.path, s)
+		s.Objectives = r.thresholds(objectives.node, objectives.path, s, asObjectives)
 	}
 	return s
 }
@@ -365,10 +369,11 @@ func (r *reader) topology(n ast.Node, path string, t *Topology) {
 	}
 }
 
-func (r *reader) objectives(n ast.Node, path string, s *Scenario) []Objective {
+// thresholds reads thresholds by metric.
+func (r *reader) thresholds(n ast.Node, path string, s *Scenario, as asked) []Objective {
 	entries, ok := r.entries(n, path)
 	if ok && len(entries) == 0 {
-		r.bad(n, path, "want at least one objective: without any, every run would be a GO")
+		r.bad(n, path, "%s", as.empty)
 	}
 	if len(entries) > MaxFaults {
 		r.bad(n, path, "%d metrics, at most %d are allowed", len(entries), MaxFaults)
@@ -381,6 +386,10 @@ func (r *reader) objectives(n ast.Node, path string, s *Scenario) []Objective {
 		m, known := qoe.Lookup(name)
 		if !known {
 			r.bad(e.node, p, "unknown metric %q%s", clip(name), oneOf(name, metricNames()))
+			continue
+		}
+		if as.part && m.Whole {
+			r.bad(e.node, p, "%s is known of the whole event only, and an experiment looks at parts of it", name)
 			continue
 		}
 		if fromPlayers(name) && s.Audience.Players == 0 && len(s.Audience.Starts) > 0 {
@@ -396,6 +405,10 @@ func (r *reader) objectives(n ast.Node, path string, s *Scenario) []Objective {
 			}
 			filter = inner
 			where = r.where(e.node, p, inner, m, s)
+			if _, bounded := where["from"]; as.part && (bounded || where["to"] != "") {
+				r.bad(e.node, p, "the experiment says which part of the event is looked at: leave out from and to")
+				continue
+			}
 			from, to = r.window(e.node, p, where, m, s)
 		}
 		seen := map[string]bool{}
@@ -455,7 +468,7 @@ func (r *reader) where(n ast.Node, path, text string, m qoe.Metric, s *Scenario)
 		out[dim] = value
 		var values []string
 		switch dim {
-		case "region":
+		case "region", "home":
 			values = s.Topology.Regions
 			if s.Target != nil {
 				r.bad(n, path, "a target has no regions to filter by")

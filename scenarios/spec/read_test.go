@@ -332,7 +332,7 @@ func TestOneMistake(t *testing.T) {
 	target := with("topology: {regions: [here]}", "target: {manifest: %q}")
 	for _, tc := range []struct{ name, src, want string }{
 		{"flow over lines", with("{players: 1}", "{\n  # how many?\n  players: many, # too many\n  mix: 'mobile-heavy'\n}"), `f:7:12: audience.players: want a whole number, got the text "many"`},
-		{"after quotes over lines", with("name: least", "name: \"lea\\\n  st\"") + "x: 1\n", `f:8:1: x: unknown key; want one of apiVersion, name, seed, event, topology, playback, audience, limits, target, faults, objectives`},
+		{"after quotes over lines", with("name: least", "name: \"lea\\\n  st\"") + "x: 1\n", `f:8:1: x: unknown key; want one of apiVersion, name, seed, event, topology, playback, audience, limits, target, faults, experiment, objectives`},
 		{"wide characters", with("{players: 1}", "{'größe': 1, players: 1}"), `f:5:12: audience.größe: unknown key; want one of mix, starts, players, playersWithin, connections, people, forecast, interruptions`},
 		{"after wide characters", with("{players: 1}", "{mix: '日本', players: -1}"), "f:5:17: audience.mix: unknown mix \"日本\"; want one of broadband-tv-heavy, mobile-heavy, browser-heavy, even\nf:5:32: audience.players: want a whole number from 0 to 5000, got -1"},
 		{"empty", "", `f:1:1: the file holds no scenario; it must start with apiVersion: tminus/v1`},

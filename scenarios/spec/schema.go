@@ -7,6 +7,7 @@ import (
 
 	"github.com/invopop/jsonschema"
 
+	"github.com/tminus-live/tminus/scenarios/experiment"
 	"github.com/tminus-live/tminus/simulator/audience"
 	"github.com/tminus-live/tminus/simulator/audience/forecast"
 	"github.com/tminus-live/tminus/telemetry/qoe"
@@ -25,6 +26,7 @@ type (
 		Limits     *fileLimits         `json:"limits,omitempty" jsonschema:"description=Ceilings: a load beyond them is refused before it starts"`
 		Target     *fileTarget         `json:"target,omitempty" jsonschema:"description=Somebody else's live stream or play API instead of the reference pipeline"`
 		Faults     []fileFault         `json:"faults,omitempty"`
+		Experiment *fileExperiment     `json:"experiment,omitempty" jsonschema:"description=What the rehearsal is to prove of the system while it is broken"`
 		Objectives map[string][]string `json:"objectives" jsonschema:"description=What GO means: thresholds by metric"`
 	}
 	fileEvent struct {
@@ -121,6 +123,15 @@ type (
 		Model any          `json:"model,omitempty"`
 		Seed  uint64       `json:"seed,omitempty"`
 	}
+	fileExperiment struct {
+		SteadyState map[string][]string `json:"steadyState,omitempty" jsonschema:"description=The hypothesis: what holds of the system while it is well"`
+		Strategy    string              `json:"strategy,omitempty" jsonschema:"default=continuously,description=When the steady state is checked; continuously: before the faults and during and after them"`
+		Settle      fileDuration        `json:"settle,omitempty" jsonschema:"description=From the end of the last fault to the beginning of after; 10s where left out"`
+		Stop        map[string][]string `json:"stop,omitempty" jsonschema:"description=Stop conditions: when one holds every fault is undone at once"`
+		Window      fileDuration        `json:"window,omitempty" jsonschema:"description=What stop conditions look back over; 5s where left out"`
+		Canary      string              `json:"canary,omitempty" jsonschema:"description=The region whose part of the crowd the faults hit"`
+		Baseline    string              `json:"baseline,omitempty" jsonschema:"description=The region whose part of the crowd the canary's is compared with"`
+	}
 	fileDuration string
 	fileShare    string
 )
@@ -154,21 +165,34 @@ func mostItems(s *jsonschema.Schema, key string, n uint64) {
 func (fileScenario) JSONSchemaExtend(s *jsonschema.Schema) {
 	words(s, "apiVersion", []string{APIVersion})
 	mostItems(s, "faults", MaxFaults)
-	// metric, or metric{dimension=value,…}
-	p, _ := s.Properties.Get("objectives")
+	thresholdsOf(s, "objectives", asObjectives)
+}
+
+func (fileExperiment) JSONSchemaExtend(s *jsonschema.Schema) {
+	words(s, "strategy", experiment.Strategies())
+	thresholdsOf(s, "steadyState", asHypothesis)
+	thresholdsOf(s, "stop", asStops)
+}
+
+// thresholdsOf says what the keys of thresholds may be: metric, or metric{dimension=value,…}.
+func thresholdsOf(s *jsonschema.Schema, key string, as asked) {
+	p, _ := s.Properties.Get(key)
 	thresholds := p.AdditionalProperties
 	p.AdditionalProperties = jsonschema.FalseSchema
 	p.PatternProperties = map[string]*jsonschema.Schema{}
 	least, most := uint64(1), uint64(MaxThresholds)
 	p.MinProperties = &least
 	for _, m := range qoe.Metrics() {
+		if as.part && m.Whole {
+			continue
+		}
 		t := *thresholds
 		t.Description = fmt.Sprintf("%s (%s): %s", m.Name, m.Unit, m.Meaning)
 		t.Examples = []any{[]string{example(m, "")}}
 		t.MinItems, t.MaxItems = &least, &most
 		pattern := "^" + m.Name
 		keys := m.Dimensions
-		if !m.Whole {
+		if !m.Whole && !as.part {
 			keys = append(keys, "from", "to")
 		}
 		if len(keys) > 0 {
@@ -179,7 +203,9 @@ func (fileScenario) JSONSchemaExtend(s *jsonschema.Schema) {
 	// Editors offer the keys of properties, not of patterns.
 	p.Properties = jsonschema.NewProperties()
 	for _, m := range qoe.Metrics() {
-		p.Properties.Set(m.Name, &jsonschema.Schema{})
+		if !as.part || !m.Whole {
+			p.Properties.Set(m.Name, &jsonschema.Schema{})
+		}
 	}
 }
 

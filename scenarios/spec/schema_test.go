@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/goccy/go-yaml"
@@ -40,7 +41,7 @@ func TestSchema(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for _, src := range []string{titleFight, least, storm, with("topology: {regions: [here]}", "target: {manifest: 'http://localhost/a.m3u8'}")} {
+	for _, src := range []string{titleFight, least, storm, canary, with("topology: {regions: [here]}", "target: {manifest: 'http://localhost/a.m3u8'}")} {
 		if err := check(src); err != nil {
 			t.Errorf("%v in\n%s", err, src)
 		}
@@ -62,6 +63,11 @@ func TestSchema(t *testing.T) {
 		with(`["p(95)<2s"]`, `"p(95)<2s"`),
 		least + "faults: [{at: 1s, for: 1s, fail: regoin, where: here}]\n",
 		least + "faults: [{at: 1s, for: 1s, fail: region}]\n",
+		strings.Replace(canary, "strategy: default", "strategy: always", 1),
+		strings.Replace(canary, "home=us-west", "hone=us-west", 1),
+		strings.Replace(canary, "home=us-west", "to=9s", 1),
+		strings.Replace(canary, `"avg>20%", `, `20, `, 1),
+		strings.Replace(canary, "baseline:", "base:", 1),
 	} {
 		if check(src) == nil {
 			t.Errorf("the schema accepts\n%s", src)

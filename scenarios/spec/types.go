@@ -20,6 +20,7 @@ type Scenario struct {
 	Limits     Limits
 	Target     *Target // nil: the reference pipeline
 	Faults     []Fault
+	Experiment *Experiment // nil: the faults are no experiment
 	Objectives []Objective
 }
 
