@@ -61,7 +61,12 @@ type Config struct {
 	LocalAddr netip.Addr        // fills are dialled from here; zero: any
 	Transport http.RoundTripper // nil: an http.Transport that dials from LocalAddr
 
-	Now  func() time.Time
+	Now func() time.Time
+	// Wall is the time of day when Now shows now: tokens, /time and what the template refuses follow it; nil: Now is.
+	Wall func(now time.Time) time.Time
+	// Wiped, when set, says when the edge last had to forget what it has cached.
+	Wiped func(now time.Time) time.Time
+
 	Sink event.Sink   // nil: event.Discard
 	Log  *slog.Logger // nil: silent
 }
@@ -72,8 +77,9 @@ type Edge struct {
 	cfg       Config
 	upstreams *upstreams
 
-	mu      sync.Mutex // guards cache and flights
+	mu      sync.Mutex // guards cache, wiped and flights
 	cache   *cache
+	wiped   time.Time
 	flights map[string]*flight
 
 	waiting  atomic.Int64
@@ -131,6 +137,12 @@ func New(cfg Config) (*Edge, error) {
 	}
 	if cfg.ErrorTTL <= 0 {
 		cfg.ErrorTTL = DefaultErrorTTL
+	}
+	if cfg.Wall == nil {
+		cfg.Wall = func(now time.Time) time.Time { return now }
+	}
+	if cfg.Wiped == nil {
+		cfg.Wiped = func(time.Time) time.Time { return time.Time{} }
 	}
 	if cfg.Transport == nil {
 		cfg.Transport = transport(cfg.LocalAddr, cfg.MaxFills)
@@ -191,6 +203,7 @@ func (e *Edge) Run(ctx context.Context) error {
 		case <-tick.C:
 			now := e.cfg.Now()
 			e.mu.Lock()
+			e.wipe(now)
 			e.cache.expire(now, 256)
 			e.mu.Unlock()
 			e.cfg.Sink.Emit(e.statsEvent(now))
@@ -198,6 +211,13 @@ func (e *Edge) Run(ctx context.Context) error {
 				look()
 			}
 		}
+	}
+}
+
+// wipe forgets what is cached when that is due. The caller holds mu.
+func (e *Edge) wipe(now time.Time) {
+	if at := e.cfg.Wiped(now); at.After(e.wiped) {
+		e.wiped, e.cache = at, newCache(e.cfg.MaxBytes)
 	}
 }
 

@@ -58,7 +58,7 @@ func (e *Edge) serve(w http.ResponseWriter, r *http.Request) {
 	case "/time":
 		h.Set("Cache-Control", "no-store")
 		h.Set("Content-Type", "text/plain; charset=utf-8")
-		io.WriteString(w, e.cfg.Now().UTC().Format("2006-01-02T15:04:05.000Z"))
+		io.WriteString(w, e.wall().UTC().Format("2006-01-02T15:04:05.000Z"))
 		return
 	}
 	e.stats.requests.Add(1)
@@ -70,7 +70,7 @@ func (e *Edge) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now := e.cfg.Now()
-	if d, refuse := availability.Refuse(now, e.cfg.Stream, e.cfg.Policy, res); refuse {
+	if d, refuse := availability.Refuse(e.cfg.Wall(now), e.cfg.Stream, e.cfg.Policy, res); refuse {
 		e.stats.refused.Add(1)
 		h.Set("X-Cache", "HIT") // answered without a fill
 		setLifetime(h, d.TTL)
@@ -101,11 +101,14 @@ func (e *Edge) admit(path string) (string, error) {
 		}
 		return "", errNoToken
 	}
-	if err := e.cfg.Tokens.Check(text, e.cfg.Now()); err != nil {
+	if err := e.cfg.Tokens.Check(text, e.wall()); err != nil {
 		return "", err
 	}
 	return rest, nil
 }
+
+// wall is the time of day.
+func (e *Edge) wall() time.Time { return e.cfg.Wall(e.cfg.Now()) }
 
 var errNoToken = errors.New("the path needs a token: play from a session's manifest")
 
@@ -122,6 +125,7 @@ func (e *Edge) lookup(r *http.Request, res availability.Resource, now time.Time)
 	key := e.cfg.Version + res.Path()
 	how := collapsed
 	e.mu.Lock()
+	e.wipe(now)
 	if obj := e.cache.get(key, now); obj != nil {
 		e.mu.Unlock()
 		e.stats.hits.Add(1)

@@ -111,15 +111,18 @@ func (e *Encoder) skip(n uint64) (from, to uint64, late bool) {
 	return n, newest - e.cfg.CatchUp - 1, true
 }
 
-// sleepUntil waits until the wall clock shows t; it returns false when ctx ends first. It looks again after each wait, because a wall clock can
-// be set while a timer runs.
+// lookAgain bounds how late an encoder notices that the wall clock was set forward.
+const lookAgain = 250 * time.Millisecond
+
+// sleepUntil waits until the wall clock shows t; it returns false when ctx ends first. It looks again after each wait, and from time to
+// time, because a wall clock can be set while a timer runs.
 func (e *Encoder) sleepUntil(ctx context.Context, t time.Time) bool {
 	for {
 		d := t.Sub(e.cfg.Now())
 		if d <= 0 {
 			return ctx.Err() == nil
 		}
-		timer := time.NewTimer(d)
+		timer := time.NewTimer(min(d, lookAgain))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

@@ -15,9 +15,10 @@ import (
 // Headers of the reference pipeline. The lifetime in milliseconds stands beside Cache-Control, whose max-age is the same
 // lifetime rounded down to seconds.
 const (
-	HeaderPipeline = "Tminus-Pipeline"   // of a PUT: which encoder and packager made the body
-	HeaderDefects  = "Tminus-Defects"    // of a PUT: comma list, empty when the body is good
-	HeaderMaxAge   = "Tminus-Max-Age-Ms" // of an answer: how long it may be cached, in milliseconds
+	HeaderPipeline   = "Tminus-Pipeline"   // of a PUT: which encoder and packager made the body
+	HeaderDefects    = "Tminus-Defects"    // of a PUT: comma list, empty when the body is good
+	HeaderMaxAge     = "Tminus-Max-Age-Ms" // of an answer: how long it may be cached, in milliseconds
+	HeaderCandidates = "Tminus-Candidates" // of an origin's answer: comma list of the pipelines that have published the segment
 )
 
 // Handler speaks HTTP for the origin: GET and HEAD, and PUT of init and media segments.
@@ -56,9 +57,9 @@ func (o *Origin) read(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	req := availability.Request{Resource: res, Arrived: o.cfg.Now()}
+	req := availability.Request{Resource: res, Arrived: o.wall()}
 	for {
-		now := o.cfg.Now()
+		now := o.wall()
 		shelf := o.store.peek(keyOf(res))
 		held := availability.Held{Candidates: shelf.candidates, Stress: o.reads.Load() > int64(o.cfg.StressReads)}
 		d := availability.Decide(now, o.cfg.Stream, o.cfg.Policy, req, held)
@@ -115,10 +116,19 @@ func (o *Origin) answer(w http.ResponseWriter, r *http.Request, res availability
 			return
 		}
 		h := w.Header()
+		if len(sh.candidates) > 0 {
+			if err := o.cfg.Store(r.Context(), false, len(body)); err != nil {
+				o.stats.bad.Add(1)
+				setLifetime(h, 0)
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+		}
 		h.Set("Content-Type", res.ContentType(o.cfg.Stream))
 		h.Set("Content-Length", strconv.Itoa(len(body)))
 		if len(sh.candidates) > 0 {
 			h.Set(HeaderPipeline, sh.candidates[d.Pick].Pipeline)
+			h.Set(HeaderCandidates, sh.pipelines())
 			if defects := sh.candidates[d.Pick].Defects; len(defects) > 0 {
 				h.Set(HeaderDefects, strings.Join(defects, ","))
 			}
@@ -196,7 +206,7 @@ func (o *Origin) write(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusNotFound, "no such event or rendition here")
 		return
 	}
-	if res.Kind == availability.Segment && !o.takes(began, res.Number) {
+	if res.Kind == availability.Segment && !o.takes(o.cfg.Wall(began), res.Number) {
 		refuse(http.StatusForbidden, "the segment is outside the event, its time-shift buffer or the present")
 		return
 	}
@@ -212,6 +222,10 @@ func (o *Origin) write(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		refuse(http.StatusBadRequest, "the body is empty or broke off")
+		return
+	}
+	if err := o.cfg.Store(r.Context(), true, len(body)); err != nil {
+		refuse(http.StatusInternalServerError, err.Error())
 		return
 	}
 	if err := o.store.put(keyOf(res), cand, body); err != nil {

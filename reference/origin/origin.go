@@ -37,7 +37,12 @@ type Config struct {
 	// StressReads is the number of reads at once from which catch-up reads are refused; 0: half of MaxReads.
 	StressReads int
 
-	Now  func() time.Time
+	Now func() time.Time
+	// Wall is the time of day when Now shows now: what readers and writers are told of the stream follows it; nil: Now is.
+	Wall func(now time.Time) time.Time
+	// Store, when set, is called before each operation of the store on so many bytes: it may take its time, and fail.
+	Store func(ctx context.Context, write bool, size int) error
+
 	Sink event.Sink   // nil: event.Discard
 	Log  *slog.Logger // nil: silent
 }
@@ -65,6 +70,12 @@ func New(cfg Config) (*Origin, error) {
 	}
 	if cfg.Now == nil {
 		return nil, errors.New("origin: no clock given")
+	}
+	if cfg.Wall == nil {
+		cfg.Wall = func(now time.Time) time.Time { return now }
+	}
+	if cfg.Store == nil {
+		cfg.Store = func(context.Context, bool, int) error { return nil }
 	}
 	if cfg.Policy == (availability.Policy{}) {
 		cfg.Policy = availability.DefaultPolicy
@@ -104,6 +115,9 @@ func (o *Origin) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// wall is the time of day.
+func (o *Origin) wall() time.Time { return o.cfg.Wall(o.cfg.Now()) }
 
 // sweep drops segments that no reader may have any more, and the empty entries of those that were waited for in vain.
 func (o *Origin) sweep(now time.Time) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"sort"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -106,6 +107,18 @@ func (s *store) put(k key, c availability.Candidate, body []byte) error {
 	slot.Store(next)
 	close(old.changed)
 	return nil
+}
+
+// pipelines lists the candidates' in order.
+func (sh *shelf) pipelines() string {
+	var b strings.Builder
+	for i, c := range sh.candidates {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(c.Pipeline)
+	}
+	return b.String()
 }
 
 // size counts bytes kept, equal bodies once.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -47,9 +48,11 @@ type Config struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Keep is how much media the listener serves, and an origin that comes back is given; 0: DefaultKeep.
 	Keep time.Duration
-	Now  func() time.Time // the wall clock, for measures and deadlines; no byte of a segment depends on it
-	Sink event.Sink       // nil: event.Discard
-	Log  *slog.Logger     // nil: silent
+	// Refuse, when set, says that a PUT of a media segment to an origin fails before it is sent.
+	Refuse func(origin string, segment uint64) bool
+	Now    func() time.Time // the wall clock, for measures and deadlines; no byte of a segment depends on it
+	Sink   event.Sink       // nil: event.Discard
+	Log    *slog.Logger     // nil: silent
 }
 
 // Validate reports everything that is wrong with the configuration.
@@ -203,9 +206,16 @@ func (p *Packager) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Cache-Control", "no-store")
+	now := p.cfg.Now().UTC()
+	h.Set("Date", now.Format(http.TimeFormat))
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		h.Set("Allow", "GET, HEAD")
 		http.Error(w, "the packager only serves what it made", http.StatusMethodNotAllowed)
+		return
+	}
+	if r.URL.Path == "/time" {
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = io.WriteString(w, now.Format("2006-01-02T15:04:05.000Z"))
 		return
 	}
 	o := p.store.get(r.URL.Path)

@@ -42,6 +42,9 @@ var errLost = errors.New("origin lost its segments")
 // errRejected says that an origin will never take this object.
 var errRejected = errors.New("rejected")
 
+// errOrdered says that a PUT fails because it is to fail.
+var errOrdered = errors.New("refused on order")
+
 // task is one object on its way to one origin.
 type task struct {
 	*object
@@ -59,6 +62,7 @@ type publisher struct {
 	tl       timeline.Timeline
 	store    *store
 	client   *http.Client
+	refuse   func(origin string, segment uint64) bool
 	now      func() time.Time
 	sink     event.Sink
 	log      *slog.Logger
@@ -72,7 +76,7 @@ type publisher struct {
 
 func newPublisher(o Origin, cfg Config, s *store, client *http.Client) *publisher {
 	return &publisher{
-		origin: o, pipeline: cfg.Pipeline, tl: cfg.Timeline, store: s, client: client,
+		origin: o, pipeline: cfg.Pipeline, tl: cfg.Timeline, store: s, client: client, refuse: cfg.Refuse,
 		now: cfg.Now, sink: cfg.Sink, log: cfg.Log.With("origin", o.Name),
 		stored: make(map[string]bool),
 		wake:   make(chan struct{}, 1),
@@ -322,6 +326,9 @@ func (p *publisher) publish(ctx context.Context, t *task) bool {
 
 // put sends one object.
 func (p *publisher) put(ctx context.Context, o *object) error {
+	if o.media && p.refuse != nil && p.refuse(p.origin.Name, o.number) {
+		return fmt.Errorf("put %s: %w", o.path, errOrdered)
+	}
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, p.origin.URL+o.path, bytes.NewReader(o.body))

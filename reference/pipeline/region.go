@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tminus-live/tminus/reference/defect"
+	"github.com/tminus-live/tminus/reference/defect/orders"
 	"github.com/tminus-live/tminus/reference/edge"
 	"github.com/tminus-live/tminus/reference/encoder"
 	"github.com/tminus-live/tminus/reference/manifest"
@@ -97,32 +99,42 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 	policy.Pipelines = len(cfg.Regions)
 	policy.Seed = cfg.Seed
 	now := time.Now // the wall clock of the whole region
+	defects := here.defects()
 
-	org, err := origin.New(origin.Config{Stream: r.stream, Region: here.Name, Policy: policy, Now: now, Sink: sink, Log: r.log})
+	at := defects.Part(here.Place(defect.Origin))
+	org, err := origin.New(origin.Config{Stream: r.stream, Region: here.Name, Policy: policy, Now: now, Wall: at.Clock, Store: store(at), Sink: sink, Log: r.log})
 	if err != nil {
 		return nil, err
 	}
 	r.add("origin", here.Name, org.Run)
-	if err := r.serve("origin", here.Name, here.listen("origin"), org.Handler(), originLimits); err != nil {
+	if err := r.serve("origin", here.Name, here.listen("origin"), dated(at, timed(at, org.Handler())), originLimits); err != nil {
 		return nil, err
 	}
 
+	at = defects.Part(here.Place(defect.Packager))
 	if r.packager, err = packager.New(packager.Config{
 		Event: cfg.Event, Pipeline: here.Name, Timeline: cfg.Timeline(), Ladder: ladder, Last: cfg.Last,
 		Addr:    here.listen("packager").String(),
 		Origins: packagerOrigins(cfg), Dial: dialFrom(here.PackagerAddr().Addr()), Keep: r.stream.DVR,
-		Now: now, Sink: sink, Log: r.log,
+		Refuse: refuse(at), Now: clock(at), Sink: sink, Log: r.log,
 	}); err != nil {
 		return nil, bindError("packager "+here.Name, here.listen("packager").String(), err)
 	}
 	r.add("packager", here.Name, r.packager.Run)
-	enc, err := encoder.New(encoder.Config{
-		Ladder: ladder, Timeline: cfg.Timeline(), First: cfg.First, Last: cfg.Last, LeadIn: cfg.LeadIn, Now: now, Publish: r.packager.Publish, Log: r.log,
-	})
+	at = defects.Part(here.Place(defect.Encoder))
+	encoding := encoder.Config{
+		Ladder: ladder, Timeline: cfg.Timeline(), First: cfg.First, Last: cfg.Last, LeadIn: cfg.LeadIn, Now: clock(at), Publish: publish(at, cfg.Timeline(), ladder, r.packager.Publish), Log: r.log,
+	}
+	enc, err := encoder.New(encoding)
 	if err != nil {
 		return nil, err
 	}
-	r.add("encoder", here.Name, enc.Run)
+	encoding.LeadIn = 0
+	again, err := encoder.New(encoding)
+	if err != nil {
+		return nil, err
+	}
+	r.add("encoder", here.Name, encode(at, enc, again))
 
 	nodes := make([]http.Handler, 0, here.Edges)
 	var gate *token.Gate // the edges of a region have one memory
@@ -130,16 +142,16 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 		gate = token.NewGate(r.tokens)
 	}
 	for k := 1; k <= here.Edges; k++ {
-		id := here.EdgeID(k)
+		id, at := here.EdgeID(k), defects.Part(here.EdgePlace(k))
 		node, err := edge.New(edge.Config{
 			ID: id, Region: here.Name, Stream: r.stream, Policy: policy, Origins: fillOrder(cfg), Version: cfg.Run, Tokens: gate,
-			Seed: cfg.Seed ^ steering.Hash(id), LocalAddr: here.EdgeAddr(k).Addr(), Now: now, Sink: sink, Log: r.log,
+			Seed: cfg.Seed ^ steering.Hash(id), LocalAddr: here.EdgeAddr(k).Addr(), Now: now, Wall: at.Clock, Wiped: at.Wiped, Sink: sink, Log: r.log,
 		})
 		if err != nil {
 			return nil, err
 		}
 		r.add("edge", id, node.Run)
-		nodes = append(nodes, node.Handler())
+		nodes = append(nodes, dated(at, hands(at, node.Handler())))
 	}
 	for i, h := range nodes {
 		if err := r.serve("edge", here.EdgeID(i+1), here.listen("edge-"+strconv.Itoa(i+1)), h, edgeLimits); err != nil {
@@ -152,18 +164,25 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 		return nil, err
 	}
 	guided := cfg.Playback.GuidedBackoff
-	play, err := playback.New(playback.Config{
+	at = defects.Part(here.Place(defect.Playback))
+	service, err := playback.New(playback.Config{
 		Stream: r.stream, Region: here.Name, URL: here.PlaybackURL(), Key: cfg.Key, Peers: peers(cfg),
 		MaxConcurrent: cfg.Playback.MaxConcurrent, Capacity: cfg.Playback.Capacity,
 		Levers: levers, Unguided: guided != nil && !*guided, Tokens: r.tokens, TokenLife: cfg.Playback.TokenLife,
 		ProbeInterval: cfg.Playback.ProbeInterval, ProbeTimeout: cfg.Playback.ProbeTimeout, LocalAddr: here.PlaybackAddr().Addr(),
-		Seed: cfg.Seed ^ steering.Hash("playback "+here.Name), Now: now, Sink: sink, Log: r.log,
+		Seed: cfg.Seed ^ steering.Hash("playback "+here.Name), Now: now, Wall: at.Clock, Sink: sink, Log: r.log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	r.add("playback", here.Name, play.Run)
-	if err := r.front("playback "+here.Name, here.listen("playback"), play, nil); err != nil {
+	r.add("playback", here.Name, service.Run)
+	desk := orders.Handler(orders.Config{Set: defects, Key: cfg.Key, Now: now, Log: r.log})
+	serving := front.Config{
+		Play: play(at, service), Observe: service.Observe, Rest: service.Handler(), Before: before(at, desk), MaxBody: playback.MaxRequest,
+		MaxConns: playbackLimits.conns, MaxHead: headerBytes, HeadTime: headerTime, ReadTime: playbackLimits.read, SendTime: playbackLimits.write, IdleTime: playbackLimits.idle,
+		Now: now,
+	}
+	if err := r.front("playback "+here.Name, here.listen("playback"), serving, nil); err != nil {
 		return nil, err
 	}
 	if len(cfg.Playback.Cert) > 0 {
@@ -171,7 +190,7 @@ func Listen(cfg Config, sink event.Sink, log *slog.Logger) (_ *Region, err error
 		if err != nil {
 			return nil, fmt.Errorf("playback %s: its certificate: %w", here.Name, err)
 		}
-		if err := r.front("playback "+here.Name+" (TLS)", here.PlaybackTLSAddr(), play, &tls.Config{Certificates: []tls.Certificate{pair}}); err != nil {
+		if err := r.front("playback "+here.Name+" (TLS)", here.PlaybackTLSAddr(), serving, &tls.Config{Certificates: []tls.Certificate{pair}}); err != nil {
 			return nil, err
 		}
 	}
@@ -205,12 +224,9 @@ func (r *Region) serve(kind, id string, addr netip.AddrPort, h http.Handler, l l
 }
 
 // front serves a playback service: play starts on an event loop, the rest by net/http. secure: nil is plain HTTP.
-func (r *Region) front(what string, addr netip.AddrPort, play *playback.Service, secure *tls.Config) error {
-	f, err := front.New(front.Config{
-		Play: play.Answer, Observe: play.Observe, Rest: play.Handler(), MaxBody: playback.MaxRequest,
-		MaxConns: playbackLimits.conns, MaxHead: headerBytes, HeadTime: headerTime, ReadTime: playbackLimits.read, SendTime: playbackLimits.write, IdleTime: playbackLimits.idle,
-		Now: time.Now, Log: r.log.With("component", what),
-	})
+func (r *Region) front(what string, addr netip.AddrPort, serving front.Config, secure *tls.Config) error {
+	serving.Log = r.log.With("component", what)
+	f, err := front.New(serving)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}

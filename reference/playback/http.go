@@ -25,6 +25,21 @@ const (
 	hlsName      = "master.m3u8"
 )
 
+// Endpoint names what a path of the service is to viewers: play, manifest, steering or licence; empty for every other path.
+func Endpoint(path string) string {
+	switch {
+	case path == playPath:
+		return "play"
+	case strings.HasPrefix(path, sessionsPath):
+		return "manifest"
+	case strings.HasPrefix(path, steeringPath):
+		return "steering"
+	case strings.HasPrefix(path, licencesPath):
+		return "licence"
+	}
+	return ""
+}
+
 // Handler speaks HTTP for the service, with CORS for any web page.
 func (s *Service) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 
@@ -138,7 +153,8 @@ func (s *Service) servePlay(w http.ResponseWriter, r *http.Request, admitted boo
 		return
 	}
 	var status, after int
-	b.out, status, after = s.Answer(b.out[:0], s.cfg.Now(), b.in[:n])
+	now := s.cfg.Now()
+	b.out, status, after = s.AnswerAt(b.out[:0], now, s.cfg.Wall(now), b.in[:n])
 	s.write(w, b.out, status, after)
 }
 

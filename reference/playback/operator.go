@@ -152,7 +152,7 @@ func (s *Service) serveLoad(w http.ResponseWriter, r *http.Request) {
 // serveLicence answers with a JSON Web Key set as Clear Key has it (W3C Encrypted Media Extensions, 9.1.4). The stream is not
 // encrypted, so the set is empty.
 func (s *Service) serveLicence(w http.ResponseWriter, session string) {
-	if _, err := s.sessions.Parse(session, s.cfg.Now()); err != nil {
+	if _, err := s.sessions.Parse(session, s.cfg.Wall(s.cfg.Now())); err != nil {
 		s.fail(w, err)
 		return
 	}

@@ -64,6 +64,8 @@ type Config struct {
 
 	Seed uint64 // of jitter
 	Now  func() time.Time
+	// Wall is the time of day when the clock shows now: sessions follow it; nil: now is.
+	Wall func(now time.Time) time.Time
 	Sink event.Sink   // nil: event.Discard
 	Log  *slog.Logger // nil: silent
 }
@@ -109,6 +111,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.MaxConcurrent <= 0 {
 		cfg.MaxConcurrent = DefaultMaxConcurrent
+	}
+	if cfg.Wall == nil {
+		cfg.Wall = func(now time.Time) time.Time { return now }
 	}
 	if cfg.TokenLife <= 0 {
 		cfg.TokenLife = SessionLife
@@ -214,6 +219,11 @@ func (s *Service) Play(dst []byte, now time.Time, body []byte) ([]byte, int) {
 // of Retry-After, 0 for none. 200 has a session; 400 and 404 a sentence; 503 a retry policy. It does not allocate but for requests that
 // are refused or have escapes.
 func (s *Service) Answer(dst []byte, now time.Time, body []byte) (answer []byte, status, retryAfter int) {
+	return s.AnswerAt(dst, now, now, body)
+}
+
+// AnswerAt is Answer where wall, when the session begins, is not what the clock shows.
+func (s *Service) AnswerAt(dst []byte, now, wall time.Time, body []byte) (answer []byte, status, retryAfter int) {
 	s.stats.requests.Add(1)
 	r, err := parseRequest(body)
 	if err != nil {
@@ -229,7 +239,7 @@ func (s *Service) Answer(dst []byte, now time.Time, body []byte) (answer []byte,
 		s.stats.unknown.Add(1)
 		return appendError(dst, fmt.Sprintf("there is no title %.128q here", r.title)), 404, 0
 	}
-	v := Session{Device: device(r.device), Home: s.region, Issuer: s.region, Issued: now, Nonce: s.nonce.Add(1)}
+	v := Session{Device: device(r.device), Home: s.region, Issuer: s.region, Issued: wall, Nonce: s.nonce.Add(1)}
 	if len(r.region) > 0 {
 		// A viewer of a region that is not in the topology lives nowhere in particular.
 		if v.Home = s.steer.Region(string(r.region)); v.Home < 0 {
@@ -356,7 +366,7 @@ func (s *Service) HLS(now time.Time, session string) ([]byte, error) {
 
 // personal is what a session's manifest is rendered from, as the levers stand.
 func (s *Service) personal(now time.Time, session string) (manifest.Stream, manifest.Options, error) {
-	v, err := s.sessions.Parse(session, now)
+	v, err := s.sessions.Parse(session, s.cfg.Wall(now))
 	if err != nil {
 		return manifest.Stream{}, manifest.Options{}, err
 	}
@@ -380,7 +390,7 @@ func (s *Service) personal(now time.Time, session string) (manifest.Stream, mani
 
 // Steering renders the session's steering manifest (HLS and DASH content steering).
 func (s *Service) Steering(now time.Time, session string) ([]byte, error) {
-	v, err := s.sessions.Parse(session, now)
+	v, err := s.sessions.Parse(session, s.cfg.Wall(now))
 	if err != nil {
 		return nil, err
 	}

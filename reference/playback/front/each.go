@@ -56,7 +56,7 @@ func (f *Front) serveEach(ctx context.Context, ln net.Listener, r *rest, secure 
 		open[c] = struct{}{}
 		mu.Unlock()
 		wg.Go(func() {
-			inner, left := f.one(ctx, c, secure)
+			inner, left, aside := f.one(ctx, c, secure)
 			mu.Lock()
 			delete(open, c)
 			mu.Unlock()
@@ -67,7 +67,7 @@ func (f *Front) serveEach(ctx context.Context, ln net.Listener, r *rest, secure 
 				return
 			}
 			inner.SetDeadline(time.Time{})
-			r.take(inner, left, free)
+			r.take(inner, left, aside, free)
 		})
 	}
 }
@@ -85,12 +85,12 @@ type seat struct {
 var seats = sync.Pool{New: func() any { return &seat{in: make([]byte, 16<<10)} }}
 
 // one serves a connection until it ends, or has something for net/http: then it is returned with what was read of it.
-func (f *Front) one(ctx context.Context, c net.Conn, secure *tls.Config) (rest net.Conn, left []byte) {
+func (f *Front) one(ctx context.Context, c net.Conn, secure *tls.Config) (rest net.Conn, left []byte, waits bool) {
 	if secure != nil {
 		t := tls.Server(c, secure)
 		c.SetDeadline(time.Now().Add(f.cfg.HeadTime))
 		if ctx.Err() != nil || t.HandshakeContext(ctx) != nil {
-			return nil, nil
+			return nil, nil, false
 		}
 		c = t
 	}
@@ -109,7 +109,7 @@ func (f *Front) one(ctx context.Context, c net.Conn, secure *tls.Config) (rest n
 		}
 		c.SetReadDeadline(limit)
 		if ctx.Err() != nil { // after the deadline was set: the one who stops sets another, later or before
-			return nil, nil
+			return nil, nil, false
 		}
 		if have == len(s.in) {
 			s.in = append(s.in, make([]byte, readSize-len(s.in))...)
@@ -117,7 +117,7 @@ func (f *Front) one(ctx context.Context, c net.Conn, secure *tls.Config) (rest n
 		n, err := c.Read(s.in[have:])
 		if n == 0 {
 			if errors.Is(err, os.ErrDeadlineExceeded) || err != nil {
-				return nil, nil
+				return nil, nil, false
 			}
 			continue
 		}
@@ -137,7 +137,7 @@ func (f *Front) one(ctx context.Context, c net.Conn, secure *tls.Config) (rest n
 				c.SetWriteDeadline(time.Now().Add(f.cfg.SendTime))
 				if _, err := c.Write(s.out); err != nil {
 					f.busy.Add(-1)
-					return nil, nil
+					return nil, nil, false
 				}
 			}
 			if what == send {
@@ -149,11 +149,11 @@ func (f *Front) one(ctx context.Context, c net.Conn, secure *tls.Config) (rest n
 				f.cfg.Observe(end, int(busy), end.Sub(began))
 			}
 			switch what {
-			case hand:
-				return c, append([]byte(nil), s.in[:have]...)
+			case hand, aside:
+				return c, append([]byte(nil), s.in[:have]...), what == aside
 			case hangUp, linger:
 				part(c, what == linger)
-				return nil, nil
+				return nil, nil, false
 			}
 			break
 		}

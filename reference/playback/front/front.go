@@ -38,12 +38,15 @@ type Config struct {
 	Path string // of play starts
 	// Play answers a play start: it appends a JSON body to dst and returns it with the HTTP status, and the whole seconds of
 	// Retry-After, 0 for none. It runs on the loop, must not block, and body is only good until it returns.
+	// Where it would have to block it returns a status of 0, and Rest has the connection from this play start on: see Aside.
 	Play func(dst []byte, now time.Time, body []byte) (answer []byte, status, retryAfter int)
 	// Observe is told, after each batch of a loop, the longest that a play start of it waited, in its socket or the backlog, until
 	// it was looked at, and how many others were answered meanwhile: both as bounds from above that a batch makes coarse. A
 	// connection that is not on a loop tells how many like it are being answered, and how long that took it. It may be nil.
 	Observe func(now time.Time, inFlight int, queue time.Duration)
 	Rest    http.Handler // everything else
+	// Before, when set, has each request of Rest first, without a place among MaxRest: it may block, and says whether it answered.
+	Before func(w http.ResponseWriter, r *http.Request) (answered bool)
 
 	Loops    int           // 0: one for every two processors
 	MaxConns int           // connections at once, those of Rest included; later ones wait in the backlog
@@ -145,6 +148,7 @@ const (
 	readOn next = iota // all is answered, or the rest is the beginning of a play start
 	send               // there is enough to write first
 	hand               // what is left is for net/http
+	aside              // the same, from a play start on that would have to wait
 	hangUp             // nothing that follows will be answered
 	linger             // the same, and the client may not have read everything
 )
@@ -173,6 +177,10 @@ func (w *worker) work(data, out []byte) (answers []byte, used int, n next) {
 		w.answered++
 		var status, after int
 		w.body, status, after = w.f.cfg.Play(w.body[:0], w.now, p.body)
+		if status == 0 {
+			w.answered--
+			return out, used - p.size, aside
+		}
 		out = w.head(out, status, after, p.close)
 		if p.close {
 			if used < len(data) {
@@ -226,6 +234,9 @@ func (f *Front) newRest(ctx context.Context, addr net.Addr) *rest {
 	slots := make(chan struct{}, f.cfg.MaxRest)
 	r.http = http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if f.cfg.Before != nil && f.cfg.Before(w, req) {
+				return
+			}
 			select {
 			case slots <- struct{}{}:
 				defer func() { <-slots }()
@@ -237,6 +248,12 @@ func (f *Front) newRest(ctx context.Context, addr net.Addr) *rest {
 		MaxHeaderBytes: f.cfg.MaxHead,
 		ErrorLog:       slog.NewLogLogger(f.cfg.Log.Handler(), slog.LevelDebug),
 		BaseContext:    func(net.Listener) context.Context { return ctx },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if h, ok := c.(*handed); ok && h.aside {
+				return context.WithValue(ctx, asideKey{}, true)
+			}
+			return ctx
+		},
 	}
 	go func() {
 		defer close(r.ended)
@@ -245,9 +262,15 @@ func (f *Front) newRest(ctx context.Context, addr net.Addr) *rest {
 	return r
 }
 
+type asideKey struct{}
+
+// Aside says whether a request came to Rest on a connection that is there because of a play start that Play could not answer without
+// blocking. When that is over, Connection: close on its next answer brings the client back to Play.
+func Aside(ctx context.Context) bool { return ctx.Value(asideKey{}) != nil }
+
 // take hands over a connection and what was read of it. left is called when it is closed.
-func (r *rest) take(c net.Conn, read []byte, left func()) {
-	h := &handed{Conn: c, read: read, left: left}
+func (r *rest) take(c net.Conn, read []byte, aside bool, left func()) {
+	h := &handed{Conn: c, read: read, aside: aside, left: left}
 	select {
 	case r.conns <- h:
 	case <-r.done:
@@ -280,9 +303,10 @@ func (r *rest) stop() {
 // handed is a connection of which something has been read already.
 type handed struct {
 	net.Conn
-	read []byte
-	once sync.Once
-	left func()
+	read  []byte
+	aside bool
+	once  sync.Once
+	left  func()
 }
 
 func (h *handed) Read(b []byte) (int, error) {

@@ -244,6 +244,76 @@ func TestEverythingElseGoesToTheHandler(t *testing.T) {
 }
 
 // Whatever could be read in two ways is read in none, and nothing behind it is.
+// A play start that would have to wait is taken off the loop with its connection, answers before it stay in order, and the client
+// is brought back when the wait is over.
+func TestAPlayStartThatWouldBlockGoesAside(t *testing.T) {
+	every(t, func(t *testing.T, how string) {
+		var slow atomic.Bool
+		release := make(chan struct{})
+		dial, stop := serve(t, how, func(c *Config) {
+			c.MaxRest = 1
+			play := c.Play
+			c.Play = func(dst []byte, now time.Time, body []byte) ([]byte, int, int) {
+				if slow.Load() && string(body) == "wait" {
+					return dst, 0, 0
+				}
+				return play(dst, now, body)
+			}
+			c.Before = func(w http.ResponseWriter, r *http.Request) bool {
+				if !Aside(r.Context()) {
+					return false
+				}
+				if !slow.Load() {
+					w.Header().Set("Connection", "close")
+				}
+				body, _ := io.ReadAll(r.Body)
+				if string(body) == "wait" && slow.Load() {
+					<-release
+				}
+				io.WriteString(w, "aside "+string(body))
+				return true
+			}
+		})
+		defer stop()
+		slow.Store(true)
+		var conns []net.Conn
+		var readers []*bufio.Reader
+		for range 3 { // more than MaxRest
+			c := dial()
+			defer c.Close()
+			io.WriteString(c, post("a")+post("wait")+post("b"))
+			br := bufio.NewReader(c)
+			if resp, body := read(t, br); resp.StatusCode != 200 || !strings.Contains(body, "a") || strings.Contains(body, "aside") {
+				t.Errorf("what came before: %d %s", resp.StatusCode, body)
+			}
+			conns, readers = append(conns, c), append(readers, br)
+		}
+		// The others are not held up, and neither is what goes to the handler.
+		other := dial()
+		defer other.Close()
+		io.WriteString(other, post("c")+"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+		br := bufio.NewReader(other)
+		for range 2 {
+			if resp, body := read(t, br); resp.StatusCode == 0 || strings.Contains(body, "aside") {
+				t.Errorf("meanwhile: %d %s", resp.StatusCode, body)
+			}
+		}
+		close(release)
+		for i, br := range readers {
+			for _, want := range []string{"aside wait", "aside b"} {
+				if _, body := read(t, br); body != want {
+					t.Errorf("connection %d: %s, want %s", i, body, want)
+				}
+			}
+		}
+		slow.Store(false)
+		io.WriteString(conns[0], post("d"))
+		if resp, body := read(t, readers[0]); !resp.Close || body != "aside d" {
+			t.Errorf("when the wait is over: %s, closing %v", body, resp.Close)
+		}
+	})
+}
+
 func TestBrokenRequestsAreRefused(t *testing.T) {
 	const line, host = "POST /v1/play HTTP/1.1\r\n", "Host: x\r\n"
 	requests := map[string]int{

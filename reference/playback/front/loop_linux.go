@@ -462,8 +462,8 @@ func (l *loop) answer(c *conn, data []byte) {
 			if c.keep(data); len(data) > 0 && c.since == 0 {
 				c.since = l.now.UnixNano()
 			}
-		case hand:
-			l.handOver(c, data)
+		case hand, aside:
+			l.handOver(c, data, what == aside)
 		case hangUp, linger:
 			c.ending = what
 			l.end(c)
@@ -521,7 +521,7 @@ func (l *loop) end(c *conn) {
 }
 
 // handOver gives a connection to net/http with what was read of it.
-func (l *loop) handOver(c *conn, read []byte) {
+func (l *loop) handOver(c *conn, read []byte, aside bool) {
 	unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, c.fd, nil) //nolint:errcheck // it may not be watched yet
 	l.forget(c)
 	own := append([]byte(nil), read...)
@@ -533,7 +533,7 @@ func (l *loop) handOver(c *conn, read []byte) {
 			l.f.conns.Add(-1)
 			return
 		}
-		l.r.take(conn, own, func() { l.f.conns.Add(-1) })
+		l.r.take(conn, own, aside, func() { l.f.conns.Add(-1) })
 	}()
 }
 
