@@ -38,6 +38,8 @@ type line struct {
 	chunks   chan chunk
 	pending  atomic.Int32 // chunks that are not written yet
 	passed   chan struct{}
+	under    atomic.Pointer[tcpOrder] // the order that read follows
+	done     atomic.Bool              // read has ended
 
 	order *tcpOrder // that link and clamp are of
 	link  *link.Link
@@ -55,10 +57,12 @@ func newLine(c *conn, w way, src, dst *net.TCPConn) *line {
 // kernel; else write sends them when they are due.
 func (l *line) read() {
 	defer close(l.chunks)
+	defer l.done.Store(true)
 	for {
 		// In this order: an order that comes after this look at it wakes the reading below.
 		l.src.SetReadDeadline(time.Time{}) //nolint:errcheck // it fails when the connection is closed: reading says so
 		o := l.c.t.order.Load()
+		l.under.Store(o)
 		if l.c.lost() {
 			return
 		}

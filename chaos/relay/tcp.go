@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,8 @@ import (
 const (
 	dialWait   = 5 * time.Second
 	acceptRest = 50 * time.Millisecond // after the kernel had no descriptor left
+	obeyWait   = 50 * time.Millisecond // for connections to see an order
+	obeyLook   = 100 * time.Microsecond
 )
 
 // Break is what a TCP relay does to connections beyond what a path does to bytes.
@@ -121,9 +124,7 @@ func (t *TCP) Set(ups, downs link.Impairment) error {
 	if err := errors.Join(CheckTCP(ups), CheckTCP(downs)); err != nil {
 		return fmt.Errorf("TCP relay: %w", err)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.replace(newTCPOrder(ups, downs, t.order.Load().how))
+	t.replace(func(now *tcpOrder) *tcpOrder { return newTCPOrder(ups, downs, now.how) })
 	return nil
 }
 
@@ -132,27 +133,35 @@ func (t *TCP) Break(how Break) error {
 	if how != Whole && how != Reset && how != HalfOpen {
 		return fmt.Errorf("TCP relay: connections can be %s or %s, not %q", Reset, HalfOpen, how)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	o := t.order.Load()
-	t.replace(newTCPOrder(o.ways[up].does, o.ways[down].does, how))
+	t.replace(func(now *tcpOrder) *tcpOrder { return newTCPOrder(now.ways[up].does, now.ways[down].does, how) })
 	return nil
 }
 
 // Clear lets everything pass as it is.
 func (t *TCP) Clear() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.replace(newTCPOrder(link.Impairment{}, link.Impairment{}, Whole))
+	t.replace(func(*tcpOrder) *tcpOrder { return newTCPOrder(link.Impairment{}, link.Impairment{}, Whole) })
 }
 
-// replace puts an order into effect: first it is there for whoever looks, then whoever does not look is woken.
-func (t *TCP) replace(o *tcpOrder) {
-	old := t.order.Swap(o)
+// replace puts an order into effect: first it is there for whoever looks, then whoever does not look is woken. It returns when every
+// connection has seen it, but for those that wait for a receiver: what they hold was read before.
+func (t *TCP) replace(with func(now *tcpOrder) *tcpOrder) {
+	t.mu.Lock()
+	old := t.order.Load()
+	o := with(old)
+	t.order.Store(o)
 	close(old.over)
 	t.flows = [2]uint64{}
+	open := make([]*conn, 0, len(t.conns))
 	for c := range t.conns {
 		c.obey(o)
+		open = append(open, c)
+	}
+	t.mu.Unlock()
+	for end := time.Now().Add(obeyWait); time.Now().Before(end); time.Sleep(obeyLook) {
+		open = slices.DeleteFunc(open, func(c *conn) bool { return c.heeds(o) || t.order.Load() != o })
+		if len(open) == 0 {
+			return
+		}
 	}
 }
 
@@ -259,6 +268,7 @@ type conn struct {
 	routed bool
 
 	mu       sync.Mutex
+	lines    [2]*line     // nil: not yet
 	upstream *net.TCPConn // nil: not yet
 	vanished bool         // what is behind is lost to it for good
 	ended    bool
@@ -287,6 +297,9 @@ func (t *TCP) serve(ctx context.Context, client *net.TCPConn) {
 		return
 	}
 	lines := [2]*line{newLine(c, up, c.client, c.upstream), newLine(c, down, c.upstream, c.client)}
+	c.mu.Lock()
+	c.lines = lines
+	c.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, l := range lines {
 		wg.Go(l.read)
@@ -385,6 +398,21 @@ func (c *conn) obey(o *tcpOrder) {
 	if c.upstream != nil {
 		c.upstream.SetReadDeadline(past) //nolint:errcheck // as before
 	}
+}
+
+// heeds reports whether a connection does nothing under an older order any more.
+func (c *conn) heeds(o *tcpOrder) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended || c.vanished {
+		return true
+	}
+	for _, l := range c.lines {
+		if l != nil && l.under.Load() != o && !l.done.Load() {
+			return false
+		}
+	}
+	return true
 }
 
 // vanish takes away what is behind, and leaves the client in the belief that it is there.

@@ -32,7 +32,8 @@ type UDP struct {
 	headers int
 
 	order atomic.Pointer[order]
-	tid   atomic.Int32 // of the thread that relays; 0: none
+	tid   atomic.Int32  // of the thread that relays; 0: none
+	spent time.Duration // of that thread's CPU time, by others before; written before tid
 
 	mu     sync.Mutex // what follows, against an end in between
 	fd     int
@@ -226,7 +227,8 @@ func (u *UDP) CPU() (time.Duration, error) {
 	if tid == 0 {
 		return 0, errors.New("the relay does not run")
 	}
-	return threadTime(int(tid))
+	d, err := threadTime(int(tid))
+	return d - u.spent, err
 }
 
 // Close gives the public address back. It is for a relay that was never run: Run does it by itself.
@@ -274,13 +276,19 @@ func (u *UDP) Run(ctx context.Context) error {
 
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	u.tid.Store(int32(unix.Gettid()))
 	defer func() {
 		u.tid.Store(0)
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		u.release()
 	}()
+	tid := unix.Gettid()
+	spent, err := threadTime(tid)
+	if err != nil {
+		return fmt.Errorf("UDP relay: %w", err)
+	}
+	u.spent = spent
+	u.tid.Store(int32(tid))
 	woken := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		u.poll.interrupt()
