@@ -104,8 +104,10 @@ type (
 		Consent  string             `json:"consent,omitempty" jsonschema:"description=For a target outside this machine: the token that tminus consent printed and the target serves"`
 	}
 	fileOwn struct {
-		Address string `json:"address" jsonschema:"description=Where it listens: 127.0.0.1:8080"`
-		Relay   string `json:"relay,omitempty" jsonschema:"description=Where a relay in front of it is to listen: for faults in what it answers"`
+		Address  string `json:"address" jsonschema:"description=Where it listens: 127.0.0.1:8080"`
+		Relay    string `json:"relay,omitempty" jsonschema:"description=Where a relay in front of it is to listen: for faults in what it answers"`
+		Segments string `json:"segments,omitempty" jsonschema:"description=Template of its segments' paths: /live/{rung}/{number}.m4s"`
+		Init     string `json:"init,omitempty" jsonschema:"description=Path of their initialisation segment; relative to the segment's"`
 	}
 	filePlay struct {
 		URL      string            `json:"url" jsonschema:"pattern=^https?://"`

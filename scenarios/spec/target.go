@@ -9,6 +9,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"github.com/tminus-live/tminus/chaos/media"
 	"github.com/tminus-live/tminus/simulator/wire/starts"
 )
 
@@ -59,6 +60,15 @@ func (r *reader) own(n ast.Node, path string) []Own {
 		r.mapping(e.value, at, []field{
 			{"address", "where it listens, such as 127.0.0.1:8080", func(n ast.Node, path string) { o.Address = r.local(n, path) }},
 			{"relay", "", func(n ast.Node, path string) { o.Relay = r.local(n, path) }},
+			{"segments", "", func(n ast.Node, path string) {
+				var ok bool
+				if o.Segments, ok = r.text(n, path, "a template such as /live/{rung}/{number}.m4s"); ok {
+					if _, err := media.Template(o.Segments); err != nil {
+						r.bad(n, path, "%s", err)
+					}
+				}
+			}},
+			{"init", "", func(n ast.Node, path string) { o.Init, _ = r.text(n, path, "a path such as init.mp4") }},
 		})
 		if o.Relay.IsValid() && o.Relay == o.Address {
 			r.bad(e.value, join(at, "relay"), "the relay needs an address of its own: %s is where %s listens", o.Relay, clip(e.key))

@@ -1,0 +1,134 @@
+package parts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/tminus-live/tminus/chaos"
+	"github.com/tminus-live/tminus/chaos/httprelay"
+	"github.com/tminus-live/tminus/chaos/media"
+	"github.com/tminus-live/tminus/chaos/relay"
+	"github.com/tminus-live/tminus/scenarios/spec"
+)
+
+// Fronts are the relays that stand in front of a run's parts. They live in this process: when it ends, so do they.
+type Fronts struct {
+	log *slog.Logger
+
+	stop  context.CancelFunc
+	run   context.Context
+	ended sync.WaitGroup
+
+	mu   sync.Mutex
+	errs []error
+}
+
+// NewFronts has none yet. Close must be called.
+func NewFronts(log *slog.Logger) *Fronts {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	f := &Fronts{log: log}
+	f.run, f.stop = context.WithCancel(context.Background())
+	return f
+}
+
+// Close takes every relay away; the error says which of them ended before.
+func (f *Fronts) Close() error {
+	f.stop()
+	f.ended.Wait()
+	return errors.Join(f.errs...)
+}
+
+// stand runs a relay until Close.
+func (f *Fronts) stand(what string, run func(context.Context) error) {
+	f.ended.Go(func() {
+		if err := run(f.run); err != nil {
+			f.mu.Lock()
+			f.errs = append(f.errs, fmt.Errorf("%s: %w", what, err))
+			f.mu.Unlock()
+			f.log.Error("a relay ended", "relay", what, "error", err)
+		}
+	})
+}
+
+// Place is where a relay stands.
+type Place struct {
+	Public, Behind netip.AddrPort
+	From           netip.Addr   // that it connects from to what is behind it; not valid: the kernel's choice
+	Layout         media.Layout // of the segments that are behind it; zero: none
+}
+
+// Put puts a relay in front of a part and notes it there; a front that is no relay is none.
+func (f *Fronts) Put(p *chaos.Part, front chaos.Front, at Place) error {
+	cfg := relay.Config{Listen: at.Public, Upstream: at.Behind, From: at.From}
+	switch front {
+	case chaos.FrontHTTP:
+		r, err := httprelay.Listen(httprelay.Config{Listen: at.Public.String(), Upstream: at.Behind.String(), Layout: at.Layout, Now: time.Now, Log: f.log})
+		if err != nil {
+			return err
+		}
+		p.HTTP = r
+		f.stand("the HTTP relay in front of "+p.Name, r.Run)
+	case chaos.FrontTCP:
+		r, err := relay.ListenTCP(cfg)
+		if err != nil {
+			return err
+		}
+		p.TCP = r
+		f.stand("the TCP relay in front of "+p.Name, r.Run)
+	case chaos.FrontUDP:
+		r, err := relay.ListenUDP(cfg)
+		if err != nil {
+			return err
+		}
+		p.Datagrams = r
+		f.stand("the UDP relay in front of "+p.Name, r.Run)
+	}
+	return nil
+}
+
+// PutOwn puts in front of an own part what faults about it need, at the relay's address that its owner gave it.
+func (f *Fronts) PutOwn(p *chaos.Part, o spec.Own, faults []chaos.Fault) error {
+	front, err := FrontOf(p.Name, p.Kind, faults)
+	if err != nil {
+		return err
+	}
+	if front == chaos.FrontNothing && o.Relay.IsValid() {
+		front = chaos.FrontTCP // whoever goes through it is to find something there
+	}
+	if front == chaos.FrontNothing {
+		return nil
+	}
+	if !o.Relay.IsValid() {
+		return fmt.Errorf("%s needs a relay in front of it for its faults: give it an address of its own, and send its users there (relay: 127.0.0.1:…)", o.Name)
+	}
+	l, err := layout(o)
+	if err != nil {
+		return err
+	}
+	return f.Put(p, front, Place{Public: o.Relay, Behind: o.Address, Layout: l})
+}
+
+// FrontOf says what must stand in front of a part for all of its faults; two different things cannot.
+func FrontOf(name, kind string, faults []chaos.Fault) (chaos.Front, error) {
+	front, first := chaos.FrontNothing, ""
+	for _, fault := range faults {
+		if fault.Where != name {
+			continue
+		}
+		switch next := fault.FrontFor(kind); {
+		case next == chaos.FrontNothing, next == front:
+		case front == chaos.FrontNothing:
+			front, first = next, fault.ID
+		default:
+			return front, fmt.Errorf("faults %s and %s need two different things in front of %s (%s and %s): rehearse them one at a time, or as root, where the kernel does without", first, fault.ID, name, front, next)
+		}
+	}
+	return front, nil
+}
