@@ -25,7 +25,7 @@ func (r *Rehearsal) admit(ctx context.Context, t *spec.Target) (consent.Permits,
 		if err != nil {
 			return nil, err
 		}
-		p, err := consent.Check(ctx, u, t.Consent)
+		p, err := consent.Check(ctx, u, consent.Given{Tokens: t.Consent, As: "in the scenario as target.consent"})
 		if err != nil {
 			return nil, err
 		}

@@ -149,7 +149,7 @@ func (i *instance) permits(ctx context.Context, o *crowdOptions, manifest string
 	}
 	var ps permits
 	for _, t := range targets {
-		p, err := consent.Check(ctx, t, tokens)
+		p, err := consent.Check(ctx, t, consent.Given{Tokens: tokens, As: "in the call as consent: or in the environment as TMINUS_CONSENT"})
 		if err != nil {
 			return nil, err
 		}

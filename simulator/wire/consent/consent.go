@@ -57,23 +57,29 @@ type Permit struct {
 	host      string // host:port as the target is named
 	addr      netip.AddrPort
 	token     Token
+	as        string // where the token is given
 	own       bool
 	withdrawn atomic.Bool
 }
 
-// Check says whether the target may be loaded. tokens is what the scenario has: one token or several, separated by spaces
-// or commas, of which the one for the target's host and port counts; loopback targets need none. It takes a few seconds at
-// the most. The error wraps ErrNoConsent unless the target's name cannot be resolved or its URL is wrong.
-func Check(ctx context.Context, target *url.URL, tokens string) (*Permit, error) {
-	return standard().check(ctx, target, tokens)
+// Given is the consent that somebody has for their targets.
+type Given struct {
+	Tokens string // one token or several, separated by spaces or commas: the one for the target's host and port counts
+	As     string // where they are given, for the sentence that asks for them: "the scenario as target.consent"
 }
 
-func (c *checker) check(ctx context.Context, target *url.URL, tokens string) (*Permit, error) {
+// Check says whether the target may be loaded; loopback targets need nothing. It takes a few seconds at
+// the most. The error wraps ErrNoConsent unless the target's name cannot be resolved or its URL is wrong.
+func Check(ctx context.Context, target *url.URL, given Given) (*Permit, error) {
+	return standard().check(ctx, target, given)
+}
+
+func (c *checker) check(ctx context.Context, target *url.URL, given Given) (*Permit, error) {
 	host, port, err := hostPort(target)
 	if err != nil {
 		return nil, fmt.Errorf("target: %w", err)
 	}
-	p := &Permit{c: c, target: target, host: host}
+	p := &Permit{c: c, target: target, host: host, as: given.As}
 	addrs, err := c.addresses(ctx, target.Hostname())
 	if err != nil {
 		return nil, fmt.Errorf("target %s: %w", host, err)
@@ -82,7 +88,7 @@ func (c *checker) check(ctx context.Context, target *url.URL, tokens string) (*P
 		p.addr, p.own = netip.AddrPortFrom(first, port), true
 		return p, nil
 	}
-	if p.token, err = choose(tokens, host, c.now()); err != nil {
+	if p.token, err = choose(given.Tokens, host, c.now()); err != nil {
 		return nil, p.refuse(err)
 	}
 	for i, a := range addrs {
@@ -124,14 +130,14 @@ func (c *checker) addresses(ctx context.Context, host string) ([]netip.Addr, err
 	return addrs, nil
 }
 
-// choose finds the token for a host among those of the scenario.
+// choose finds the token for a host among those that were given.
 func choose(tokens, host string, now time.Time) (Token, error) {
 	fields := strings.FieldsFunc(tokens, func(r rune) bool { return r == ' ' || r == ',' || r == '\n' || r == '\t' || r == '\r' })
 	if len(fields) == 0 {
-		return Token{}, errors.New("the scenario has no token")
+		return Token{}, errors.New("no token is given")
 	}
 	if len(fields) > maxTokens {
-		return Token{}, fmt.Errorf("the scenario has more than %d tokens", maxTokens)
+		return Token{}, fmt.Errorf("more than %d tokens are given", maxTokens)
 	}
 	var others []string
 	for _, f := range fields {
@@ -144,7 +150,7 @@ func choose(tokens, host string, now time.Time) (Token, error) {
 		}
 		others = append(others, t.Host)
 	}
-	return Token{}, fmt.Errorf("the scenario's token is for %s", clip(strings.Join(others, ", ")))
+	return Token{}, fmt.Errorf("the token that is given is for %s", clip(strings.Join(others, ", ")))
 }
 
 func (t Token) current(now time.Time) error {
@@ -160,8 +166,8 @@ func (t Token) current(now time.Time) error {
 // refuse says what is missing and what to do about it.
 func (p *Permit) refuse(why error) error {
 	at := url.URL{Scheme: p.target.Scheme, Host: p.target.Host, Path: Path}
-	return fmt.Errorf("target %s: %w (%w); run \"tminus consent %s://%s\", serve the line it prints at %s, and give it in the scenario as target.consent",
-		p.host, ErrNoConsent, why, p.target.Scheme, p.target.Host, at.String())
+	return fmt.Errorf("target %s: %w (%w); run \"tminus consent %s://%s\", serve the line it prints at %s, and give it %s",
+		p.host, ErrNoConsent, why, p.target.Scheme, p.target.Host, at.String(), p.as)
 }
 
 // look fetches the file from the pinned address. definite: the target answered, and its answer is no.
@@ -212,7 +218,7 @@ func (p *Permit) look(ctx context.Context) (definite bool, err error) {
 			return true, nil
 		}
 	}
-	return true, errors.New("it serves another token than the scenario's")
+	return true, errors.New("it serves another token than the one that is given")
 }
 
 // cause is what went wrong without the request's method and URL, which the sentence has.

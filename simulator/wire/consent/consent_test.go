@@ -109,7 +109,7 @@ func TestLoopbackPassesAndNothingElseDoes(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		p, err := c.check(t.Context(), u, "")
+		p, err := c.check(t.Context(), u, Given{Tokens: "", As: "in the scenario as target.consent"})
 		switch {
 		case want == "" && err != nil:
 			t.Errorf("%s is refused: %v", target, err)
@@ -129,7 +129,7 @@ func TestATargetThatServesItsTokenAgrees(t *testing.T) {
 	s.says("# We agree to a rehearsal on Thursday.\r\n\r\n"+other.String()+"\r\n"+mine.String()+"\r\n", 200)
 	elsewhere := token(t, parse(t, "https://example.com"))
 	for _, tokens := range []string{mine.String(), elsewhere.String() + ", " + mine.String() + "\n"} {
-		p, err := suspicious().check(t.Context(), s.url, tokens)
+		p, err := suspicious().check(t.Context(), s.url, Given{Tokens: tokens, As: "in the scenario as target.consent"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,12 +154,12 @@ func TestHTTPSIsVerified(t *testing.T) {
 	c.resolve = func(context.Context, string) ([]netip.Addr, error) {
 		return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
 	}
-	if _, err := c.check(t.Context(), s.url, tok.String()); !errors.Is(err, ErrNoConsent) || !strings.Contains(err.Error(), "certificate") {
+	if _, err := c.check(t.Context(), s.url, Given{Tokens: tok.String(), As: "in the scenario as target.consent"}); !errors.Is(err, ErrNoConsent) || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a certificate of nobody's: %v", err)
 	}
 	c.roots = x509.NewCertPool()
 	c.roots.AddCert(s.Certificate())
-	if _, err := c.check(t.Context(), s.url, tok.String()); err != nil {
+	if _, err := c.check(t.Context(), s.url, Given{Tokens: tok.String(), As: "in the scenario as target.consent"}); err != nil {
 		t.Error(err)
 	}
 }
@@ -213,9 +213,9 @@ func TestRefusals(t *testing.T) {
 		asked        bool
 		slow         bool
 	}{
-		{"no token in the scenario", "", text(tok.String(), 200), "the scenario has no token", false, false},
-		{"a token of another host", token(t, parse(t, "http://example.com:81")).String(), text(tok.String(), 200), "token is for example.com:81", false, false},
-		{"a token of another port", token(t, parse(t, "http://127.0.0.1:81")).String(), text(tok.String(), 200), "token is for 127.0.0.1:81", false, false},
+		{"no token in the scenario", "", text(tok.String(), 200), "no token is given", false, false},
+		{"a token of another host", token(t, parse(t, "http://example.com:81")).String(), text(tok.String(), 200), "the token that is given is for example.com:81", false, false},
+		{"a token of another port", token(t, parse(t, "http://127.0.0.1:81")).String(), text(tok.String(), 200), "the token that is given is for 127.0.0.1:81", false, false},
 		{"no token at all", "let me in", text("let me in", 200), "no token of tminus consent", false, false},
 		{"an expired token", past.String(), text(past.String(), 200), "expired at", false, false},
 		{"a token for a year", long.String(), text(long.String(), 200), "longer than 31 days", false, false},
@@ -239,11 +239,11 @@ func TestRefusals(t *testing.T) {
 			if tc.slow {
 				c = impatient()
 			}
-			_, err := c.check(t.Context(), s.url, tc.tokens)
+			_, err := c.check(t.Context(), s.url, Given{Tokens: tc.tokens, As: "in the scenario as target.consent"})
 			if !errors.Is(err, ErrNoConsent) || !strings.Contains(err.Error(), tc.want) {
 				t.Fatalf("error %v, want one with %q", err, tc.want)
 			}
-			if !strings.Contains(err.Error(), "run \"tminus consent ") || !strings.Contains(err.Error(), Path) || strings.Contains(err.Error(), "\n") {
+			if !strings.Contains(err.Error(), "run \"tminus consent ") || !strings.HasSuffix(err.Error(), ", and give it in the scenario as target.consent") || !strings.Contains(err.Error(), Path) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("the error is no sentence that says what to do: %v", err)
 			}
 			if (s.asked.Load() > 0) != tc.asked {
@@ -270,7 +270,7 @@ func TestTheCheckedAddressIsPinned(t *testing.T) {
 		}
 		return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
 	}
-	p, err := c.check(t.Context(), named, tok.String())
+	p, err := c.check(t.Context(), named, Given{Tokens: tok.String(), As: "in the scenario as target.consent"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +317,7 @@ func TestSeveralAddresses(t *testing.T) {
 	c.resolve = func(context.Context, string) ([]netip.Addr, error) {
 		return []netip.Addr{netip.MustParseAddr("127.0.0.77"), netip.MustParseAddr("127.0.0.1")}, nil // nobody listens at the first
 	}
-	p, err := c.check(t.Context(), named, tok.String())
+	p, err := c.check(t.Context(), named, Given{Tokens: tok.String(), As: "in the scenario as target.consent"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,7 +347,7 @@ func TestWithdrawnConsentEndsTheLoad(t *testing.T) {
 			s := newStranger(t)
 			tok := token(t, s.url)
 			s.says(tok.String(), 200)
-			p, err := suspicious().check(t.Context(), s.url, tok.String())
+			p, err := suspicious().check(t.Context(), s.url, Given{Tokens: tok.String(), As: "in the scenario as target.consent"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -387,7 +387,7 @@ func TestATokenThatExpiresEndsTheLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.says(tok.String(), 200)
-	p, err := c.check(t.Context(), s.url, tok.String())
+	p, err := c.check(t.Context(), s.url, Given{Tokens: tok.String(), As: "in the scenario as target.consent"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -402,7 +402,7 @@ func TestOneLostLookIsForgiven(t *testing.T) {
 	s := newStranger(t)
 	tok := token(t, s.url)
 	s.says(tok.String(), 200)
-	p, err := suspicious().check(t.Context(), s.url, tok.String())
+	p, err := suspicious().check(t.Context(), s.url, Given{Tokens: tok.String(), As: "in the scenario as target.consent"})
 	if err != nil {
 		t.Fatal(err)
 	}

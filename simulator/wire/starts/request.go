@@ -25,6 +25,21 @@ type Request struct {
 	// Where a good answer (status 200 to 299) has its session and manifest: paths as answer.CompilePaths reads them. An
 	// answer without them is a failed start. "" is not looked for; without both the status alone counts.
 	Session, Manifest string
+
+	strict bool // it is the reference playback service's: its answers must be whole
+}
+
+// Reference is the request of the reference playback service, to any URL: an answer counts as good only when it is one of
+// that service's, with status 200, a session and both manifests.
+func Reference(url string, headers ...Header) *Request {
+	r := builtIn
+	r.URL = url
+	r.Headers = slices.Clone(builtIn.Headers)
+	for _, h := range headers {
+		r.Headers = slices.DeleteFunc(r.Headers, func(own Header) bool { return strings.EqualFold(own.Name, h.Name) })
+	}
+	r.Headers = append(r.Headers, headers...)
+	return &r
 }
 
 // Header is one header of a request.
@@ -48,6 +63,7 @@ var (
 		},
 		Body:    `{"title":"{{title}}","device":"{{device}}","viewer":"{{viewer}}","region":"{{region}}","token":"{{token}}"}`,
 		Session: "session",
+		strict:  true,
 	}
 	builtInManifests = []string{"manifests.dash", "manifests.hls"}
 )
@@ -227,7 +243,7 @@ func (r *Request) add(parts *[]part, esc escaping, text string, c *Config) error
 		switch {
 		case name == "title":
 			write(parts, string(appendEscaped(nil, c.Title, esc)))
-		case name == "token" && r == &builtIn:
+		case name == "token" && r.strict:
 			write(parts, string(appendEscaped(nil, c.Token, esc)))
 		case !ok:
 			return fmt.Errorf("unknown variable {{%.40s}}: want one of %s", name, strings.Join(Variables(), ", "))
@@ -357,7 +373,7 @@ func (r *Request) reading() (reading, error) {
 	if r.Manifest != "" {
 		rd.manifests = []int{add(r.Manifest)}
 	}
-	if r == &builtIn {
+	if r.strict {
 		rd.any2xx, rd.urls = false, true
 		for _, path := range builtInManifests {
 			rd.manifests = append(rd.manifests, add(path))

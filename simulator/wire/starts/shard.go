@@ -391,6 +391,7 @@ func (s *shard) take(i uint32, v *audience.Viewer, r reply, now time.Duration) {
 	case good:
 		session, p, problem := s.read(r.body)
 		if problem != noReason {
+			s.stats.wrong(r)
 			s.stats.attemptFailures.add(problem)
 			s.pressed(i, v, isFailed, problem, policy{}, now)
 			return
@@ -406,11 +407,14 @@ func (s *shard) take(i uint32, v *audience.Viewer, r reply, now time.Duration) {
 			s.pressed(i, v, isShed, shed, p, now)
 			return
 		}
+		s.stats.wrong(r)
 		s.attemptFailed(i, or(problem, answered+reason(r.status)), now)
 	case r.status < 500: // the service understood and said no: another region would too
+		s.stats.wrong(r)
 		s.stats.attemptFailures.add(answered + reason(r.status))
 		s.pressed(i, v, isFailed, answered+reason(r.status), policy{}, now)
 	default:
+		s.stats.wrong(r)
 		s.attemptFailed(i, answered+reason(r.status), now)
 	}
 }

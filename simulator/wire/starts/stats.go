@@ -1,8 +1,12 @@
 package starts
 
 import (
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
@@ -131,7 +135,8 @@ type Snapshot struct {
 	Dropped  uint64 `json:"dropped"`
 	InFlight uint64 `json:"in_flight"` // due, and neither ended nor dropped
 
-	SentPerSecond   uint64 `json:"sent_per_second"` // in the last whole second of the event
+	// Of the last whole second of the event; before one is over, of it as far as it has come.
+	SentPerSecond   uint64 `json:"sent_per_second"`
 	OKPerSecond     uint64 `json:"ok_per_second"`
 	FailedPerSecond uint64 `json:"failed_per_second"` // shed, failed or dropped
 
@@ -149,6 +154,9 @@ type Snapshot struct {
 	Interrupted uint64 `json:"interrupted"` // viewers who lost their session in an interruption
 	Returned    uint64 `json:"returned"`    // of those, the ones whose return was due so far: they are among Intended
 	Gone        uint64 `json:"gone"`        // of those, the ones who do not come back
+
+	// FirstFailure is the first answer that was not a good one, other than being shed: its status and how its body begins.
+	FirstFailure string `json:"first_failure,omitempty"`
 
 	Failures        map[string]uint64 `json:"failures"`         // starts that were shed, failed or dropped, by the Detail of their event
 	AttemptFailures map[string]uint64 `json:"attempt_failures"` // attempts without a good answer, by why
@@ -206,6 +214,7 @@ const maxSeconds = 86400
 // stats are one shard's. Its loop alone writes them, under the shard's lock.
 type stats struct {
 	intended, sent, attempts, resent uint64
+	firstFailure                     string
 	left, late                       uint64    // out of patience; by the generator's own doing
 	ended                            [4]uint64 // by status
 	interrupted, returned, gone      uint64
@@ -241,6 +250,35 @@ func (st *stats) sentLate(own, now time.Duration) {
 	}
 }
 
+// maxShown is how much of an answer is kept to be shown, bytes.
+const maxShown = 200
+
+// wrong keeps the first answer that is not as it should be.
+func (st *stats) wrong(r reply) {
+	if st.firstFailure != "" {
+		return
+	}
+	body, more := r.body, ""
+	if len(body) > maxShown {
+		body, more = body[:maxShown], "…"
+	}
+	text := strings.TrimSpace(strings.Map(func(c rune) rune {
+		switch {
+		case c == utf8.RuneError:
+			return -1 // a byte that is no text, or the half of a character at the cut
+		case unicode.IsSpace(c):
+			return ' '
+		case !unicode.IsPrint(c):
+			return -1
+		}
+		return c
+	}, string(body)))
+	if text == "" {
+		text = "no text"
+	}
+	st.firstFailure = fmt.Sprintf("HTTP %d: %s%s", r.status, text, more)
+}
+
 // second is where what happens at now is counted.
 func (st *stats) second(now time.Duration) *Second {
 	return &st.seconds[min(max(int(now/time.Second), 0), len(st.seconds)-1)]
@@ -252,7 +290,7 @@ func (g *Generator) Snapshot() Snapshot {
 	var last Second
 	second := -1
 	if clock := g.clock.Load(); clock != nil {
-		second = int(time.Since(*clock)/time.Second) - 1
+		second = max(int(time.Since(*clock)/time.Second)-1, 0)
 	}
 	var from [4][]*hdrhistogram.Histogram
 	for _, s := range g.shards {
@@ -272,6 +310,7 @@ func (g *Generator) Snapshot() Snapshot {
 		out.Resent += st.resent
 		out.Left += st.left
 		out.Late += st.late
+		out.FirstFailure = or(out.FirstFailure, st.firstFailure)
 		out.Parked += uint64(s.parked.n)
 		out.Interrupted += st.interrupted
 		out.Returned += st.returned
