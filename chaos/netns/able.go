@@ -22,10 +22,13 @@ func Able() error {
 		err = s.do(func() error { return errors.Join(plain("a"), kernel.Able()) })
 	}
 	if err == nil {
-		var w *wire
-		if w, err = newWire(s, "wire"); err == nil {
-			err = w.close()
-		}
+		err = s.do(func() error {
+			w, err := newWire(s.netlink, "wire")
+			if err != nil {
+				return err
+			}
+			return w.close()
+		})
 	}
 	return errors.Join(err, s.close())
 }

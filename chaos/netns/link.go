@@ -38,7 +38,7 @@ type way struct {
 	impairment link.Impairment
 
 	programs [3]*kernel.Program // by place; nil: none there
-	stretch  *stretch           // nil: it does not go round by the wire
+	stretch  *stretchOrder      // nil: it does not go round by the wire
 	redirect *kernel.Program    // sends the flow there
 	links    []uint32           // ids of all bpf links ever made
 	past     Count              // of programs and stretches that are gone
@@ -117,11 +117,21 @@ func (l *Link) Clear() error {
 
 // Counts says what was done to the flow's packets so far.
 func (l *Link) Counts() (Counts, error) {
-	l.network.mu.Lock()
-	defer l.network.mu.Unlock()
+	n := l.network
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.failed != nil {
+		return Counts{}, n.failed
+	}
 	var c [2]Count
 	for i, w := range l.ways {
+		s := &l.region.sections[i]
+		lost, err := n.overrun(s)
+		if err != nil {
+			return Counts{}, err
+		}
 		c[i] = w.past
+		c[i].Overrun = lost
 		for _, p := range w.programs {
 			if p == nil {
 				continue
@@ -133,13 +143,8 @@ func (l *Link) Counts() (Counts, error) {
 			c[i] = c[i].plus(countOf(done))
 		}
 		if w.stretch != nil {
-			c[i] = c[i].plus(w.stretch.count())
+			c[i] = c[i].plus(s.tallies[w.stretch.ID])
 		}
-		lost, err := l.network.overrun(&l.region.sections[i])
-		if err != nil {
-			return Counts{}, err
-		}
-		c[i].Overrun = lost
 	}
 	return Counts{Up: c[up], Down: c[down]}, nil
 }
@@ -156,13 +161,19 @@ func countOf(c kernel.Counts) Count {
 	return Count{Seen: t.Seen.Packets, Lost: t.Lost.Packets, Duplicated: t.Duplicated, Corrupted: t.Corrupted}
 }
 
-func (s *stretch) count() Count { return Count{Held: s.held.Load(), NoRoom: s.noRoom.Load()} }
-
 // section is one direction of a region's cable: the Links that break it, and the wire that they share.
 type section struct {
-	ways []*way
-	wire *wire           // nil: not laid yet
-	mark *kernel.Program // on the wire, of the way down
+	ways    []*way
+	wire    laid
+	mark    *kernel.Program  // on the wire, of the way down
+	tallies map[uint64]Count // by stretch, when the wires' process last said
+}
+
+// laid is a wire as this process knows it.
+type laid struct {
+	name  string
+	index int    // of its interface, in the hub; 0: not laid yet
+	lost  uint64 // packets, when its process last said
 }
 
 func (s *section) close() error {
@@ -174,10 +185,7 @@ func (s *section) close() error {
 	if s.mark != nil {
 		errs = append(errs, s.mark.Close())
 	}
-	if s.wire != nil {
-		errs = append(errs, s.wire.close())
-	}
-	s.mark, s.wire = nil, nil
+	s.mark = nil
 	return errors.Join(errs...)
 }
 
@@ -212,7 +220,7 @@ func (n *Network) set(r *region, direction int, w *way, to link.Impairment) erro
 		w.redirect = nil
 	}
 	if old.stretch != nil {
-		w.past = w.past.plus(old.stretch.count())
+		w.past = w.past.plus(s.tallies[old.stretch.ID])
 	}
 	err = errors.Join(err, w.retire(old.programs[:]))
 	if to.None() {
@@ -227,10 +235,12 @@ func (n *Network) install(r *region, direction int, s *section, w *way) error {
 		if err := n.lay(r, direction, s); err != nil {
 			return err
 		}
-		w.stretch = &stretch{flow: w.flow, link: link.New(wired)}
+		n.stretches++
+		w.stretch = &stretchOrder{ID: n.stretches, Flow: w.flow, Impairment: wired}
 	}
-	if s.wire != nil {
-		if err := s.wire.set(s.stretches()); err != nil {
+	// A wire whose process is gone has nothing on it.
+	if s.wire.index > 0 && n.failed == nil {
+		if err := n.tell(s, order{Set: true, Stretches: s.stretches()}); err != nil {
 			return err
 		}
 	}
@@ -251,11 +261,11 @@ func (n *Network) install(r *region, direction int, s *section, w *way) error {
 	return err
 }
 
-func (s *section) stretches() []*stretch {
-	var all []*stretch
+func (s *section) stretches() []stretchOrder {
+	var all []stretchOrder
 	for _, w := range s.ways {
 		if w.stretch != nil {
-			all = append(all, w.stretch)
+			all = append(all, *w.stretch)
 		}
 	}
 	return all
@@ -321,26 +331,66 @@ func (w *way) attach(in *space, put func() (*kernel.Program, error)) (p *kernel.
 
 // lay lays a section's wire if there is none yet. It stays for the network's life: idle, it costs nothing.
 func (n *Network) lay(r *region, direction int, s *section) (err error) {
-	if s.wire != nil {
+	if n.failed != nil {
+		return n.failed
+	}
+	if n.wires == nil {
+		if n.wires, err = startWires(n.hub); err != nil {
+			return fmt.Errorf("start the process that holds packets up: %w", err)
+		}
+		go n.watch(n.wires)
+	}
+	if s.wire.index == 0 {
+		s.wire.name = fmt.Sprintf("%s%d", [2]string{up: "up", down: "down"}[direction], r.k)
+		if err := n.tell(s, order{Set: true}); err != nil {
+			return err
+		}
+	}
+	if direction == up || s.mark != nil {
 		return nil
 	}
-	name := fmt.Sprintf("%s%d", [2]string{up: "up", down: "down"}[direction], r.k)
-	w, err := newWire(n.hub, name)
+	// What comes back is routed, and meets the same end of the cable again.
+	return n.hub.do(func() (err error) {
+		s.mark, err = kernel.Mark(s.wire.index, r.mark())
+		return err
+	})
+}
+
+// tell gives a section's wire an order and keeps what it answers.
+func (n *Network) tell(s *section, o order) error {
+	o.Wire = s.wire.name
+	a, err := n.wires.ask(o)
 	if err != nil {
 		return err
 	}
-	if direction == down {
-		// What comes back is routed, and meets the same end of the cable again.
-		err = n.hub.do(func() (err error) {
-			s.mark, err = kernel.Mark(w.index, r.mark())
-			return err
-		})
-		if err != nil {
-			return errors.Join(err, w.close())
+	s.wire.index, s.wire.lost = a.Index, a.Lost
+	s.tallies = make(map[uint64]Count, len(a.Tallies))
+	for _, t := range a.Tallies {
+		s.tallies[t.ID] = Count{Held: t.Held, NoRoom: t.NoRoom}
+	}
+	return nil
+}
+
+// watch lets packets pass again if the process that holds them up ends before it is told to: what is sent to a wire that is
+// not there is lost. The network has no wires from then on, and every Link says so.
+func (n *Network) watch(w *wires) {
+	<-w.ended
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return
+	}
+	n.failed = fmt.Errorf("the process that holds packets up has ended: %v%s", w.err, w.words.quoted())
+	for _, r := range n.regions {
+		for i := range r.sections {
+			for _, way := range r.sections[i].ways {
+				way.stretch = nil
+				if way.redirect != nil {
+					_ = way.redirect.Close() // Clear tries again, and says
+				}
+			}
 		}
 	}
-	s.wire = w
-	return nil
 }
 
 // mark is what packets bear that have been on a region's wire.
@@ -362,9 +412,6 @@ func (w *way) withdraw() error {
 	var errs []error
 	if w.redirect != nil {
 		errs = append(errs, w.redirect.Close())
-	}
-	if w.stretch != nil {
-		w.past = w.past.plus(w.stretch.count())
 	}
 	errs = append(errs, w.retire(w.programs[:]))
 	w.redirect, w.stretch = nil, nil
@@ -389,12 +436,18 @@ func (w *way) retire(programs []*kernel.Program) error {
 
 // overrun is how many packets a section's wire has lost because nobody took them in time.
 func (n *Network) overrun(s *section) (uint64, error) {
-	if s.wire == nil {
+	if s.wire.index == 0 {
 		return 0, nil
+	}
+	if n.closed {
+		return s.wire.lost, nil
+	}
+	if err := n.tell(s, order{}); err != nil {
+		return 0, err
 	}
 	state, err := n.hub.netlink.find(s.wire.name)
 	if err != nil {
 		return 0, err
 	}
-	return s.wire.lost.Load() + state.droppedTo, nil
+	return s.wire.lost + state.droppedTo, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"net"
 	"net/netip"
 	"os"
 	"path"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +32,9 @@ const (
 	hubHost   = 2      // last octet of the hub, in the block's first /24
 	hostHost  = 1      // of the host; and of a region's gateway address, in its own
 )
+
+// proofWait bounds the wait for a datagram over cables that nothing impairs.
+const proofWait = 2 * time.Second
 
 // pool is set aside for tests of how networks bear load (RFC 2544, appendix C.2.2): no address of it is anyone's.
 var pool = netip.MustParsePrefix("198.18.0.0/15")
@@ -108,8 +113,11 @@ type Network struct {
 	tokens  []watchdog.Token // in the order in which they were given
 	cabled  bool             // the cable to the host may be there
 
-	mu     sync.Mutex
-	closed bool
+	mu        sync.Mutex
+	closed    bool
+	wires     *wires // nil: nothing was ever held up
+	failed    error  // the wires' process has ended
+	stretches uint64 // number of the last
 }
 
 // region is one region's namespace and its cable to the hub.
@@ -160,7 +168,50 @@ func (n *Network) build() (err error) {
 			return fmt.Errorf("connect region %s: %w", name, err)
 		}
 	}
+	for _, r := range n.regions {
+		if err := n.prove(r); err != nil {
+			return fmt.Errorf("region %s and the machine do not reach each other, so something, a firewall perhaps, is in the way at interface %s: %w",
+				r.name, n.config.interfaceName(), err)
+		}
+	}
 	return nil
+}
+
+// prove sends a datagram from the machine to a region and back.
+func (n *Network) prove(r *region) error {
+	listen := func(at netip.Addr) (*net.UDPConn, error) {
+		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(at, 0)))
+		if err != nil {
+			return nil, err
+		}
+		return c, c.SetDeadline(time.Now().Add(proofWait))
+	}
+	here, err := listen(n.Host())
+	if err != nil {
+		return err
+	}
+	defer here.Close()
+	var there *net.UDPConn
+	if err := r.space.do(func() (err error) {
+		there, err = listen(host(subnet(n.block, r.k), hostHost))
+		return err
+	}); err != nil {
+		return err
+	}
+	defer there.Close()
+	var buf [1]byte
+	if _, err := here.WriteTo(buf[:], there.LocalAddr()); err != nil {
+		return err
+	}
+	_, from, err := there.ReadFrom(buf[:])
+	if err != nil {
+		return err
+	}
+	if _, err := there.WriteTo(buf[:], from); err != nil {
+		return err
+	}
+	_, _, err = here.ReadFrom(buf[:])
+	return err
 }
 
 func (n *Network) newSpace(name string) (*space, error) {
@@ -372,6 +423,9 @@ func (n *Network) Close() error {
 		for i := range r.sections {
 			errs = append(errs, r.sections[i].close())
 		}
+	}
+	if n.wires != nil {
+		errs = append(errs, n.wires.close())
 	}
 	if n.cabled {
 		// Without this the kernel would do it too, but some time after the hub has gone.

@@ -17,10 +17,12 @@ const (
 	wireRing   = 8192 // packets the kernel keeps for a wire that is not being read, while its thread waits for a core
 	wireBatch  = 64   // packets read before those that are due go on
 	timerSlack = 1000 // ns; 50,000 by default
+	wireNice   = -15  // before everything of the run's that only computes
 )
 
 // stretch is what the wire does to one flow.
 type stretch struct {
+	id   uint64
 	flow kernel.Flow
 	link *link.Link // the wire's thread's alone
 
@@ -60,18 +62,17 @@ type wire struct {
 	err       error // why it ended by itself; read after done
 }
 
-// newWire makes a wire in a namespace.
-func newWire(s *space, name string) (*wire, error) {
+// newWire makes a wire in the calling thread's namespace, with which kernel speaks.
+func newWire(kernel *rtnetlink, name string) (*wire, error) {
 	w := &wire{name: name, tun: -1, wake: -1, done: make(chan struct{})}
 	w.stretches.Store(new([]*stretch))
-	if err := s.do(w.open); err != nil {
-		w.release()
-		return nil, fmt.Errorf("lay a wire: %w", err)
-	}
-	state, err := s.netlink.find(name)
+	err := w.open()
 	if err == nil {
-		w.index = state.index
-		err = s.netlink.up(state.index, number(unix.IFLA_MTU, mtu), number(unix.IFLA_TXQLEN, wireRing))
+		var state interfaceState
+		if state, err = kernel.find(name); err == nil {
+			w.index = state.index
+			err = kernel.up(state.index, number(unix.IFLA_MTU, mtu), number(unix.IFLA_TXQLEN, wireRing))
+		}
 	}
 	if err != nil {
 		w.release()
@@ -136,8 +137,9 @@ func (w *wire) close() error {
 // run carries packets until close.
 func (w *wire) run() {
 	defer close(w.done)
-	// Best effort: without it a packet is late by the default slack.
+	// Best effort: a packet is late by the timer's slack, and by what else the machine has to do.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, timerSlack, 0, 0, 0)
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, wireNice) // of this thread
 	var (
 		q     queue
 		begin = time.Now()
