@@ -41,6 +41,7 @@ func (f Fault) FrontFor(kind string) Front {
 type plan struct {
 	injector Injector
 	observer Observer
+	means    string          // how it is done; "": in the one way there is
 	links    func() []uint32 // nil: makes none
 	note     func() string   // nil: nothing to add to the fault's last event
 }

@@ -61,6 +61,7 @@ const (
 // Result is what became of one fault.
 type Result struct {
 	Fault    Fault
+	Means    string  // how it was done, where there are several ways: "a relay for streams in user space"
 	AtS      float64 // when it was in effect, in seconds from the start of the event; as scheduled if it never was
 	ForS     float64 // from then until it was undone, in seconds; 0 if it never was in effect
 	Evidence Evidence

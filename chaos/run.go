@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tminus-live/tminus/chaos/watchdog"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
 
@@ -19,7 +20,9 @@ const (
 	MinFor = 2 * time.Second
 	// watchBefore and watchAfter are how long a fault is watched before it and after it is undone.
 	watchBefore = 5 * time.Second
-	watchAfter  = 5 * time.Second
+	// Lead is the earliest that a fault by hand may be due: it has been watched for long enough by then.
+	Lead       = watchBefore + 500*time.Millisecond
+	watchAfter = 5 * time.Second
 	// MinApart is the least time between two faults of one region: the first is watched for so long after its end.
 	MinApart = watchAfter
 	// restoreWait bounds one attempt to undo a fault.
@@ -35,6 +38,10 @@ type Config struct {
 	Now     func() time.Time // the run's clock
 	Sink    event.Sink       // takes event.Fault and event.Probe; nil = event.Discard
 	Logger  *slog.Logger     // nil = silent
+	Guard   watchdog.Guard   // knows how to undo what would outlive this process; nil: faults that need one are refused
+
+	// Open reads a file that a fault names, such as a recorded trace; nil: there are none.
+	Open func(name string) ([]byte, error)
 
 	// Stop, once closed, ends the faults and not the run: those in effect are undone at once, all together, and none is
 	// injected any more, but what was undone is watched as ever. Nil: nobody stops them.
@@ -134,6 +141,28 @@ func Run(ctx context.Context, cfg Config) ([]Result, error) {
 		}
 	}
 	return results, errors.Join(left...)
+}
+
+// Step is what a fault would do.
+type Step struct {
+	Fault Fault  // with everything filled in
+	Means string // how; "": in the one way there is
+	Does  string // what
+	Proof string // what would prove it
+}
+
+// Plan says what Run would do, and does nothing; the error is Run's.
+func Plan(cfg Config) ([]Step, error) {
+	runs, err := prepare(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	var steps []Step
+	for _, r := range runs {
+		_, m, _ := lookup(r.fault)
+		steps = append(steps, Step{Fault: r.fault, Means: r.plan.means, Does: m.Summary, Proof: m.Evidence})
+	}
+	return steps, nil
 }
 
 // running is one fault on its way.
@@ -318,7 +347,7 @@ func guarded(f func() error) (err error) {
 
 func (c *conductor) result(r *running) Result {
 	w := r.window
-	res := Result{Fault: r.fault, AtS: r.fault.At.Seconds(), Restored: !r.active, Err: errors.Join(r.errs...)}
+	res := Result{Fault: r.fault, Means: r.plan.means, AtS: r.fault.At.Seconds(), Restored: !r.active, Err: errors.Join(r.errs...)}
 	if r.plan.links != nil {
 		res.Links = r.plan.links()
 	}

@@ -27,8 +27,8 @@ func kindOf(p chaos.Parameter) []string {
 func chaosCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "chaos",
-		Short: "What can be broken, and how it is proven",
-		Args:  exactArgs(0, "a subcommand: list"),
+		Short: "Break things, prove it, and put them back",
+		Args:  exactArgs(0, "a subcommand: list, run or clean"),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var asJSON bool
@@ -63,6 +63,6 @@ func chaosCommand() *cobra.Command {
 		},
 	}
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.AddCommand(list, chaosCleanCommand())
+	cmd.AddCommand(list, chaosRunCommand(), chaosCleanCommand())
 	return cmd
 }

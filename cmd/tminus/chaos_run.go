@@ -1,0 +1,240 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tminus-live/tminus/chaos"
+	"github.com/tminus-live/tminus/chaos/watchdog"
+	"github.com/tminus-live/tminus/scenarios/parts"
+	"github.com/tminus-live/tminus/scenarios/spec"
+	"github.com/tminus-live/tminus/telemetry/event"
+)
+
+// chaosRunFlags are what a fault by hand is made of.
+type chaosRunFlags struct {
+	fault    chaos.Fault
+	where    string
+	set      []string
+	relay    string
+	segments string
+	initName string
+	dryRun   bool
+	asJSON   bool
+}
+
+func chaosRunCommand() *cobra.Command {
+	var f chaosRunFlags
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Break something that listens on this machine, prove it, and put it back",
+		Long: `Inject one fault by hand against whatever listens at a loopback address of this machine: the processes that listen there,
+the packets to and from it, or what it answers. It is watched for five seconds before, and for five seconds after it has been
+undone. What is broken is put back when this command ends, however it ends: kill -9 included.
+
+Faults in what a server answers, and without root all faults in packets, need a relay in front of it: --relay says where it is
+to listen, and clients have to go there. It goes away with this command.
+
+Exit status: 0 the fault is confirmed and undone; 98 it could not be confirmed; 2 usage, or it would touch what is not yours
+to break; 1 any other error, or it could not be undone.`,
+		Example: `  tminus chaos run --fail packet-loss --model gilbert-elliott --set loss=5% --set burst=8 --where 127.0.0.1:8080 --for 20s
+  tminus chaos run --fail process --model hang --where 127.0.0.1:8080 --for 10s --dry-run
+  tminus chaos run --fail http --model status --set status=503 --set share=20% --where 127.0.0.1:8080 --relay 127.0.0.1:9080`,
+		Args: exactArgs(0, "flags only"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.fault.Fail, "fail", "", "kind of fault (tminus chaos list)")
+	fl.StringVar(&f.fault.Model, "model", "", "its form; the kind's first where left out")
+	fl.StringVar(&f.where, "where", "", "what to break: the address that it listens at, such as 127.0.0.1:8080")
+	fl.StringArrayVar(&f.set, "set", nil, "a parameter of the model, such as loss=5%; may be given again")
+	fl.DurationVar(&f.fault.For, "for", 20*time.Second, "how long")
+	fl.Uint64Var(&f.fault.Seed, "seed", 1, "of what is left to chance")
+	fl.StringVar(&f.relay, "relay", "", "address for a relay in front of it, such as 127.0.0.1:9080")
+	fl.StringVar(&f.segments, "segments", "", "for faults in segments: template of their paths, such as /live/{rung}/{number}.m4s")
+	fl.StringVar(&f.initName, "init", "", "for faults in segments: path of the initialisation segment, relative to theirs")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and do nothing")
+	fl.BoolVar(&f.asJSON, "json", false, "print JSON on standard output and nothing else there")
+	return cmd
+}
+
+// chaosOutcome is what became of a fault by hand, as --json prints it.
+type chaosOutcome struct {
+	Fail     string            `json:"fail"`
+	Model    string            `json:"model"`
+	Where    string            `json:"where"`
+	Params   map[string]string `json:"params,omitempty"`
+	Means    string            `json:"means,omitempty"`
+	Does     string            `json:"does"`
+	Proof    string            `json:"proof"`
+	AtS      float64           `json:"at_s"`
+	ForS     float64           `json:"for_s"`
+	Evidence *chaosEvidence    `json:"evidence,omitempty"` // not with --dry-run
+	Restored bool              `json:"restored"`
+}
+
+type chaosEvidence struct {
+	Status   string  `json:"status"`
+	Expected float64 `json:"expected"`
+	Measured float64 `json:"measured"`
+	Unit     string  `json:"unit"`
+	Detail   string  `json:"detail"`
+}
+
+func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
+	ctx := cmd.Context()
+	fault, own, err := f.read()
+	if err != nil {
+		return usage(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	part, err := parts.Own(own)
+	if err != nil {
+		return usage(err)
+	}
+	fronts := parts.NewFronts(log)
+	defer func() { err = errors.Join(err, fronts.Close()) }()
+	if err := fronts.PutOwn(&part, own, []chaos.Fault{fault}); err != nil {
+		return usage(err)
+	}
+	cfg := chaos.Config{
+		Faults: []chaos.Fault{fault}, Parts: []chaos.Part{part}, Now: time.Now, Logger: log, Open: os.ReadFile, Sink: &said{out: cmd.ErrOrStderr()},
+	}
+	if err := chaos.Preflight(cfg.Faults); err != nil {
+		return usage(err)
+	}
+	if !f.dryRun {
+		guard, err := watchdog.Start(ctx, watchdog.Config{Run: fmt.Sprintf("chaos-%d", os.Getpid())})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, guard.Close()) }()
+		cfg.Guard, cfg.Stop = guard, guard.Lost()
+	}
+	cfg.Start = time.Now()
+	steps, err := chaos.Plan(cfg)
+	if err != nil {
+		return usage(err)
+	}
+	out := chaosOutcome{
+		Fail: fault.Fail, Model: steps[0].Fault.Model, Where: fault.Where, Params: steps[0].Fault.Params, Means: steps[0].Means,
+		Does: steps[0].Does, Proof: steps[0].Proof, AtS: fault.At.Seconds(), ForS: fault.For.Seconds(),
+	}
+	if f.dryRun {
+		out.ForS = fault.For.Seconds()
+		return f.print(cmd, out)
+	}
+	results, err := chaos.Run(ctx, cfg)
+	if len(results) == 0 {
+		return err
+	}
+	r := results[0]
+	out.AtS, out.ForS, out.Restored = r.AtS, r.ForS, r.Restored
+	e := chaosEvidence(r.Evidence)
+	out.Evidence = &e
+	if e := f.print(cmd, out); e != nil {
+		return e
+	}
+	switch {
+	case err != nil:
+		return err
+	case r.Evidence.Status != chaos.Confirmed:
+		return exit{98, nil}
+	}
+	return nil
+}
+
+// read makes a fault, and what it is about, of the flags.
+func (f *chaosRunFlags) read() (chaos.Fault, spec.Own, error) {
+	fault := f.fault
+	if fault.Fail == "" {
+		return fault, spec.Own{}, errors.New("--fail is missing: what is to fail (tminus chaos list)")
+	}
+	fault.ID, fault.At = fault.Fail, chaos.Lead
+	fault.Params = map[string]string{}
+	for _, s := range f.set {
+		name, value, ok := strings.Cut(s, "=")
+		if !ok {
+			return fault, spec.Own{}, fmt.Errorf("--set %s: want name=value, such as loss=5%%", s)
+		}
+		if _, twice := fault.Params[name]; twice {
+			return fault, spec.Own{}, fmt.Errorf("--set %s: %s is set twice", s, name)
+		}
+		fault.Params[name] = value
+	}
+	own := spec.Own{Segments: f.segments, Init: f.initName}
+	for _, a := range []struct {
+		flag, text string
+		to         *netip.AddrPort
+	}{{"--where", f.where, &own.Address}, {"--relay", f.relay, &own.Relay}} {
+		if a.text == "" && a.flag == "--relay" {
+			continue
+		}
+		addr, err := netip.ParseAddrPort(a.text)
+		if err != nil || addr.Port() == 0 {
+			return fault, own, fmt.Errorf("%s: want an address such as 127.0.0.1:8080, got %q", a.flag, a.text)
+		}
+		if !addr.Addr().IsLoopback() {
+			return fault, own, fmt.Errorf("%s: %w to touch %s: only what listens on this machine's loopback can be broken", a.flag, chaos.ErrRefused, addr)
+		}
+		*a.to = addr
+	}
+	own.Name = own.Address.String()
+	fault.Where = own.Name
+	_, err := fault.Complete()
+	return fault, own, err
+}
+
+func (f *chaosRunFlags) print(cmd *cobra.Command, o chaosOutcome) error {
+	if f.asJSON {
+		return printJSON(cmd, o)
+	}
+	out := cmd.OutOrStdout()
+	if o.Evidence == nil {
+		fmt.Fprintf(out, "would break %s for %gs: %s\n", o.Where, o.ForS, o.Does)
+		if o.Means != "" {
+			fmt.Fprintf(out, "by          %s\n", o.Means)
+		}
+		fmt.Fprintf(out, "proven by   %s\n", o.Proof)
+		return nil
+	}
+	fmt.Fprintf(out, "%s: %s\n", o.Evidence.Status, o.Evidence.Detail)
+	fmt.Fprintf(out, "expected %.4g, measured %.4g %s; in effect for %.1f s", o.Evidence.Expected, o.Evidence.Measured, o.Evidence.Unit, o.ForS)
+	if o.Means != "" {
+		fmt.Fprintf(out, ", by %s", o.Means)
+	}
+	if o.Restored {
+		fmt.Fprintln(out, "; undone")
+	} else {
+		fmt.Fprintln(out, "; NOT undone")
+	}
+	return nil
+}
+
+// said says on the way what happens to a fault.
+type said struct {
+	mu  sync.Mutex
+	out interface{ Write([]byte) (int, error) }
+}
+
+func (s *said) Emit(e event.Event) {
+	if e.Kind != event.Fault {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch e.Status {
+	case "injecting", "injected", "restoring", "restored", "failed":
+		fmt.Fprintf(s.out, "%s  %s %s\n", e.At.Format("15:04:05.000"), e.Status, e.Detail)
+	}
+}
+
+var _ event.Sink = (*said)(nil)
