@@ -119,6 +119,7 @@ func summary(r *report.Report, reportPath string, v View, wrapAt int) string {
 		}
 		fold(mark, st, "fault", text)
 	}
+	experimentLines(r, fold)
 	crowdLines(r, fold)
 	for _, c := range r.Safety {
 		if !c.Pass {
@@ -139,6 +140,43 @@ func summary(r *report.Report, reportPath string, v View, wrapAt int) string {
 	// The path is never cut: it is there to be opened.
 	b.WriteString("report  " + safe(reportPath) + "\n")
 	return b.String()
+}
+
+// experimentLines says what the experiment came to: whether the steady state held, why it was stopped, and how the halves
+// of the crowd differ.
+func experimentLines(r *report.Report, fold func(mark string, st style, kind, text string)) {
+	e := r.Experiment
+	if e == nil {
+		return
+	}
+	kind := "experiment"
+	say := func(mark string, st style, text string) {
+		if text != "" {
+			fold(mark, st, kind, safe(text))
+			kind = ""
+		}
+	}
+	switch s := e.Stopped; {
+	case e.NotInjected != "":
+		say("?", yellow, "nothing was broken: "+e.NotInjected)
+	case s != nil && s.Blind != "":
+		say("?", yellow, "stopped: "+s.Blind+"; "+s.UndoneWords())
+	case s != nil:
+		say("✗", red, "stopped: "+s.Words(e.WindowS)+"; "+s.UndoneWords())
+	}
+	if text := e.SteadyWords(); e.NotInjected == "" {
+		mark, st := "✓", green
+		for _, s := range e.SteadyState {
+			switch {
+			case s.State() == report.Missed:
+				mark, st = "✗", red
+			case s.State() == report.NoData && mark == "✓":
+				mark, st = "?", yellow
+			}
+		}
+		say(mark, st, text)
+	}
+	say("○", dim, e.CompareWords())
 }
 
 // maxStorms bounds the returns that the summary names; the report has the rest.

@@ -33,16 +33,33 @@ func (r *Report) Finite() (*Report, []string) {
 		c.Forecast.Warnings = kept(c.Forecast.Warnings)
 		c.Forecast.Scaling = kept(c.Forecast.Scaling)
 	}
+	if c.Experiment = pointed(r.Experiment); c.Experiment != nil {
+		e := c.Experiment
+		e.SteadyState, e.Comparison, e.Stop = copied(e.SteadyState), copied(e.Comparison), kept(e.Stop)
+		e.Watch, e.Stopped = pointed(e.Watch), pointed(e.Stopped)
+		for i := range e.SteadyState {
+			e.SteadyState[i].unmeasured()
+		}
+		for i := range e.Comparison {
+			if d := &e.Comparison[i]; !finite(d.Difference) || !finite(d.Low) || !finite(d.High) {
+				d.Level, d.Significant = 0, false
+			}
+		}
+	}
 
 	for i := range c.Objectives {
-		o := &c.Objectives[i]
-		if !finite(o.Measured) || !finite(o.Threshold) {
-			o.Samples, o.Pass = 0, false
-		}
+		c.Objectives[i].unmeasured()
 	}
 	var bad []string
 	settle(reflect.ValueOf(&c).Elem(), "", &bad)
 	return &c, bad
+}
+
+// unmeasured takes the samples from an objective whose figures are no numbers.
+func (o *Objective) unmeasured() {
+	if !finite(o.Measured) || !finite(o.Threshold) {
+		o.Samples, o.Pass = 0, false
+	}
 }
 
 // copied never returns nil: report.json says [] and not null.
@@ -71,8 +88,11 @@ func settle(v reflect.Value, path string, bad *[]string) {
 		for i := range v.NumField() {
 			name := jsonName(v.Type().Field(i))
 			sub := path + "." + name
-			if path == "" {
+			switch {
+			case path == "":
 				sub = name
+			case name == "": // embedded: its fields are the outer one's
+				sub = path
 			}
 			f := v.Field(i)
 			if f.Kind() == reflect.Float64 && !finite(f.Float()) {

@@ -74,6 +74,8 @@ type page struct {
 	MoreMoments int
 	Faults      []faultRow
 
+	Experiment *experimentBlock
+
 	StormWords string
 	Storms     []stormCard
 	MoreStorms int
@@ -119,6 +121,7 @@ type (
 		Title, Code, Measured, Limit, Margin string
 		Tone, StateWord                      string
 		Suspect, Note                        string
+		Whom                                 string // whom it counts, where they are not everybody
 		Notes                                bool
 		HasGauge, Over, Zone, Past           bool
 		Fill                                 float64 // per cent of the gauge's width
@@ -139,6 +142,7 @@ func (r *Report) page() *page {
 	p.reasons(r)
 	p.objectives(r)
 	p.poll(r)
+	p.experiment(r)
 	p.timeline(r)
 	p.storms(r)
 	p.forecast(r)
@@ -212,6 +216,9 @@ func (p *page) objectives(r *Report) {
 			Measured: o.MeasuredWords(), Limit: o.LimitWords(), Margin: o.MarginWords(),
 			Tone: "ok", StateWord: "Met", Note: o.Note,
 		}
+		if n := r.Players.Sessions; ofPlayers[o.Metric] && n > 0 && r.Load.PlayStarts.Intended > n {
+			row.Whom = "of the " + words.Plural(n, "full player")
+		}
 		if w := o.AggregateWords(); w != "" && w != "rate" && w != "count" {
 			row.Title += ", " + w
 		}
@@ -228,6 +235,12 @@ func (p *page) objectives(r *Report) {
 		row.gauge(o)
 		p.Objectives = append(p.Objectives, row)
 	}
+}
+
+// ofPlayers are the metrics that count full players alone: the open-loop crowd fetches no media.
+var ofPlayers = map[string]bool{
+	"startup_time": true, "player_start_failures": true, "rebuffer_ratio": true, "rebuffer_duration": true, "live_latency": true,
+	"bitrate": true, "edge_switches": true, "playback_failures": true,
 }
 
 // limitAt is where every gauge has its limit, in per cent of its width: one line down the whole table.
@@ -291,6 +304,10 @@ func (p *page) poll(r *Report) {
 		row.Icon = "warn"
 	}
 	p.Poll = append(p.Poll, row)
+
+	if e := r.Experiment; e != nil {
+		p.Poll = append(p.Poll, e.poll(words.Clock{Span: r.span()}))
+	}
 
 	t := r.Telemetry
 	row = pollRow{"ok", "Telemetry", "all " + words.Plural(t.Emitted, "event") + " stored"}

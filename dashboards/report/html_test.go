@@ -86,6 +86,7 @@ func TestPageRunsNothingThatAScenarioSays(t *testing.T) {
 	}
 	whole := sampleRetryStorm() // every kind of element that a page can have
 	whole.Forecast, whole.Processes, whole.Reasons, whole.Verdict = sampleForecast().Forecast, sampleForecast().Processes, sampleNoGo().Reasons, NoGo
+	whole.Experiment = sampleCanary().Experiment
 	whole.Faults, whole.Objectives = sampleNoGo().Faults, sampleNoGo().Objectives
 	ours = parsePage(t, whole)
 	tags := func(doc *html.Node) (names []string) {

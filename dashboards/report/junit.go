@@ -59,7 +59,7 @@ type (
 	}
 )
 
-// WriteJUnit writes the report as JUnit XML: a suite for objectives, faults and safety each. What was measured of the
+// WriteJUnit writes the report as JUnit XML: a suite for objectives, faults, an experiment and safety each. What was measured of the
 // crowd, and no objective asked for, is properties of the first. A missed objective, a
 // fault that was not undone and a failed check are failures; an objective without data and a fault whose evidence is
 // not "confirmed" are errors.
@@ -67,11 +67,11 @@ func (r *Report) WriteJUnit(w io.Writer) error {
 	objectives := r.junitSuite("objectives", r.DurationS, r.junitObjectives())
 	objectives.Properties.Property = append(objectives.Properties.Property, r.junitCrowd()...)
 	top := junitSuites{Name: "tminus " + r.Scenario, Time: junitTime(r.DurationS)}
-	for _, s := range []junitSuite{
-		objectives,
-		r.junitSuite("faults", faultSeconds(r.Faults), r.junitFaults()),
-		r.junitSuite("safety", 0, r.junitSafety()),
-	} {
+	suites := []junitSuite{objectives, r.junitSuite("faults", faultSeconds(r.Faults), r.junitFaults())}
+	if r.Experiment != nil {
+		suites = append(suites, r.junitSuite("experiment", 0, r.Experiment.junit()))
+	}
+	for _, s := range append(suites, r.junitSuite("safety", 0, r.junitSafety())) {
 		top.Tests += s.Tests
 		top.Failures += s.Failures
 		top.Errors += s.Errors
@@ -225,6 +225,53 @@ func (r *Report) junitFaults() []junitCase {
 			}
 		}
 		cases = append(cases, c)
+	}
+	return cases
+}
+
+// junit is a case for each threshold in each phase, for each stop condition and for each measure compared. A steady state
+// that was lost before anything was broken is an error, as is one that nothing was measured of; a comparison is neither.
+func (e *Experiment) junit() []junitCase {
+	var cases []junitCase
+	for _, s := range e.SteadyState {
+		c := junitCase{
+			Name: fmt.Sprintf("steady state %s: %s %s", s.Phase, s.Name(), s.Expression),
+			Properties: properties("measured", figure(s.Measured), "threshold", figure(s.Threshold), "unit", s.Unit, "samples", strconv.FormatUint(s.Samples, 10),
+				"from_s", figure(s.FromS), "to_s", figure(s.ToS)),
+			Out: fmt.Sprintf("measured %s; must be %s; %s", s.MeasuredWords(), s.LimitWords(), words.Plural(s.Samples, "sample")),
+		}
+		problem := &junitProblem{Message: fmt.Sprintf("%s: measured %s, must be %s", c.Name, s.MeasuredWords(), s.LimitWords()), Type: "steady-state-lost"}
+		switch state := s.State(); {
+		case state == NoData:
+			problem.Message, problem.Type = c.Name+": nothing was measured", "steady-state-unknown"
+			c.Error = problem
+		case state == Missed && s.Phase == "before":
+			c.Error = problem
+		case state == Missed:
+			c.Failure = problem
+		}
+		cases = append(cases, c)
+	}
+	for _, s := range e.Stop {
+		c := junitCase{Name: fmt.Sprintf("stop condition: %s %s", s.Name(), s.Expression), Properties: properties("held", strconv.FormatBool(s.Held))}
+		if t := e.Stopped; s.Held && t != nil {
+			c.Properties = properties("held", "true", "measured", figure(t.Measured), "unit", t.Unit, "at_s", figure(t.AtS), "held_at_s", figure(t.HeldAtS),
+				"noticed_after_s", figure(t.NoticedS), "undone_after_s", figure(t.UndoneAfterS))
+			c.Failure = &junitProblem{Message: t.Words(e.WindowS), Type: "stopped", Text: t.UndoneWords()}
+		}
+		cases = append(cases, c)
+	}
+	if t := e.Stopped; t != nil && t.Blind != "" {
+		cases = append(cases, junitCase{Name: "stop conditions were watched", Error: &junitProblem{Message: t.Blind, Type: "blind", Text: t.UndoneWords()}})
+	}
+	for _, d := range e.Comparison {
+		cases = append(cases, junitCase{
+			Name: fmt.Sprintf("canary %s against baseline %s: %s", e.Canary, e.Baseline, d.Metric),
+			Properties: properties("difference", figure(d.Difference), "low", figure(d.Low), "high", figure(d.High), "level", figure(d.Level), "unit", d.Unit,
+				"significant", strconv.FormatBool(d.Significant), "canary", figure(d.Canary.Value), "canary_n", strconv.FormatUint(d.Canary.N, 10),
+				"baseline", figure(d.Baseline.Value), "baseline_n", strconv.FormatUint(d.Baseline.N, 10)),
+			Out: fmt.Sprintf("%s (%s)", d.amount(d.Difference, true), d.IntervalWords()),
+		})
 	}
 	return cases
 }

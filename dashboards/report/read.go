@@ -90,6 +90,16 @@ func (r *Report) validate() error {
 	if fc == nil {
 		fc = new(Forecast)
 	}
+	ex := r.Experiment
+	if ex == nil {
+		ex = new(Experiment)
+	}
+	for i, s := range ex.SteadyState {
+		if !slices.Contains([]string{"before", "during", "after"}, s.Phase) {
+			wrong("experiment.steady_state[%d].phase: %q is none of before, during, after", i, s.Phase)
+			break
+		}
+	}
 	for _, n := range []struct {
 		name string
 		len  int
@@ -108,6 +118,9 @@ func (r *Report) validate() error {
 		{"forecast.bins", len(fc.Bins), maxSeconds},
 		{"forecast.warnings", len(fc.Warnings), maxItems},
 		{"forecast.scaling", len(fc.Scaling), maxItems},
+		{"experiment.steady_state", len(ex.SteadyState), maxItems},
+		{"experiment.stop", len(ex.Stop), maxItems},
+		{"experiment.comparison", len(ex.Comparison), maxItems},
 	} {
 		if n.len > n.max {
 			wrong("%s: %d entries, at most %d are read", n.name, n.len, n.max)

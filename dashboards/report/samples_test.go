@@ -227,6 +227,9 @@ func sampleHostile() *Report {
 	r.Load.Failures = []Count{{x, 3}}
 	r.Processes = []Process{{Name: x, RSSAt10S: 1, RSSPeak: 1 << 40, RSSLast: 1 << 40, GrowthPct: 1e9, Incarnated: 3}}
 	r.Storms = []Storm{{Name: x, Series: []float64{1, 2, 3}}, {Name: x, Region: x, AtS: 4, Guided: true, BasePerS: 1, Series: []float64{1}}}
+	r.Experiment = &Experiment{Strategy: x, NotInjected: x, SteadyState: []SteadyState{{"before", 0, 1, Objective{Metric: x, Expression: x, Where: x, Samples: 1}}},
+		Stop: []StopCondition{{Metric: x, Expression: x, Held: true}}, Watch: &Watch{Looks: 1}, Stopped: &Stopped{Metric: x, Expression: x, Blind: x}, Canary: x, Baseline: x,
+		Comparison: []Comparison{{Metric: x, Unit: x, Level: 0.95, Low: -1, High: 1}}}
 	r.Forecast = &Forecast{Kind: x, Bins: []Bin{{T: 0, P50: 1}}, Warnings: []string{x}, Scaling: []Scaling{{Region: x}}}
 	return r
 }
@@ -243,6 +246,8 @@ var samples = []struct {
 	{"retry-storm", sampleRetryStorm},
 	{"forecast", sampleForecast},
 	{"overload", sampleOverload},
+	{"canary", sampleCanary},
+	{"stopped", sampleStopped},
 	{"long", sampleLong},
 	{"hostile", sampleHostile},
 }

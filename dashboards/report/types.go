@@ -32,6 +32,7 @@ type Report struct {
 	Processes  []Process   `json:"processes,omitempty"`
 	Storms     []Storm     `json:"storms,omitempty"`
 	Forecast   *Forecast   `json:"forecast,omitempty"`
+	Experiment *Experiment `json:"experiment,omitempty"`
 	Timeline   []Second    `json:"timeline"`
 	Moments    []Moment    `json:"moments"` // what happened, in order, in words
 }

@@ -316,7 +316,14 @@ func TestJUnitAddsUp(t *testing.T) {
 			}
 			tests, failures, errs = tests+u.Tests, failures+u.Failures, errs+u.Errors
 		}
-		if got.Tests != tests || got.Failures != failures || got.Errors != errs || tests != len(r.Objectives)+len(r.Faults)+len(r.Safety) {
+		want := len(r.Objectives) + len(r.Faults) + len(r.Safety)
+		if e := r.Experiment; e != nil {
+			want += len(e.SteadyState) + len(e.Stop) + len(e.Comparison)
+			if e.Stopped != nil && e.Stopped.Blind != "" {
+				want++
+			}
+		}
+		if got.Tests != tests || got.Failures != failures || got.Errors != errs || tests != want {
 			t.Errorf("%s: the whole counts %d/%d/%d", s.name, got.Tests, got.Failures, got.Errors)
 		}
 		if (r.Verdict == Go) != (failures+errs == 0) {
@@ -326,7 +333,7 @@ func TestJUnitAddsUp(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range samples[:8] {
+	for _, s := range samples[:10] {
 		var b bytes.Buffer
 		r := s.make()
 		r.Timeline = r.Timeline[:3]
