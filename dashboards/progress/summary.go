@@ -210,7 +210,7 @@ func crowdLines(r *report.Report, fold func(mark string, st style, kind, text st
 		case !s.Held():
 			mark, st = "✗", red
 		}
-		fold(mark, st, "storm", safe(fmt.Sprintf("%s, %s: %s, 95%s%% back %s", s.Words(), s.Guidance(), s.PeakWords(), words.NBSP, s.BackWords())))
+		fold(mark, st, "storm", safe(fmt.Sprintf("%s, %s: %s, %s", s.Words(), s.Guidance(), s.PeakWords(), s.ReturnWords())))
 	}
 	if f := r.Forecast; f != nil && len(f.Bins) > 0 {
 		fold("○", dim, "forecast", f.Words())

@@ -359,3 +359,41 @@ func TestCrowdThatItsOwnMachineWasLateWith(t *testing.T) {
 		t.Errorf("the page does not say %q", want)
 	}
 }
+
+// Who gave up is among those cut off: 95 % of them are not back when one in ten never came.
+func TestStormCountsThoseWhoGaveUp(t *testing.T) {
+	r := sampleRetryStorm()
+	r.Storms[0].Back, r.Storms[0].Attempts = 19_990, 1
+	r.Storms[1].Back, r.Storms[1].BackS, r.Storms[1].Attempts = 18_006, -1, 1
+	var storms string
+	for _, n := range find(parsePage(t, r), "section") {
+		if attr(n, "aria-labelledby") == "storms" {
+			storms = wordsOf(n)
+		}
+	}
+	for _, want := range []string{"never: 90.03 % came back", "Gave up", "1,994 (9.97 %)", "after 58 s"} {
+		if !strings.Contains(storms, want) {
+			t.Errorf("the page does not say %q:\n%s", want, storms)
+		}
+	}
+	if strings.Contains(storms, "Requests for each viewer") {
+		t.Error("requests for each viewer are the same on both sides, and are said all the same")
+	}
+	if got, want := r.Storms[1].ReturnWords(), "90.03\u00a0% of those cut off came back"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// An objective about the few who fetch media does not pass for one about the crowd.
+func TestObjectiveOfPlayersNamesThem(t *testing.T) {
+	r := sampleRetryStorm()
+	r.Players.Sessions = 20
+	r.Objectives = []Objective{
+		{Metric: "rebuffer_ratio", Expression: "avg<0.4%", Threshold: 0.4, Unit: "%", Samples: 20, Pass: true},
+		{Metric: "video_start_failures", Expression: "rate<1%", Threshold: 1, Unit: "%", Samples: 240_000, Pass: true},
+	}
+	rows := byClass(parsePage(t, r), "what")
+	if len(rows) != 2 || !strings.Contains(text(rows[0]), "of the 20 full players") || strings.Contains(text(rows[1]), "players") {
+		t.Errorf("%q", []string{text(rows[0]), text(rows[1])})
+	}
+}

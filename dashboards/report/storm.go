@@ -36,12 +36,23 @@ func (s Storm) PeakWords() string {
 	return words.Times(s.Amplification) + " the usual requests"
 }
 
-// BackWords says how long it took until the viewers were back: "after 38 s".
+// BackWords says how long it took until 95 % of the viewers who were cut off were back: "after 38 s", or that they never were.
 func (s Storm) BackWords() string {
-	if s.BackS < 0 {
-		return "not before the end"
+	switch {
+	case s.BackS >= 0:
+		return "after " + words.Lasting(s.BackS)
+	case s.Back > 0:
+		return "never: " + partOf(s.Back, s.Viewers) + " came back"
 	}
-	return "after " + words.Lasting(s.BackS)
+	return "not before the end"
+}
+
+// ReturnWords says the same in a clause of its own: "95 % back after 38 s".
+func (s Storm) ReturnWords() string {
+	if s.BackS < 0 && s.Back > 0 {
+		return partOf(s.Back, s.Viewers) + " of those cut off came back"
+	}
+	return "95" + words.NBSP + "% back " + s.BackWords()
 }
 
 // Guidance says what the viewers came back by: "guided backoff" or "no backoff".
@@ -276,6 +287,10 @@ func (p *page) storms(r *Report) {
 	p.StormWords = r.StormWords()
 	sc := r.stormScale()
 	clk := words.Clock{Span: r.span()}
+	asked := map[string]bool{} // requests for each viewer
+	for _, s := range r.Storms {
+		asked[words.Significant(s.Attempts, 3)] = true
+	}
 	for i, s := range r.Storms {
 		if i == maxStormCards {
 			p.MoreStorms = len(r.Storms) - i
@@ -306,8 +321,13 @@ func (p *page) storms(r *Report) {
 			{"Peak", words.PerSecond(s.PeakPerS) + ", usually " + words.PerSecond(s.BasePerS)},
 			{"Above twice the usual", above},
 			{"95" + words.NBSP + "% watching again", s.BackWords()},
-			{"Requests for each viewer", words.Significant(s.Attempts, 3)},
-			{"Cut off", who},
+		}
+		if len(asked) > 1 || len(r.Storms) == 1 {
+			c.Facts = append(c.Facts, fact{"Requests for each viewer", words.Significant(s.Attempts, 3)})
+		}
+		c.Facts = append(c.Facts, fact{"Cut off", who})
+		if s.Back > 0 && s.Viewers >= s.Back {
+			c.Facts = append(c.Facts, fact{"Gave up", words.Count(s.Viewers-s.Back) + " (" + partOf(s.Viewers-s.Back, s.Viewers) + ")"})
 		}
 		p.Storms = append(p.Storms, c)
 	}

@@ -20,8 +20,8 @@ type Report struct {
 	Reasons    []string    `json:"reasons"` // one sentence each: why this verdict, the most telling first
 	Started    string      `json:"started"` // RFC 3339, UTC
 	DurationS  float64     `json:"duration_s"`
-	Target     string      `json:"target"` // "reference", or the manifest URL of somebody else's stream
-	Pods       int         `json:"pods,omitempty"`     // how many processes of the k6 extension sent the run; 0: nobody's but this machine's own
+	Target     string      `json:"target"`         // "reference", or the manifest URL of somebody else's stream
+	Pods       int         `json:"pods,omitempty"` // how many processes of the k6 extension sent the run; 0: nobody's but this machine's own
 	Topology   []Region    `json:"topology,omitempty"`
 	Objectives []Objective `json:"objectives"`
 	Faults     []Fault     `json:"faults"`
@@ -176,8 +176,9 @@ type Storm struct {
 	PeakPerS      float64   `json:"peak_per_s"`      // highest in a second after it
 	Amplification float64   `json:"amplification"`   // peak over base
 	AboveS        float64   `json:"above_s"`         // seconds with more than twice the base
-	Attempts      float64   `json:"attempts"`        // requests for each viewer who came back
-	BackS         float64   `json:"back_s"`          // until 95 % of them were watching again, seconds; -1: not before the end
+	Attempts      float64   `json:"attempts"`        // requests for each viewer who pressed Play again
+	BackS         float64   `json:"back_s"`          // until 95 % of Viewers were watching again, seconds; -1: never
+	Back          uint64    `json:"back,omitempty"`  // of Viewers, who were watching again in the end; the others gave up
 	Series        []float64 `json:"series"`          // play requests a second, from 10 s before it on
 }
 

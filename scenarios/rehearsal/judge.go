@@ -92,7 +92,7 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (*report.R
 			Scheduled: crowd[i].Scheduled, Requests: crowd[i].Requests, Shed: min(crowd[i].Shed, s.PlayFailures), Capacity: r.capacityAt(out, i),
 		})
 	}
-	if rep.Storms, err = r.storms(ctx, db, out.ran, crowd); err != nil {
+	if rep.Storms, err = r.storms(ctx, db, out.ran, crowd, out.starts.CutOff); err != nil {
 		return nil, err
 	}
 	if r.nowcast != nil {

@@ -43,7 +43,8 @@ func storm(i spec.Interruption, until time.Duration, seconds []qoe.LoadSecond) r
 }
 
 // storms is every interruption of the event and how its viewers came back, from what was stored.
-func (r *Rehearsal) storms(ctx context.Context, db *clickhouse.DB, ran time.Duration, seconds []qoe.LoadSecond) (out []report.Storm, err error) {
+// cutOff is how many lost their picture in each, where it is known.
+func (r *Rehearsal) storms(ctx context.Context, db *clickhouse.DB, ran time.Duration, seconds []qoe.LoadSecond, cutOff []uint64) (out []report.Storm, err error) {
 	all := r.cfg.Scenario.Audience.Interruptions
 	for k, i := range all {
 		if i.At >= ran {
@@ -54,11 +55,14 @@ func (r *Rehearsal) storms(ctx context.Context, db *clickhouse.DB, ran time.Dura
 			until = min(until, all[k+1].At)
 		}
 		s := storm(i, until, seconds)
-		back, err := qoe.ReturnsOf(ctx, db, r.id, r.zero.Add(i.At), r.zero.Add(until))
+		if k < len(cutOff) {
+			s.Viewers = cutOff[k] // fewer were watching than the scenario takes
+		}
+		back, err := qoe.ReturnsOf(ctx, db, r.id, r.zero.Add(i.At), r.zero.Add(until), s.Viewers)
 		if err != nil {
 			return nil, err
 		}
-		s.Attempts, s.BackS = back.Attempts, back.BackS
+		s.Attempts, s.BackS, s.Back = back.Attempts, back.BackS, back.OK
 		if i.At+time.Duration(s.BackS)*time.Second > until {
 			s.BackS = -1
 		}

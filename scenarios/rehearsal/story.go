@@ -94,7 +94,7 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 		say(out.ran.Seconds(), "viewers", "To catch up with the live edge, players jumped over %.0f s of the event, all of them together.", s)
 	}
 	if len(stalls) == 0 && rep.Players.PlayingS > 0 {
-		say(out.ran.Seconds(), "viewers", "Nobody's picture stood still: %.0f s were watched, %d times a player changed edge.", rep.Players.PlayingS, rep.Players.EdgeSwitches)
+		say(out.ran.Seconds(), "viewers", "Of the %d full players nobody's picture stood still: %.0f s were watched, %d times a player changed edge.", rep.Players.Sessions, rep.Players.PlayingS, rep.Players.EdgeSwitches)
 	}
 	if out.interrupted != "" {
 		say(out.ran.Seconds(), "phase", "The event ends early: %s.", out.interrupted)

@@ -62,24 +62,26 @@ func SendingOf(ctx context.Context, db *clickhouse.DB, run string) (s Sending, e
 // Returns is how viewers who had lost their picture came back.
 type Returns struct {
 	Viewers  uint64  // whose play start has ended
-	OK       uint64  // that are watching again
+	OK       uint64  // that are watching again, by to
 	Attempts float64 // requests for each
-	BackS    float64 // seconds from from until 95 % of Viewers were watching again; -1: they were not
+	BackS    float64 // seconds from from until 95 % of all who were cut off were watching again; -1: they were not
 }
 
-// ReturnsOf computes the returns that ended in [from, to).
-func ReturnsOf(ctx context.Context, db *clickhouse.DB, run string, from, to time.Time) (r Returns, err error) {
+// ReturnsOf computes the returns that ended in [from, to), of so many viewers who were cut off: those who never come back, and of
+// whom there is no event, are among them.
+func ReturnsOf(ctx context.Context, db *clickhouse.DB, run string, from, to time.Time, cutOff uint64) (r Returns, err error) {
 	var back float64
 	err = db.QueryRow(ctx, `SELECT count(), countIf(status = 'ok'), if(count() = 0, 0, avg(attempts)),
-			arrayElement(arraySort(groupArrayIf((toUnixTimestamp64Micro(at) - {from:Int64}) / 1000000, status = 'ok')), toUInt64(ceil(0.95 * count())))
+			arrayElement(arraySort(groupArrayIf((toUnixTimestamp64Micro(at) - {from:Int64}) / 1000000, status = 'ok')), toUInt64(greatest(1, ceil(0.95 * {cut:UInt64}))))
 		FROM events WHERE run = {run:String} AND kind = 'play_start' AND state = 'return'
 			AND at >= fromUnixTimestamp64Micro({from:Int64}) AND at < fromUnixTimestamp64Micro({to:Int64})`,
-		clickhouse.Named("run", run), clickhouse.Named("from", fmt.Sprint(from.UnixMicro())), clickhouse.Named("to", fmt.Sprint(to.UnixMicro()))).
+		clickhouse.Named("run", run), clickhouse.Named("from", fmt.Sprint(from.UnixMicro())), clickhouse.Named("to", fmt.Sprint(to.UnixMicro())),
+		clickhouse.Named("cut", fmt.Sprint(cutOff))).
 		Scan(&r.Viewers, &r.OK, &r.Attempts, &back)
 	if err != nil {
 		return r, fmt.Errorf("the returns of run %s: %w", run, err)
 	}
-	if r.BackS = back; r.Viewers == 0 || float64(r.OK) < 0.95*float64(r.Viewers) {
+	if r.BackS = back; r.OK == 0 || float64(r.OK) < 0.95*float64(cutOff) {
 		r.BackS = -1
 	}
 	return r, nil

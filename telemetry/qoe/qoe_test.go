@@ -497,14 +497,18 @@ func TestLoadAndReturns(t *testing.T) {
 	if got, err := qoe.SendingOf(t.Context(), db, "nobody's"); err != nil || got != (qoe.Sending{}) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	r, err := qoe.ReturnsOf(t.Context(), db, "r", at(1), at(9))
+	r, err := qoe.ReturnsOf(t.Context(), db, "r", at(1), at(9), 20)
 	if want := (qoe.Returns{Viewers: 20, OK: 19, Attempts: 1.5, BackS: 1.8}); err != nil || !near(r.BackS, want.BackS) || r.Viewers != 20 || r.OK != 19 || r.Attempts != 1.5 {
 		t.Errorf("%+v, %v, want %+v", r, err, want)
 	}
-	if r, err := qoe.ReturnsOf(t.Context(), db, "r", at(1), at(2)); err != nil || r.Viewers != 10 || r.BackS < 0 {
+	if r, err := qoe.ReturnsOf(t.Context(), db, "r", at(1), at(2), 10); err != nil || r.Viewers != 10 || r.BackS < 0 {
 		t.Errorf("the first second: %+v, %v", r, err)
 	}
-	if r, err := qoe.ReturnsOf(t.Context(), db, "r", at(20), at(30)); err != nil || r.Viewers != 0 || r.BackS != -1 {
+	// Of 21 who were cut off, one has no event at all: 19 are not 95 % of them.
+	if r, err := qoe.ReturnsOf(t.Context(), db, "r", at(1), at(9), 21); err != nil || r.OK != 19 || r.BackS != -1 {
+		t.Errorf("of those cut off: %+v, %v", r, err)
+	}
+	if r, err := qoe.ReturnsOf(t.Context(), db, "r", at(20), at(30), 0); err != nil || r.Viewers != 0 || r.BackS != -1 {
 		t.Errorf("nobody: %+v, %v", r, err)
 	}
 }

@@ -35,6 +35,7 @@ type interruption struct {
 	ring         *ring
 	viewers      int
 	began        bool
+	cut          uint64 // viewers who lost their session
 	cursor, last uint64 // entries of the ring that are still to be sent home
 }
 
@@ -98,7 +99,8 @@ func (s *shard) interruptions(now time.Duration) {
 			b.began = true
 			b.last = b.ring.n
 			b.cursor = b.last - min(b.last, uint64(b.viewers))
-			s.stats.interrupted += b.last - b.cursor
+			b.cut = b.last - b.cursor
+			s.stats.interrupted += b.cut
 			if got := int(b.last - b.cursor); got < b.viewers {
 				s.g.c.Log.Warn("fewer viewers to interrupt than asked for", "interruption", b.Name, "region", b.Region, "asked", b.viewers, "watching", got, "shard", s.id)
 			}

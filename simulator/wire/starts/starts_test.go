@@ -730,7 +730,7 @@ func TestInterruption(t *testing.T) {
 			c.Interruptions = []Interruption{{Name: "cut", At: s, For: 500 * ms, Region: "us-west", Viewers: 100, Guided: guided}}
 			g := mustRun(t, c)
 			n := g.Snapshot()
-			if n.Intended != 900 || n.OK != 900 || n.Interrupted != 100 || n.Returned != 100 || n.Gone != 0 {
+			if n.Intended != 900 || n.OK != 900 || n.Interrupted != 100 || len(n.CutOff) != 1 || n.CutOff[0] != 100 || n.Returned != 100 || n.Gone != 0 {
 				t.Errorf("%+v, want 800 starts and 100 returns", n)
 			}
 			sessions := map[time.Duration]int{}

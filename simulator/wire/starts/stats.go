@@ -152,8 +152,10 @@ type Snapshot struct {
 	LatePerSecond uint64 `json:"late_per_second"` // in the last whole second
 
 	Interrupted uint64 `json:"interrupted"` // viewers who lost their session in an interruption
-	Returned    uint64 `json:"returned"`    // of those, the ones whose return was due so far: they are among Intended
-	Gone        uint64 `json:"gone"`        // of those, the ones who do not come back
+	// CutOff is Interrupted of each of the Config's Interruptions, in their order.
+	CutOff   []uint64 `json:"cut_off,omitempty"`
+	Returned uint64   `json:"returned"` // of those, the ones whose return was due so far: they are among Intended
+	Gone     uint64   `json:"gone"`     // of those, the ones who do not come back
 
 	// FirstFailure is the first answer that was not a good one, other than being shed: its status and how its body begins.
 	FirstFailure string `json:"first_failure,omitempty"`
@@ -315,6 +317,12 @@ func (g *Generator) Snapshot() Snapshot {
 		out.Interrupted += st.interrupted
 		out.Returned += st.returned
 		out.Gone += st.gone
+		for i, b := range s.breaks {
+			if i == len(out.CutOff) {
+				out.CutOff = append(out.CutOff, 0)
+			}
+			out.CutOff[i] += b.cut
+		}
 		st.failures.into(out.Failures)
 		st.attemptFailures.into(out.AttemptFailures)
 		if 0 <= second && second < len(st.seconds) {
