@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tminus-live/tminus/chaos/procfs"
+	"github.com/tminus-live/tminus/chaos/watchdog/stock"
 )
 
 // role makes this test binary something else than a test.
@@ -271,67 +272,23 @@ func TestValidate(t *testing.T) {
 // The promise: a conductor is killed with SIGKILL at random moments while it breaks and mends things of every kind, and
 // a script that knows nothing of all this finds the machine as it was.
 func TestKillingTheConductorLeavesNothing(t *testing.T) {
-	if os.Geteuid() == 0 && os.Getpid() == 1 || os.Getenv("WATCHDOG_TEST_INSIDE") != "" {
-		killOften(t)
+	if os.Geteuid() == 0 && !stock.Inside() {
+		stock.Isolated(t)
 		return
 	}
-	if os.Geteuid() != 0 {
-		t.Run("without root", killOften)
-		return
-	}
-	// A machine of its own, as far as that goes: processes, interfaces and run folders are this test's alone, so that the
-	// script may insist on everything. The shell reaps what a killed conductor leaves to process 1, as any machine's does.
-	if _, err := exec.LookPath("unshare"); err != nil {
-		t.Skip("there is no unshare(1)")
-	}
-	args := []string{"--net", "--ipc", "--pid", "--fork", "--mount", "--mount-proc", "--kill-child",
-		"sh", "-c", `mount -t tmpfs none /run && mkdir /run/netns && "$0" "$@" & wait $!`, os.Args[0],
-		"-test.run", "^TestKillingTheConductorLeavesNothing$", "-test.v"}
-	if testing.Short() {
-		args = append(args, "-test.short")
-	}
-	cmd := exec.CommandContext(t.Context(), "unshare", args...)
-	cmd.Env = append(os.Environ(), "WATCHDOG_TEST_INSIDE=yes", "TMPDIR=/run")
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestKillingTheConductorLeavesNothing") {
-		t.Fatal(err)
-	}
-}
-
-func killOften(t *testing.T) {
 	times := 100
 	if testing.Short() {
 		times = 10
 	}
-	script, err := filepath.Abs("testdata/nothing-left.sh")
-	if err != nil {
-		t.Fatal(err)
-	}
 	run := t.TempDir()
-	if err := os.Chmod(run, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	work := t.TempDir()
 	prey := []procfs.Process{victim(t), victim(t)}
-	env := append(os.Environ(), "NOTHING_LEFT_DIRS="+run+" /run/netns /run/tminus")
-	if os.Getenv("WATCHDOG_TEST_INSIDE") == "" {
-		// Elsewhere on the machine others work meanwhile.
-		env = append(env, fmt.Sprintf("NOTHING_LEFT_IGNORE=^(socket|group|bpf|mount|namespace|interface|address|route6?|qdisc|setting|zombie)|^(process|in group|stopped): ([^%[1]d%[2]d]|.*(go|compile|link|sh|test) *$)", prey[0].PID, prey[1].PID))
-	} else {
-		env = append(env, "NOTHING_LEFT_IGNORE=process_api")
+	cfg := stock.Config{Dirs: []string{run, NamespaceDir, systemDir}}
+	if !stock.Inside() {
+		// Others work on this machine meanwhile: only what is stopped, and this test's files, count.
+		cfg.Ignore = "^(process|in group|socket|group|bpf|mount|namespace|interface|address|route6?|qdisc|setting|rule|nft|zombie)"
 	}
-	stock := func(args ...string) ([]byte, error) {
-		cmd := exec.Command("sh", append([]string{script}, args...)...)
-		cmd.Env = env
-		return cmd.CombinedOutput()
-	}
-	before := filepath.Join(work, "before")
-	taken, err := stock("take")
+	before, err := stock.Take(t.TempDir(), cfg)
 	if err != nil {
-		t.Fatalf("%v: %s", err, taken)
-	}
-	if err := os.WriteFile(before, taken, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	random := rand.New(rand.NewPCG(4, 2))
@@ -363,9 +320,8 @@ func killOften(t *testing.T) {
 		began := time.Now()
 		io.Copy(io.Discard, out)
 		conductor.Wait()
-		found, err := stock("compare", before, "3")
-		if err != nil {
-			t.Fatalf("kill %d: %v\n%s", i, err, found)
+		if err := before.Compare(Deadline); err != nil {
+			t.Fatalf("kill %d: %v", i, err)
 		}
 		took := time.Since(began)
 		open += took

@@ -44,9 +44,9 @@ stock() {
 		awk -v f="$family" 'FNR > 1 && ($4 == "0A" || $4 == "07") { print "socket: " f " " $2 }' "/proc/net/$family" 2>/dev/null
 	done
 	awk 'FNR > 1 && $8 != "" { print "socket: unix " $8 }' /proc/net/unix 2>/dev/null
-	# Groups that hold processes, and folders of groups.
+	# Control groups. Those of containers, which bear an id of 32 digits or more, come and go.
 	for root in $(awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/self/mounts); do
-		find "$root" -type d 2>/dev/null | sed 's/^/group: /'
+		find "$root" -type d 2>/dev/null | grep -vE '/[0-9a-f]{32,}$' | sed 's/^/group: /'
 	done
 	# Processes, those that are stopped (T), and the group each is in. Threads of the kernel (parent 2) come and go.
 	cat /proc/[0-9]*/stat 2>/dev/null | awk -v self="$$" '{
