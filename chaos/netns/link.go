@@ -338,6 +338,7 @@ func (n *Network) lay(r *region, direction int, s *section) (err error) {
 		if n.wires, err = startWires(n.hub); err != nil {
 			return fmt.Errorf("start the process that holds packets up: %w", err)
 		}
+		n.watched = make(chan struct{})
 		go n.watch(n.wires)
 	}
 	if s.wire.index == 0 {
@@ -374,6 +375,7 @@ func (n *Network) tell(s *section, o order) error {
 // watch lets packets pass again if the process that holds them up ends before it is told to: what is sent to a wire that is
 // not there is lost. The network has no wires from then on, and every Link says so.
 func (n *Network) watch(w *wires) {
+	defer close(n.watched)
 	<-w.ended
 	n.mu.Lock()
 	defer n.mu.Unlock()

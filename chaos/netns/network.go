@@ -115,9 +115,10 @@ type Network struct {
 
 	mu        sync.Mutex
 	closed    bool
-	wires     *wires // nil: nothing was ever held up
-	failed    error  // the wires' process has ended
-	stretches uint64 // number of the last
+	wires     *wires        // nil: nothing was ever held up
+	watched   chan struct{} // closed when nobody waits for the wires' process any more; nil as wires
+	failed    error         // the wires' process has ended
+	stretches uint64        // number of the last
 }
 
 // region is one region's namespace and its cable to the hub.
@@ -412,6 +413,14 @@ func (n *Network) Start(region string, f func() error) error {
 // Close takes the network away: impairments, interfaces, names, namespaces. A process that still lives in a region keeps
 // that region's namespace, cut off from everything, until it ends. Closing twice is fine.
 func (n *Network) Close() error {
+	err := n.takeDown()
+	if n.watched != nil {
+		<-n.watched
+	}
+	return err
+}
+
+func (n *Network) takeDown() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
