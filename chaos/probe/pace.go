@@ -1,0 +1,68 @@
+package probe
+
+import (
+	"math"
+	"time"
+
+	"github.com/tminus-live/tminus/chaos/link"
+)
+
+// Pace is how packets are sent one way.
+type Pace struct {
+	Every time.Duration // from the first packet of a train to the next train's
+	Train int           // packets sent at once
+	Size  int           // bytes of each
+}
+
+const (
+	leastPerSecond = 100.0
+	mostPerSecond  = 10_000.0
+	// mostKept bounds what a probe remembers of each direction.
+	mostKept = 400_000
+
+	smallSize   = 100
+	trainSize   = 1316
+	trainLength = 24
+	// trainShare is what trains may take of a rate: each is through before the next one comes.
+	trainShare = 0.3
+
+	// sigmas is how far from the model's mean a measure may be, in standard deviations.
+	sigmas = 3.5
+	// telling is the share of a promise that its tolerance must stay below: half of it must not look like the whole. Of that,
+	// chance may take chanceShare.
+	telling     = 0.5
+	chanceShare = 0.32
+)
+
+// PaceFor is a pace at which a fault of so long can be told from half of it.
+func PaceFor(i link.Impairment, length time.Duration) Pace {
+	p := Pace{Train: 1, Size: smallSize}
+	if i.Rate > 0 && !i.Cut {
+		p.Train, p.Size = trainLength, trainSize
+		// A packet takes 2 ms at least, or trains of a slow path would last for seconds.
+		p.Size = int(min(trainSize, max(leastSize, i.Rate*0.002/8-ipHeaders)))
+		if room := i.Queue; room > 0 {
+			p.Train = max(3, min(p.Train, room/2/(p.Size+ipHeaders)))
+		}
+		bits := float64(p.Train*(p.Size+ipHeaders)) * 8
+		p.Every = max(time.Duration(bits/(trainShare*i.Rate)*float64(time.Second)), 10*time.Millisecond)
+		return p
+	}
+	seconds := max((length - settle - border).Seconds(), 1)
+	share, burst := i.Loss.Expect()
+	perSecond := leastPerSecond
+	need := func(packets float64) { perSecond = max(perSecond, packets/seconds) }
+	// A share of n packets strays by sqrt((1-p)/(p·n)) of itself, and in bursts of b by sqrt(2b(1-p)-1) more.
+	of := math.Pow(sigmas/chanceShare, 2)
+	for _, p := range []struct{ share, burst float64 }{{share, burst}, {i.Duplicate, 0}, {i.Corrupt, 0}} {
+		if p.share > 0 && p.share < 1 {
+			need(of * (1 - p.share) / p.share * max(1, 2*p.burst*(1-p.share)-1))
+		}
+	}
+	if i.Reorder && i.Jitter > 0 {
+		perSecond = max(perSecond, 4/i.Jitter.Seconds()) // or nobody would be near enough to be overtaken
+	}
+	perSecond = min(perSecond, mostPerSecond, mostKept/(seconds+60))
+	p.Every = time.Duration(float64(time.Second) / perSecond)
+	return p
+}
