@@ -33,13 +33,13 @@ func Able() error {
 	return errors.Join(err, s.close())
 }
 
-// explain turns a refusal of the kernel's into what a person can do about it.
-func explain(err error) error {
+// explain turns a refusal of the kernel's into what a person can do about it, and says of anything else what failed.
+func explain(what string, err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%w: a network of the run's own needs CAP_SYS_ADMIN and CAP_NET_ADMIN (run as root), which this user lacks; relays in user space work without", evidence.ErrUnsupported)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return fmt.Errorf("%w: a network of the run's own needs Linux with network namespaces, veth and /dev/net/tun, one of which this machine lacks (%w); relays in user space work without", evidence.ErrUnsupported, err)
 	}
-	return err
+	return fmt.Errorf("%s: %w", what, err)
 }

@@ -36,7 +36,7 @@
 // process with the wires ends with this one. That is so after kill -9 too, whoever watches. The exception are names below
 // /run/netns, which let people look inside (ip netns exec tminus-<run>-us-east ss -ti): they outlive their maker, so they are
 // given only with a watchdog.Guard that would take them off. A region's process that goes on living keeps its namespace, cut
-// off from everything.
+// off from everything; so may, unseen and for a minute or so, a connection's last retransmissions.
 //
 // # How a rehearsal runs its regions in one
 //

@@ -55,7 +55,7 @@ type Count struct {
 	Corrupted  uint64
 	Held       uint64 // held up on the wire
 	NoRoom     uint64 // dropped at the tail of the queue before the rate
-	Overrun    uint64 // lost because this process did not keep up with the wire, whichever Link's: more than 0 means that the machine is too slow for the test
+	Overrun    uint64 // lost because the wire was not kept up with, whichever Link's: more than 0 says that the machine is too slow for the test
 }
 
 func (c Count) plus(o Count) Count {

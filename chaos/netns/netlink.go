@@ -177,7 +177,6 @@ func nested(kind uint16, parts ...[]byte) []byte { return attribute(kind|unix.NL
 // end is one end of a veth pair: its name, and the namespace it is to be in.
 type end struct {
 	name  string
-	alias string
 	space int // file descriptor; 0: the socket's own
 }
 
@@ -197,7 +196,7 @@ func (r *rtnetlink) addVeth(here, there end) error {
 	)
 	_, err := r.ask(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, pack(unix.IfInfomsg{}), here.attributes(), info)
 	if err != nil {
-		return fmt.Errorf("make interface %s: %w", here.name, explain(err))
+		return explain("make interface "+here.name, err)
 	}
 	return nil
 }

@@ -88,7 +88,7 @@ const ownSpace = "/proc/thread-self/ns/net"
 
 func (s *space) enter() (err error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("make a network namespace: %w", explain(err))
+		return explain("make a network namespace", err)
 	}
 	if s.fd, err = unix.Open(ownSpace, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("hold the network namespace: %w", err)

@@ -85,7 +85,7 @@ func newWire(kernel *rtnetlink, name string) (*wire, error) {
 // open makes the TUN interface in the calling thread's namespace. It is not persistent: it goes with the descriptor.
 func (w *wire) open() (err error) {
 	if w.tun, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err != nil {
-		return fmt.Errorf("open /dev/net/tun: %w", explain(err))
+		return explain("open /dev/net/tun", err)
 	}
 	request, err := unix.NewIfreq(w.name)
 	if err != nil {
@@ -93,7 +93,7 @@ func (w *wire) open() (err error) {
 	}
 	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
 	if err := unix.IoctlIfreq(w.tun, unix.TUNSETIFF, request); err != nil {
-		return fmt.Errorf("make TUN interface %s: %w", w.name, explain(err))
+		return explain("make TUN interface "+w.name, err)
 	}
 	if w.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return fmt.Errorf("make an eventfd: %w", err)
