@@ -240,6 +240,19 @@ func TestRestorationIsTriedAgain(t *testing.T) {
 	})
 }
 
+// A fault that was never injected is not one that was undone.
+func TestSafetyCountsWhatWasInjected(t *testing.T) {
+	never := Result{Fault: crashEast, AtS: 30, Restored: true}
+	done := never
+	done.ForS = 20
+	if c := Safety([]Result{never})[0]; !c.Pass || c.Detail != "nothing to undo: no fault was injected" {
+		t.Errorf("%+v", c)
+	}
+	if c := Safety([]Result{never, done})[0]; !c.Pass || c.Detail != "1 of 1" {
+		t.Errorf("%+v", c)
+	}
+}
+
 func TestWhatCannotBeUndoneIsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		town := newTown("us-east", "us-west")

@@ -12,7 +12,6 @@ import (
 
 	"github.com/tminus-live/tminus/dashboards/progress"
 	"github.com/tminus-live/tminus/dashboards/report"
-	"github.com/tminus-live/tminus/scenarios/library"
 	"github.com/tminus-live/tminus/scenarios/rehearsal"
 )
 
@@ -21,16 +20,16 @@ func judgeCommand() *cobra.Command {
 	var since time.Duration
 	var asJSON, verbose bool
 	cmd := &cobra.Command{
-		Use:   "judge --run ID --kafka ADDRESS [SCENARIO]",
+		Use:   "judge --run ID --kafka ADDRESS SCENARIO",
 		Short: "Judge a run that pods of the k6 extension send",
 		Long: `Judge a run that many processes of the k6 extension send under one id: store their events from Kafka as they come, wait until
 every pod has said that it is done, compute the scenario's objectives over everybody's events, and write one report. It may
-be started before, during or after the run, and again. SCENARIO is a name of the library or a file; of it count the
-objectives and the faults that are expected.
+be started before, during or after the run, and again: the report of an earlier judgement is kept in the folder earlier-1 of
+the run's. SCENARIO is a name of the library or a file; of it count the objectives and the faults that are expected.
 
 Exit status: 0 GO, 99 NO-GO, 98 inconclusive (a pod is missing, or events are), 104 invalid scenario, 2 usage, 1 any other error.`,
 		Example: "  tminus judge --run saturday-1 --kafka kafka:9092 --clickhouse clickhouse://clickhouse:9000 --pods 4 title-fight.yaml",
-		Args:    atMostOne("scenario"),
+		Args:    exactArgs(1, "the scenario whose objectives the run is judged by"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if since < 0 {
 				return usage(fmt.Errorf("--since %v: want a duration, such as 24h, or 0 for all that the topic holds", since))
@@ -38,11 +37,7 @@ Exit status: 0 GO, 99 NO-GO, 98 inconclusive (a pod is missing, or events are), 
 			if err := d.Validate(); err != nil {
 				return usage(err)
 			}
-			name := library.Default
-			if len(args) == 1 {
-				name = args[0]
-			}
-			sc, err := readScenario(name)
+			sc, err := readScenario(args[0])
 			if err != nil {
 				return err
 			}

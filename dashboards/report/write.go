@@ -20,6 +20,9 @@ const (
 	TimelineFile = "timeline.ndjson"
 )
 
+// Files names the files that Write writes.
+func Files() []string { return []string{JSONFile, HTMLFile, JUnitFile, TimelineFile} }
+
 // Write puts report.json, junit.xml, timeline.ndjson and report.html into dir, making it when it is missing.
 //
 // timeline writes the run's events, one JSON object a line, into the writer it is given; with nil the report's own

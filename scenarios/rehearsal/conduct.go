@@ -66,6 +66,7 @@ type Rehearsal struct {
 	nowcast   *nowcast        // nil: nothing was forecast
 	zero      time.Time       // T-0
 	stopped   error           // why a region could not be stopped in order
+	pods      int             // that sent the run; 0: it is this machine's own
 }
 
 // New names a run; it does nothing yet.

@@ -1,10 +1,13 @@
 package rehearsal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -81,12 +84,20 @@ func (d Distributed) Judge(ctx context.Context) (rep *report.Report, err error) 
 		d.Log = slog.New(slog.DiscardHandler)
 	}
 	d.Scenario = judged(d.Scenario)
-	r := &Rehearsal{cfg: Config{Scenario: d.Scenario, Runs: d.Runs, Kafka: d.Kafka, ClickHouse: d.ClickHouse, Log: d.Log}, id: d.Run, log: d.Log,
+	r := &Rehearsal{pods: d.Pods, cfg: Config{Scenario: d.Scenario, Runs: d.Runs, Kafka: d.Kafka, ClickHouse: d.ClickHouse, Log: d.Log}, id: d.Run, log: d.Log,
 		folder: filepath.Join(d.Runs, d.Run)}
 	r.state.init(d.Scenario, r.id)
+	_, missing := os.Stat(r.folder)
 	if err := makeFolder(r.folder, minFree); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if errors.Is(missing, fs.ErrNotExist) && errors.Is(err, errNoEvents) {
+			err = errors.Join(err, os.RemoveAll(r.folder)) // it holds an empty store, of a run that is none
+		} else {
+			_ = os.Remove(r.folder) // when it is empty
+		}
+	}()
 	t := &telemetryPath{log: d.Log, broker: d.Kafka, drained: true} // it emits nothing itself
 	defer func() {
 		if e := t.undo.run(); e != nil {
@@ -132,7 +143,59 @@ func (d Distributed) Judge(ctx context.Context) (rep *report.Report, err error) 
 		l.notes = append(l.notes, fmt.Sprintf("%d lines in Kafka were no events of the run", n))
 	}
 	tell("judging by what is stored")
+	aside, err := setAside(r.folder)
+	if err != nil {
+		return nil, err
+	}
+	if aside != "" {
+		tell("this run was judged before: that report is in " + aside + " now")
+	}
 	return r.judge(after, out, l)
+}
+
+// maxJudgements bounds how often a run is judged.
+const maxJudgements = 1000
+
+// setAside moves the report of an earlier judgement of a run into a folder of its own and returns its name; "": there is none.
+func setAside(folder string) (string, error) {
+	if _, err := os.Stat(filepath.Join(folder, report.JSONFile)); err != nil {
+		return "", nil // there is none, or it cannot be read and is written over
+	}
+	for n := 1; n < maxJudgements; n++ {
+		to := filepath.Join(folder, fmt.Sprintf("earlier-%d", n))
+		if err := os.Mkdir(to, 0o755); errors.Is(err, fs.ErrExist) {
+			continue
+		} else if err != nil {
+			return "", fmt.Errorf("the earlier report has no place: %w", err)
+		}
+		for _, name := range report.Files() {
+			if err := os.Rename(filepath.Join(folder, name), filepath.Join(to, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return "", fmt.Errorf("the earlier report: %w", err)
+			}
+		}
+		return to, nil
+	}
+	return "", fmt.Errorf("%s has been judged %d times: remove some of its folders", folder, maxJudgements)
+}
+
+// errNoEvents says that nothing is known of a run.
+var errNoEvents = errors.New("no event of run")
+
+// maxLoaded is how many of the addresses that pods loaded a report names.
+const maxLoaded = 4
+
+// loaded names what the pods of a run sent their play starts to.
+func loaded(ctx context.Context, db *clickhouse.DB, run string) (string, error) {
+	var all []string
+	err := db.QueryRow(ctx, "SELECT arraySort(groupUniqArray(100)(edge)) FROM events WHERE run = {run:String} AND kind = 'play_start' AND edge != ''", clickhouse.Named("run", run)).Scan(&all)
+	if err != nil {
+		return "", fmt.Errorf("what run %s loaded: %w", run, err)
+	}
+	more := ""
+	if n := len(all) - maxLoaded; n > 0 {
+		all, more = all[:maxLoaded], fmt.Sprintf(" and %d more", n)
+	}
+	return cmp.Or(strings.Join(all, ", ")+more, "unknown: no play start was answered"), nil
 }
 
 // judged is a scenario as far as it tells of a run that pods sent: they interrupt nobody, are held to no forecast, and set up no
@@ -195,6 +258,7 @@ func (d Distributed) gather(ctx context.Context, p tally, tell func(string)) (po
 		stored := p.stored()
 		if asked == nil && ended >= uint64(d.Pods) {
 			if whole(pods) {
+				tell(howFar(ended, d.Pods, stored))
 				return pods, nil, nil
 			}
 			if stored != last || grew.IsZero() {
@@ -207,7 +271,7 @@ func (d Distributed) gather(ctx context.Context, p tally, tell func(string)) (po
 				return nil, nil, asked
 			}
 			if stored == 0 && len(pods) == 0 {
-				return nil, nil, fmt.Errorf("no event of run %s came from Kafka at %s", d.Run, d.Kafka)
+				return nil, nil, fmt.Errorf("%w %s came from Kafka at %s", errNoEvents, d.Run, d.Kafka)
 			}
 			if ended < uint64(d.Pods) {
 				problems = append(problems, fmt.Sprintf("%d of %d pods said that they were done", ended, d.Pods))
@@ -219,7 +283,7 @@ func (d Distributed) gather(ctx context.Context, p tally, tell func(string)) (po
 			}
 			return pods, problems, nil
 		}
-		if s := fmt.Sprintf("%d of %d pods are done, %d events are stored", ended, d.Pods, stored); asked == nil && s != said {
+		if s := howFar(ended, d.Pods, stored); asked == nil && s != said {
 			said = s
 			tell(s)
 		}
@@ -228,6 +292,11 @@ func (d Distributed) gather(ctx context.Context, p tally, tell func(string)) (po
 		case <-ctx.Done():
 		}
 	}
+}
+
+// howFar is how far the pods are.
+func howFar(ended uint64, pods int, stored uint64) string {
+	return fmt.Sprintf("%d of %d pods are done, %d events are stored", ended, pods, stored)
 }
 
 // whole reports whether everything that every pod emitted is stored.

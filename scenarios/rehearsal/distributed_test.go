@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/tminus-live/tminus/dashboards/report"
 	"github.com/tminus-live/tminus/scenarios/spec"
 )
 
@@ -96,10 +100,37 @@ func TestGatherSaysWhatFailsAndAsksAgain(t *testing.T) {
 		if err != nil || len(pods) != 1 || len(problems) != 0 {
 			t.Errorf("%v, %q, %v", pods, problems, err)
 		}
-		if n := strings.Count(log.String(), "no route to the store"); n != 1 || len(told) != 0 {
-			t.Errorf("logged %d times, want once; told %q, which nobody knew", n, told)
+		if n := strings.Count(log.String(), "no route to the store"); n != 1 || len(told) != 1 || told[0] != "1 of 1 pods are done, 10 events are stored" {
+			t.Errorf("logged %d times, want once; told %q, want that the pod is done, and nothing that nobody knew", n, told)
 		}
 	})
+}
+
+// A second judgement does not write over the first.
+func TestAnEarlierReportIsSetAside(t *testing.T) {
+	folder := t.TempDir()
+	if aside, err := setAside(folder); aside != "" || err != nil {
+		t.Errorf("nothing to set aside: %q, %v", aside, err)
+	}
+	for n := 1; n <= 2; n++ {
+		for _, name := range []string{report.JSONFile, report.HTMLFile} {
+			if err := os.WriteFile(filepath.Join(folder, name), []byte{byte(n)}, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		aside, err := setAside(folder)
+		if want := filepath.Join(folder, fmt.Sprintf("earlier-%d", n)); err != nil || aside != want {
+			t.Fatalf("%q, %v, want %s", aside, err, want)
+		}
+		for _, name := range []string{report.JSONFile, report.HTMLFile} {
+			if b, err := os.ReadFile(filepath.Join(aside, name)); err != nil || len(b) != 1 || b[0] != byte(n) {
+				t.Errorf("%s: %v, %v", name, b, err)
+			}
+			if _, err := os.Stat(filepath.Join(folder, name)); err == nil {
+				t.Errorf("%s is still there", name)
+			}
+		}
+	}
 }
 
 // A report must not tell of interruptions that no pod made, nor of a capacity that nobody set.

@@ -25,7 +25,11 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 	since := func(t time.Time) float64 { return t.Sub(r.zero).Seconds() }
 
 	p := rep.Load.PlayStarts
-	say(0, "phase", "The event begins: %d play starts are due, %d players watch to the end.", p.Intended, r.cfg.Scenario.Audience.Players)
+	if r.pods > 0 {
+		say(0, "phase", "The event begins: %d play starts are due, %d of them by full players; %d pods send them.", p.Intended, rep.Players.Sessions, r.pods)
+	} else {
+		say(0, "phase", "The event begins: %d play starts are due, %d players watch to the end.", p.Intended, r.cfg.Scenario.Audience.Players)
+	}
 	if at, rate := peak(rep.Timeline); rate > 0 {
 		say(float64(at), "viewers", "Play starts peak at %.0f a second.", rate)
 	}
