@@ -26,6 +26,7 @@ type Fault struct {
 	Where  string            // what of that kind: the name of a part
 	Model  string            // form of the kind: "crash", "cut"; "" = the kind's first
 	Params map[string]string // the model's parameters as written; Complete fills in those left out
+	Files  map[string]string // by parameter of TypeFile: what the file that it names holds
 	Seed   uint64            // of what is left to chance
 }
 

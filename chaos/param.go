@@ -22,6 +22,7 @@ const (
 	TypeSwitch   = "switch"   // "true", "false"
 	TypeWord     = "word"     // one of Words
 	TypeText     = "text"
+	TypeFile     = "file" // the name of a file; what it holds is in Fault.Files
 )
 
 // maxText bounds a parameter's text, in bytes.
@@ -47,7 +48,7 @@ func (p Parameter) Check(text string) error {
 	if len(text) > maxText {
 		return fmt.Errorf("%d bytes, at most %d are allowed", len(text), maxText)
 	}
-	if p.Type == TypeText {
+	if p.Type == TypeText || p.Type == TypeFile {
 		return nil
 	}
 	if p.Type == TypeWord {
@@ -215,6 +216,11 @@ func (f Fault) Complete() (Fault, error) {
 	f.Model = m.Name
 	params, errs := m.complete(f.Params)
 	f.Params = params
+	for _, p := range m.Parameters {
+		if _, read := f.Files[p.Name]; p.Type == TypeFile && params[p.Name] != "" && !read {
+			errs = append(errs, fmt.Errorf("%s: the file %s was not read", p.Name, params[p.Name]))
+		}
+	}
 	for i, err := range errs {
 		errs[i] = fmt.Errorf("fault %s: %w", f.ID, err)
 	}

@@ -40,9 +40,6 @@ type Config struct {
 	Logger  *slog.Logger     // nil = silent
 	Guard   watchdog.Guard   // knows how to undo what would outlive this process; nil: faults that need one are refused
 
-	// Open reads a file that a fault names, such as a recorded trace; nil: there are none.
-	Open func(name string) ([]byte, error)
-
 	// Stop, once closed, ends the faults and not the run: those in effect are undone at once, all together, and none is
 	// injected any more, but what was undone is watched as ever. Nil: nobody stops them.
 	Stop <-chan struct{}

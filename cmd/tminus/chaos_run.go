@@ -106,7 +106,7 @@ func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
 		return usage(err)
 	}
 	cfg := chaos.Config{
-		Faults: []chaos.Fault{fault}, Parts: []chaos.Part{part}, Now: time.Now, Logger: log, Open: os.ReadFile, Sink: &said{out: cmd.ErrOrStderr()},
+		Faults: []chaos.Fault{fault}, Parts: []chaos.Part{part}, Now: time.Now, Logger: log, Sink: &said{out: cmd.ErrOrStderr()},
 	}
 	if err := chaos.Preflight(cfg.Faults); err != nil {
 		return usage(err)
@@ -189,8 +189,33 @@ func (f *chaosRunFlags) read() (chaos.Fault, spec.Own, error) {
 	}
 	own.Name = own.Address.String()
 	fault.Where = own.Name
+	if err := readFiles(&fault); err != nil {
+		return fault, own, err
+	}
 	_, err := fault.Complete()
 	return fault, own, err
+}
+
+// readFiles reads the files that a fault's parameters name.
+func readFiles(f *chaos.Fault) error {
+	for _, kind := range chaos.Catalogue() {
+		for i, m := range kind.Models {
+			if kind.Fail != f.Fail || m.Name != f.Model && (f.Model != "" || i > 0) {
+				continue
+			}
+			for _, p := range m.Parameters {
+				if p.Type != chaos.TypeFile || f.Params[p.Name] == "" {
+					continue
+				}
+				text, err := readBounded(f.Params[p.Name], spec.MaxBytes)
+				if err != nil {
+					return fmt.Errorf("--set %s: %w", p.Name, err)
+				}
+				f.Files = map[string]string{p.Name: string(text)}
+			}
+		}
+	}
+	return nil
 }
 
 func (f *chaosRunFlags) print(cmd *cobra.Command, o chaosOutcome) error {

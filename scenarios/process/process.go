@@ -53,6 +53,10 @@ type Spec struct {
 	Logger       *slog.Logger  // nil = silent
 	Finite       bool          // it ends by itself when its work is done: exit status 0 is no failure
 
+	// Fork starts the child on a thread that lives as long as the child may: one in another network namespace, for
+	// example. nil: this process's own.
+	Fork func(start func() error) error
+
 	// Heard is given what the child tells after it is ready, by one goroutine and in order, until the child ends. nil:
 	// nobody listens.
 	Heard func(message json.RawMessage)
@@ -210,7 +214,11 @@ func (p *Process) spawn() (ready, lifeline *os.File, err error) {
 	cmd.WaitDelay = time.Second           // a descendant that left the group must not hold the log open for ever
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p.cmd = cmd
-	if err := onForkThread(cmd.Start); err != nil {
+	fork := onForkThread
+	if p.spec.Fork != nil {
+		fork = p.spec.Fork
+	}
+	if err := fork(cmd.Start); err != nil {
 		lifeline.Close()
 		ready.Close()
 		return nil, nil, err

@@ -59,6 +59,7 @@ type Rehearsal struct {
 
 	state state
 
+	system    *system
 	telemetry *telemetryPath
 	regions   []*Region
 	pipeline  pipeline.Config
@@ -128,7 +129,20 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 	if err := chaos.Preflight(faultsOf(r.cfg.Scenario)); err != nil {
 		return nil, err
 	}
+	var undo stack
+	defer func() {
+		if e := undo.run(); e != nil {
+			err = errors.Join(err, e)
+		}
+	}()
+	if r.system, err = openSystem(ctx, r.cfg, r.id); err != nil {
+		return nil, err
+	}
+	undo.push(r.system.close)
 	if target := r.cfg.Scenario.Target; target != nil {
+		if err := r.system.assembleOwn(); err != nil {
+			return nil, err
+		}
 		if r.permits, err = r.admit(ctx, target); err != nil {
 			return nil, err
 		}
@@ -136,12 +150,6 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 	if err := makeFolder(r.folder, needs(r.cfg.Scenario)); err != nil {
 		return nil, err
 	}
-	var undo stack
-	defer func() {
-		if e := undo.run(); e != nil {
-			err = errors.Join(err, e)
-		}
-	}()
 
 	// Last of all: once everything is in the store, nobody needs what carried it there.
 	undo.push(func() error {
@@ -150,7 +158,7 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 		}
 		return r.forget()
 	})
-	r.telemetry, err = openTelemetry(ctx, r.cfg, r.id, r.folder, &r.state)
+	r.telemetry, err = openTelemetry(ctx, r.cfg, r.id, r.folder, &r.state, r.system)
 	if err != nil {
 		return nil, err
 	}
@@ -253,14 +261,13 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	}()
 	wg.Go(func() {
 		var err error
-		out.faults, err = chaos.Run(live, chaos.Config{
+		out.faults, err = chaos.Run(live, r.system.chaos(chaos.Config{
 			Start:   r.zero,
-			Faults:  faultsOf(sc),
 			Regions: breakable(r.regions),
 			Now:     time.Now,
 			Sink:    faultWatch{r.telemetry.sink, &r.state},
 			Logger:  r.log,
-		})
+		}))
 		if err != nil {
 			stop(err)
 		}
@@ -320,6 +327,7 @@ func (r *Rehearsal) startPipeline(ctx context.Context, tokens bool) error {
 			return err
 		}
 	}
+	r.system.place(r.pipeline.Regions)
 	capacity := r.nowcast.start()
 	for i := range r.pipeline.Regions {
 		cfg := r.pipeline
@@ -327,7 +335,12 @@ func (r *Rehearsal) startPipeline(ctx context.Context, tokens bool) error {
 		if sc.Playback.Instance > 0 {
 			cfg.Playback.Capacity = capacity[i]
 		}
-		r.regions = append(r.regions, newRegion(RegionConfig{cfg, r.telemetry.events}, r.folder, r.log))
+		region := newRegion(RegionConfig{cfg, r.telemetry.events}, r.folder, r.log)
+		region.fork = r.system.fork(region.Name())
+		r.regions = append(r.regions, region)
+	}
+	if err := r.system.assemble(r.pipeline, r.regions); err != nil {
+		return err
 	}
 	if err := startRegions(ctx, r.regions); err != nil {
 		return err

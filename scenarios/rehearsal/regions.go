@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tminus-live/tminus/chaos/procfs"
 	"github.com/tminus-live/tminus/reference/pipeline"
 	"github.com/tminus-live/tminus/scenarios/process"
 )
@@ -28,7 +29,8 @@ type RegionConfig struct {
 // incarnation is a telemetry source of its own.
 type Region struct {
 	cfg    RegionConfig
-	folder string // for logs
+	folder string                   // for logs
+	fork   func(func() error) error // where its processes are to live; nil: anywhere
 	log    *slog.Logger
 
 	mu          sync.Mutex
@@ -80,6 +82,7 @@ func (r *Region) Start(ctx context.Context) error {
 		LogPath:      filepath.Join(r.folder, "region-"+r.Name()+".log"),
 		ReadyTimeout: 30 * time.Second,
 		StopGrace:    stopGrace,
+		Fork:         r.fork,
 		Logger:       r.log,
 	})
 	if err != nil {
@@ -135,6 +138,19 @@ func (r *Region) PID() (int, bool) {
 		return 0, false
 	}
 	return r.proc.PID(), true
+}
+
+// processes are those of the incarnation that is alive.
+func (r *Region) processes() ([]procfs.Process, error) {
+	pid, ok := r.PID()
+	if !ok {
+		return nil, nil
+	}
+	p, err := procfs.Read(pid)
+	if err != nil {
+		return nil, err
+	}
+	return []procfs.Process{p}, nil
 }
 
 // Alive reports whether the region's process runs.

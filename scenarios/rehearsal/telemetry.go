@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -87,7 +88,7 @@ type telemetryPath struct {
 }
 
 // openTelemetry opens the event path of a run; on an error nothing of it is left running.
-func openTelemetry(ctx context.Context, cfg Config, run, folder string, st *state) (_ *telemetryPath, err error) {
+func openTelemetry(ctx context.Context, cfg Config, run, folder string, st *state, sys *system) (_ *telemetryPath, err error) {
 	t := &telemetryPath{log: cfg.Log}
 	defer func() {
 		if err != nil {
@@ -95,7 +96,7 @@ func openTelemetry(ctx context.Context, cfg Config, run, folder string, st *stat
 		}
 	}()
 
-	if err := t.openStore(ctx, cfg.ClickHouse, folder); err != nil {
+	if err := t.openStore(ctx, cfg.ClickHouse, folder, sys.clickhouse); err != nil {
 		return nil, err
 	}
 	address := cfg.Kafka
@@ -103,7 +104,7 @@ func openTelemetry(ctx context.Context, cfg Config, run, folder string, st *stat
 	t.broker = address
 	if address == "" {
 		t.broker = "embedded"
-		broker, err := kafka.ListenEmbedded(kafka.EmbeddedConfig{Dir: filepath.Join(folder, "kafka"), Addr: "127.0.0.1:0", HoldBytes: kafka.DefaultHold})
+		broker, err := kafka.ListenEmbedded(kafka.EmbeddedConfig{Dir: filepath.Join(folder, "kafka"), Addr: netip.AddrPortFrom(sys.home(), 0).String(), Public: sys.kafka(), HoldBytes: kafka.DefaultHold})
 		if err != nil {
 			return nil, err
 		}
@@ -128,12 +129,18 @@ func openTelemetry(ctx context.Context, cfg Config, run, folder string, st *stat
 	return t, nil
 }
 
-// openStore opens the ClickHouse server at url, or, where there is none, an embedded engine with its data in folder.
-func (t *telemetryPath) openStore(ctx context.Context, url, folder string) (err error) {
+// openStore opens the ClickHouse server at url, or, where there is none, an embedded engine with its data in folder, through
+// what stands in front of it (nil: nothing does).
+func (t *telemetryPath) openStore(ctx context.Context, url, folder string, front func(url string) (string, error)) (err error) {
 	embedded := url == ""
 	if embedded {
 		if url, err = t.startStore(ctx, filepath.Join(folder, StoreFolder), filepath.Join(folder, "store.log")); err != nil {
 			return err
+		}
+		if front != nil {
+			if url, err = front(url); err != nil {
+				return err
+			}
 		}
 	}
 	if t.db, err = clickhouse.Open(ctx, url); err != nil {

@@ -21,7 +21,7 @@ func path(t *testing.T) (*telemetryPath, *chtest.Process) {
 	t.Helper()
 	p := chtest.Start(t, t.TempDir())
 	cfg := Config{ClickHouse: p.URL, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	tp, err := openTelemetry(t.Context(), cfg, "r", t.TempDir(), new(state))
+	tp, err := openTelemetry(t.Context(), cfg, "r", t.TempDir(), new(state), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

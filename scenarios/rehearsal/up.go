@@ -72,7 +72,7 @@ func (r *Rehearsal) Up(ctx context.Context, ready func(URLs) error) (err error) 
 			err = os.RemoveAll(r.folder) // nobody asks an event without a crowd for its figures; after an error it holds the logs
 		}
 	}()
-	r.telemetry, err = openTelemetry(ctx, r.cfg, r.id, r.folder, &r.state)
+	r.telemetry, err = openTelemetry(ctx, r.cfg, r.id, r.folder, &r.state, nil)
 	if err != nil {
 		return err
 	}

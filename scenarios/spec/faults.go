@@ -226,6 +226,10 @@ func (r *reader) model(n ast.Node, path string, model noted[struct{}], f *Fault)
 		case ok:
 			if err := p.Check(text); err != nil {
 				r.bad(at[p.Name].node, at[p.Name].path, "%s", err)
+			} else if p.Type == chaos.TypeFile {
+				if text, ok := r.fileBeside(at[p.Name], text); ok {
+					f.Files = map[string]string{p.Name: string(text)}
+				}
 			}
 		case p.Required:
 			where, on := n, join(path, "model")

@@ -144,6 +144,7 @@ type Fault struct {
 	Where  string            // "us-east/edge-1": the name of one of the scenario's Parts
 	Model  string            // "gilbert-elliott"
 	Params map[string]string // the model's parameters, those left out filled in: {"loss": "5%"}
+	Files  map[string]string // by parameter that names a file: what that holds
 	Seed   uint64            // of what is left to chance; the scenario's where left out
 }
 
