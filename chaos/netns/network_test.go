@@ -362,7 +362,8 @@ func TestDelay(t *testing.T) {
 }
 
 // oneWay sends datagrams from the machine into a region and says how long each was on its way: from just before it was sent until the
-// kernel had it for its receiver (SO_TIMESTAMPNS), whenever that one is let to look.
+// kernel had it for its receiver (SO_TIMESTAMPNS), whenever that one is let to look. Those whose sender was interrupted
+// meanwhile say nothing, and are left out.
 func oneWay(t *testing.T, n *Network, region string, number int, pause time.Duration) []time.Duration {
 	t.Helper()
 	var conn *net.UDPConn
@@ -379,29 +380,42 @@ func oneWay(t *testing.T, n *Network, region string, number int, pause time.Dura
 		t.Fatal(err)
 	}
 	out := dial(t, n, "", conn.LocalAddr().(*net.UDPAddr).AddrPort())
-	go func() {
+	began, ended := make([]time.Time, number), make([]time.Time, number)
+	var sender sync.WaitGroup
+	sender.Go(func() {
 		tick := time.NewTicker(pause)
 		defer tick.Stop()
-		for range number {
+		for i := range number {
 			<-tick.C
-			out.Write(binary.BigEndian.AppendUint64(make([]byte, 0, 8), uint64(time.Now().UnixNano())))
+			began[i] = time.Now()
+			out.Write(binary.BigEndian.AppendUint64(make([]byte, 0, 8), uint64(i)))
+			ended[i] = time.Now()
 		}
-	}()
-	var took []time.Duration
+	})
+	arrived := make([]time.Time, number)
 	buf, oob := make([]byte, 64), make([]byte, 128)
 	conn.SetReadDeadline(time.Now().Add(patience))
-	for len(took) < number {
+	for n := range number {
 		size, more, _, _, err := conn.ReadMsgUDP(buf, oob)
 		if err != nil {
-			t.Fatalf("%d of %d arrived: %v", len(took), number, err)
+			t.Fatalf("%d of %d arrived: %v", n, number, err)
 		}
 		messages, err := unix.ParseSocketControlMessage(oob[:more])
 		if err != nil || len(messages) != 1 || size != 8 {
 			t.Fatalf("%d bytes with %d times: %v", size, len(messages), err)
 		}
 		at := messages[0].Data
-		ns := int64(binary.NativeEndian.Uint64(at))*1e9 + int64(binary.NativeEndian.Uint64(at[8:]))
-		took = append(took, time.Duration(ns-int64(binary.BigEndian.Uint64(buf))))
+		arrived[binary.BigEndian.Uint64(buf)] = time.Unix(int64(binary.NativeEndian.Uint64(at)), int64(binary.NativeEndian.Uint64(at[8:])))
+	}
+	sender.Wait()
+	var took []time.Duration
+	for i := range number {
+		if ended[i].Sub(began[i]) < time.Millisecond {
+			took = append(took, arrived[i].Sub(began[i].Round(0))) // by the wall clock, which is the kernel's
+		}
+	}
+	if len(took) < number/4 {
+		t.Skipf("this machine let only %d of %d datagrams be sent without an interruption", len(took), number)
 	}
 	return took
 }
@@ -428,8 +442,8 @@ func TestDelayOfABusyConductor(t *testing.T) {
 	took := slices.Sorted(slices.Values(oneWay(t, n, east, 100, 2*time.Millisecond)))
 	p50, p95 := took[len(took)/2], took[len(took)*95/100]
 	t.Logf("%v; 95 %% within %v, all within %v", p50, p95, took[len(took)-1])
-	if took[0] < 20*time.Millisecond || p50 > 23*time.Millisecond {
-		t.Errorf("took %v, want 20 to 23 ms", p50)
+	if took[0] < 20*time.Millisecond || p50 > 30*time.Millisecond { // in the conductor's own process it would be 60 and more
+		t.Errorf("took %v, want 20 to 30 ms", p50)
 	}
 }
 
