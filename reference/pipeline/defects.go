@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net/http"
@@ -218,6 +219,12 @@ func play(p *defect.Part, s *playback.Service) func(dst []byte, now time.Time, b
 
 const failing = `{"error":"the service fails"}`
 
+// rewound is a body of which the beginning has been read.
+type rewound struct {
+	io.Reader
+	io.Closer
+}
+
 // maxHeld bounds the requests to a playback service that a defect makes wait; those beyond are refused.
 const maxHeld = 8192
 
@@ -245,6 +252,11 @@ func before(p *defect.Part, desk http.Handler) func(http.ResponseWriter, *http.R
 		a := p.Answer(time.Now(), endpoint)
 		if held.Add(1) > maxHeld {
 			a = defect.Answer{Fails: true, Status: http.StatusServiceUnavailable}
+		}
+		if a.Hold != (defect.Hold{}) {
+			// Whoever waits may wait for longer than a request may take to come in.
+			body, _ := io.ReadAll(io.LimitReader(r.Body, playback.MaxRequest+1)) // who reads on finds the error again
+			r.Body = rewound{io.MultiReader(bytes.NewReader(body), r.Body), r.Body}
 		}
 		there := stay(r.Context(), a.Hold)
 		held.Add(-1)

@@ -1,11 +1,13 @@
 package pipeline_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -311,6 +313,36 @@ func TestEveryDefectIsSeenAndEndsByItself(t *testing.T) {
 			return count[502] > 30 && count[200] > 30 && count[200]+count[502] == 100
 		}, quick)
 	})
+}
+
+// A play start that is made to wait for longer than its request may take to come in is answered all the same.
+func TestASlowPlayStartIsAnswered(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for longer than a real time-out")
+	}
+	b := start2(t)
+	if status, answer := b.order("PUT", "d", `{"part":"us-east/playback","kind":"playback-slow","params":{"delay_ms":6000},"lease_ms":10000}`); status != 201 {
+		t.Fatal(answer)
+	}
+	conn, err := net.Dial("tcp", b.east.PlaybackAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	const body = `{"title":"first-light"}`
+	fmt.Fprintf(conn, "POST /v1/play HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", len(body))
+	time.Sleep(100 * time.Millisecond) // in a packet of its own
+	began := time.Now()
+	io.WriteString(conn, body)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if took := time.Since(began); resp.StatusCode != 200 || took < 5500*time.Millisecond {
+		t.Errorf("%d after %s", resp.StatusCode, took)
+	}
 }
 
 // Whoever is held up when a defect is ended by order goes on at once.
