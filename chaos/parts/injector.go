@@ -21,7 +21,8 @@ import (
 
 // Figures of an order that no caller has had reason to set.
 const (
-	DefaultLease = 3 * time.Second
+	// DefaultLease ends a defect well within three seconds of its conductor's death.
+	DefaultLease = 2500 * time.Millisecond
 	maxLease     = 10 * time.Second
 	maxAnswer    = 16 << 10
 
