@@ -6,8 +6,8 @@
 // closed or the process ends, kill -9 included. An interface belongs to a network namespace: call from a thread that is in it
 // (runtime.LockOSThread, setns); the Program may be used from anywhere.
 //
-// What is lost is decided by link.Rule's integers in the kernel itself, under a lock, so that the same seed loses the same packets of a flow as
-// link.Dropper says, whichever processors they cross. TCP on loopback, and on any interface that segments late (tso, gso),
+// What is lost is decided by link.Rule's integers in the kernel itself, and the chain's state changes in one atomic step, so that the same
+// seed loses the same packets of a flow as link.Dropper says, in the order in which they come, whichever processors they cross. TCP on loopback, and on any interface that segments late (tso, gso),
 // travels in packets of up to 64 KiB: each counts once.
 //
 // Programs of one interface run in the order they were put there, Redirect's before all others. What one drops, those behind it

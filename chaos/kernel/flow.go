@@ -97,7 +97,7 @@ func (f Flow) match(c *code, state int) {
 		asm.JNE.Imm32(asm.R2, network(0x0800), "next"),
 		asm.Mov.Imm(asm.R2, 0),
 	)
-	c.load(ipHeader, 20)
+	c.fetch(ipHeader, asm.DWord, asm.DWord, asm.Word)
 	if f.Proto != 0 || len(f.Ports) > 0 {
 		c.add(asm.LoadMem(asm.R2, asm.RFP, protocol, asm.Byte))
 		if f.Proto != 0 {
@@ -110,7 +110,7 @@ func (f Flow) match(c *code, state int) {
 		c.here("ports")
 		c.unlessFirst("next")
 		c.headerLength(asm.R2)
-		c.load(sourcePort, 4)
+		c.fetch(sourcePort, asm.Word)
 	}
 
 	hit := func(tally uint32) {

@@ -76,21 +76,14 @@ func Impair(cfg Config) (*Program, error) {
 	w := impairer{Config: cfg, mark: nextMark()}
 	w.loss = cfg.Loss.Rule(cfg.Seed)
 	w.duplicate, w.corrupt = stream(cfg.Seed, duplicates, cfg.Duplicate), stream(cfg.Seed, corrupts, cfg.Corrupt)
-	if cfg.Duplicate > 0 || cfg.Corrupt > 0 {
-		i, err := net.InterfaceByIndex(cfg.Interface)
-		if err != nil {
-			return nil, fmt.Errorf("interface %d: %w", cfg.Interface, err)
-		}
-		if w.loopback = i.Flags&net.FlagLoopback != 0; w.loopback || len(i.HardwareAddr) > 0 {
-			w.linkHeader = ethernet // a TUN has neither
-		}
+	if i, err := net.InterfaceByIndex(cfg.Interface); err == nil { // if not, it is said below
+		w.loopback = i.Flags&net.FlagLoopback != 0
 	}
 	s := spec{name: Prefix + "impair", ifindex: cfg.Interface, hook: cfg.Hook, write: w.write}
 	if cfg.Cut {
 		s.name = Prefix + "cut"
 	}
-	binary.NativeEndian.PutUint32(s.state[stateLost:], uint32(w.loss.Lost))
-	binary.NativeEndian.PutUint64(s.state[stateDraw:], w.loss.State)
+	binary.NativeEndian.PutUint64(s.state[stateChain:], uint64(w.loss.Lost))
 	binary.NativeEndian.PutUint64(s.state[stateDuplicate:], w.duplicate.State)
 	binary.NativeEndian.PutUint64(s.state[stateCorrupt:], w.corrupt.State)
 	if len(w.loss.Trace) > 0 && !cfg.Cut {
@@ -99,15 +92,11 @@ func Impair(cfg Config) (*Program, error) {
 	return s.load()
 }
 
-// ethernet is the length of Ethernet's header, which loopback's packets have too.
-const ethernet = 14
-
 // impairer writes the program.
 type impairer struct {
 	Config
 	mark                     uint8
 	loopback                 bool
-	linkHeader               int // bytes before the IP header
 	loss, duplicate, corrupt link.Rule
 	traceMask                int32 // bytes of the trace's map but the last word's
 }
@@ -133,13 +122,6 @@ func (w *impairer) trace() *ebpf.MapSpec {
 	}
 }
 
-// Flags in R9 of what happens to the packet.
-const (
-	isLost       = 1
-	isDuplicated = 2
-	isCorrupted  = 4
-)
-
 // Where the program keeps things on its stack, below the headers.
 const (
 	drawn   = -40 // uint64: the draw that decided on corruption
@@ -148,26 +130,17 @@ const (
 	oldMark = -56 // uint64
 )
 
-func (w *impairer) write(fds []int) asm.Instructions {
+func (w *impairer) write(c *code, fds []int) {
 	state := fds[0]
-	c := begin()
 	c.passClones(w.mark)
 	w.Flow.match(c, state)
+	c.count(seen)
 	if w.Cut {
-		c.count(seen)
 		c.count(lost)
 		w.drop(c)
-		c.next()
-		return c.Instructions
+		return
 	}
-
-	// Nothing between the locks may call or jump out.
-	c.add(
-		asm.LoadMapValue(asm.R7, state, 0),
-		asm.Mov.Reg(asm.R1, asm.R7),
-		asm.FnSpinLock.Call(),
-	)
-	c.count(seen)
+	c.add(asm.LoadMapValue(asm.R7, state, 0))
 	if len(fds) > 1 {
 		w.decideByTrace(c, fds[1])
 	} else {
@@ -175,68 +148,75 @@ func (w *impairer) write(fds []int) asm.Instructions {
 	}
 	c.add(asm.JEq.Imm(asm.R9, 0, "kept"))
 	c.count(lost)
-	c.add(asm.Ja.Label("unlock"))
+	w.drop(c)
 	c.here("kept")
 	if w.Duplicate > 0 {
 		c.draw(stateDuplicate)
-		c.add(asm.RSh.Imm(asm.R2, 1))
-		c.unlessBelow(w.duplicate.Limits[0], "single")
-		c.add(asm.Or.Imm(asm.R9, isDuplicated))
+		c.add(asm.RSh.Imm(asm.R2, 1), constant(asm.R3, w.duplicate.Limits[0]), asm.JGE.Reg(asm.R2, asm.R3, "single"))
+		w.copy(c)
 		c.here("single")
 	}
 	if w.Corrupt > 0 {
 		c.draw(stateCorrupt)
-		c.add(asm.StoreMem(asm.RFP, drawn, asm.R2, asm.DWord), asm.RSh.Imm(asm.R2, 1))
-		c.unlessBelow(w.corrupt.Limits[0], "unlock")
-		c.add(asm.Or.Imm(asm.R9, isCorrupted))
-	}
-	c.here("unlock")
-	c.add(
-		asm.Mov.Reg(asm.R1, asm.R7),
-		asm.FnSpinUnlock.Call(),
-		asm.JSet.Imm(asm.R9, isLost, "drop"),
-	)
-	if w.Duplicate > 0 {
-		w.copy(c)
-	}
-	if w.Corrupt > 0 {
+		c.add(
+			asm.StoreMem(asm.RFP, drawn, asm.R2, asm.DWord),
+			asm.RSh.Imm(asm.R2, 1), constant(asm.R3, w.corrupt.Limits[0]), asm.JGE.Reg(asm.R2, asm.R3, "next"),
+		)
 		w.flip(c)
 	}
-	c.add(asm.Ja.Label("next"))
-	c.here("drop")
-	w.drop(c)
-	c.next()
-	return c.Instructions
 }
 
-// unlessBelow jumps unless R2 is below a limit.
-func (c *code) unlessBelow(limit uint64, label string) {
-	c.add(asm.LoadImm(asm.R3, int64(limit), asm.DWord), asm.JGE.Reg(asm.R2, asm.R3, label))
-}
+// tries bounds how often a packet's fate is decided anew because another processor was faster; each of them has come further then.
+const tries = 64
 
-// decide sets R9 to whether the packet is lost, as link.Rule does.
+// decide sets R9 to whether the packet is lost, as link.Rule does. Its n-th draw is that of the state it began with and n steps,
+// so n and whether the packet before was lost are all that changes, and they change at once.
 func (w *impairer) decide(c *code) {
-	c.draw(stateDraw)
+	c.add(asm.Mov.Imm(asm.R1, tries))
+	c.here("try")
+	c.add(
+		asm.LoadMem(asm.R9, asm.R7, stateChain, asm.DWord),
+		asm.Mov.Reg(asm.R2, asm.R9),
+		asm.RSh.Imm(asm.R2, 1),
+		asm.Add.Imm(asm.R2, 1),
+		constant(asm.R3, golden),
+		asm.Mul.Reg(asm.R2, asm.R3),
+		constant(asm.R3, w.loss.State),
+		asm.Add.Reg(asm.R2, asm.R3),
+	)
+	c.mix()
 	c.add(
 		asm.RSh.Imm(asm.R2, 1),
-		asm.LoadMem(asm.R3, asm.R7, stateLost, asm.Word),
-		asm.LoadImm(asm.R4, int64(w.loss.Limits[0]), asm.DWord),
+		asm.Mov.Reg(asm.R5, asm.R9),
+		asm.And.Imm(asm.R5, -2),
+		asm.Add.Imm(asm.R5, 2),
+		asm.Mov.Reg(asm.R3, asm.R9),
+		asm.And.Imm(asm.R3, 1),
+		constant(asm.R4, w.loss.Limits[0]),
 		asm.JEq.Imm(asm.R3, 0, "limit"),
-		asm.LoadImm(asm.R4, int64(w.loss.Limits[1]), asm.DWord),
+		constant(asm.R4, w.loss.Limits[1]),
 	)
 	c.here("limit")
-	c.add(asm.Mov.Imm(asm.R9, 0), asm.JGE.Reg(asm.R2, asm.R4, "decided"), asm.Mov.Imm(asm.R9, isLost))
+	c.add(asm.JGE.Reg(asm.R2, asm.R4, "decided"), asm.Or.Imm(asm.R5, 1))
 	c.here("decided")
-	c.add(asm.StoreMem(asm.R7, stateLost, asm.R9, asm.Word))
+	c.add(
+		asm.Mov.Reg(asm.R0, asm.R9),
+		fetching(asm.CmpXchg, asm.R7, asm.R5, stateChain),
+		asm.JEq.Reg(asm.R0, asm.R9, "agreed"),
+		asm.Sub.Imm(asm.R1, 1),
+		asm.JNE.Imm(asm.R1, 0, "try"),
+	)
+	c.countOne(undecided)
+	c.add(asm.Ja.Label("next"))
+	c.here("agreed")
+	c.add(asm.Mov.Reg(asm.R9, asm.R5), asm.And.Imm(asm.R9, 1))
 }
 
 // decideByTrace sets R9 to whether the packet is lost, as the trace has it.
 func (w *impairer) decideByTrace(c *code, trace int) {
 	c.add(
-		asm.LoadMem(asm.R2, asm.R7, stateDraw, asm.DWord),
-		asm.Mov.Reg(asm.R3, asm.R2),
-		asm.Add.Imm(asm.R3, 1),
-		asm.StoreMem(asm.R7, stateDraw, asm.R3, asm.DWord),
+		asm.Mov.Imm(asm.R2, 1),
+		fetching(asm.FetchAdd, asm.R7, asm.R2, stateChain),
 		asm.Mod.Imm(asm.R2, int32(len(w.loss.Trace))),
 		asm.Mov.Reg(asm.R3, asm.R2),
 		asm.RSh.Imm(asm.R3, 3), // the byte, and by the mask its word
@@ -246,7 +226,7 @@ func (w *impairer) decideByTrace(c *code, trace int) {
 		asm.LoadMem(asm.R9, asm.R4, 0, asm.DWord),
 		asm.And.Imm(asm.R2, 63),
 		asm.RSh.Reg(asm.R9, asm.R2),
-		asm.And.Imm(asm.R9, isLost),
+		asm.And.Imm(asm.R9, 1),
 	)
 }
 
@@ -283,7 +263,7 @@ func (c *code) passClones(own uint8) {
 	c.here("fresh")
 }
 
-// copy sends a second packet to the same hook if the packet is to be duplicated; its mark keeps it from being taken for another.
+// copy sends a second packet to the same hook; its mark keeps it from being taken for another.
 // On loopback it has to leave to come in: only what has been routed out may have an address of 127.0.0.0/8.
 func (w *impairer) copy(c *code) {
 	const bpfIngress = 1 // linux/bpf.h, BPF_F_INGRESS
@@ -291,11 +271,6 @@ func (w *impairer) copy(c *code) {
 	if w.Hook == Egress || w.loopback {
 		flags = 0
 	}
-	c.add(
-		asm.JSet.Imm(asm.R9, isDuplicated, "copy"),
-		asm.Ja.Label("copied"),
-	)
-	c.here("copy")
 	c.add(
 		asm.LoadMem(asm.R2, asm.R6, skbMark, asm.Word),
 		asm.StoreMem(asm.RFP, oldMark, asm.R2, asm.DWord),
@@ -308,13 +283,12 @@ func (w *impairer) copy(c *code) {
 		asm.FnCloneRedirect.Call(),
 		asm.LoadMem(asm.R2, asm.RFP, oldMark, asm.DWord),
 		asm.StoreMem(asm.R6, skbMark, asm.R2, asm.Word),
-		asm.JNE.Imm(asm.R0, 0, "copied"),
+		asm.JNE.Imm(asm.R0, 0, "single"),
 	)
 	c.countOne(duplicated)
-	c.here("copied")
 }
 
-// flip flips one bit of what TCP or UDP carries if the packet is to be corrupted, and makes the checksum agree: a bit that no
+// flip flips one bit of what TCP or UDP carries, and makes the checksum agree: a bit that no
 // checksum missed would be a loss. A packet that carries less than two bytes stays whole.
 func (w *impairer) flip(c *code) {
 	const (
@@ -322,12 +296,6 @@ func (w *impairer) flip(c *code) {
 		tcpOffset                           = 12
 		mangledZero                         = 0x20 // linux/bpf.h, BPF_F_MARK_MANGLED_0: UDP's "no checksum" stays so
 	)
-	link := int32(w.linkHeader)
-	c.add(
-		asm.JSet.Imm(asm.R9, isCorrupted, "corrupt"),
-		asm.Ja.Label("next"),
-	)
-	c.here("corrupt")
 	c.unlessFirst("next")
 	c.headerLength(asm.R9) // from here on where the header of TCP or UDP begins
 	c.add(
@@ -351,8 +319,8 @@ func (w *impairer) flip(c *code) {
 	c.add(asm.Add.Imm(asm.R7, udpHeader), asm.Add.Imm(asm.R9, udpChecksum))
 	c.here("payload")
 	c.add(
-		asm.Add.Imm(asm.R7, link),
-		asm.Add.Imm(asm.R9, link),
+		asm.Add.Imm(asm.R7, c.linkHeader),
+		asm.Add.Imm(asm.R9, c.linkHeader),
 		asm.LoadMem(asm.R2, asm.R6, skbLen, asm.Word),
 		asm.Sub.Reg(asm.R2, asm.R7),
 		asm.JSLT.Imm(asm.R2, 2, "next"),

@@ -10,8 +10,6 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/tminus-live/tminus/chaos/evidence"
@@ -64,6 +62,7 @@ type Tally struct {
 	Lost       Traffic
 	Duplicated uint64 // packets
 	Corrupted  uint64 // packets
+	Undecided  uint64 // packets that passed because too many processors decided at once; none, in all likelihood
 }
 
 // Counts are a program's tallies by direction.
@@ -74,17 +73,16 @@ func (c Counts) Total() Tally {
 	return Tally{
 		Seen: c.To.Seen.plus(c.From.Seen), Lost: c.To.Lost.plus(c.From.Lost),
 		Duplicated: c.To.Duplicated + c.From.Duplicated, Corrupted: c.To.Corrupted + c.From.Corrupted,
+		Undecided: c.To.Undecided + c.From.Undecided,
 	}
 }
 
-// The value that a program and this process share. bpf_spin_lock wants to be found by its type's name.
+// The value that a program and this process share: 64-bit numbers that change atomically.
 const (
-	stateLock      = 0 // uint32
-	stateLost      = 4 // uint32: Rule.Lost
-	stateDraw      = 8 // uint64: Rule.State
-	stateDuplicate = 16
-	stateCorrupt   = 24
-	tallyTo        = 32
+	stateChain     = 0 // packets decided, doubled, and 1 if the last was lost; by a trace: packets decided
+	stateDuplicate = 8 // states of splitmix64
+	stateCorrupt   = 16
+	tallyTo        = 24
 	tallyFrom      = tallyTo + tallySize
 	stateSize      = tallyFrom + tallySize
 
@@ -93,19 +91,9 @@ const (
 	lost       = 16
 	duplicated = 32
 	corrupted  = 40
-	tallySize  = 48
+	undecided  = 48
+	tallySize  = 56
 )
-
-func stateType() *btf.Struct {
-	u32 := &btf.Int{Name: "unsigned int", Size: 4}
-	u64 := &btf.Int{Name: "unsigned long long", Size: 8}
-	lock := &btf.Struct{Name: "bpf_spin_lock", Size: 4, Members: []btf.Member{{Name: "val", Type: u32}}}
-	return &btf.Struct{Name: Prefix + "state", Size: stateSize, Members: []btf.Member{
-		{Name: "lock", Type: lock, Offset: stateLock * 8},
-		{Name: "lost", Type: u32, Offset: stateLost * 8},
-		{Name: "numbers", Type: &btf.Array{Index: u32, Type: u64, Nelems: (stateSize - stateDraw) / 8}, Offset: stateDraw * 8},
-	}}
-}
 
 // Program is a program in the kernel. Its methods may be called from anywhere, Close more than once.
 type Program struct {
@@ -127,7 +115,7 @@ type spec struct {
 	state   [stateSize]byte
 	maps    []*ebpf.MapSpec
 	// write makes the instructions, given the maps' file descriptors: the state's first.
-	write func(fds []int) asm.Instructions
+	write func(c *code, fds []int)
 }
 
 func (s spec) load() (*Program, error) {
@@ -141,9 +129,13 @@ func (s spec) load() (*Program, error) {
 func (p *Program) load(s spec) (err error) {
 	specs := append([]*ebpf.MapSpec{{
 		Name: s.name, Type: ebpf.Array, KeySize: 4, ValueSize: stateSize, MaxEntries: 1,
-		Key: &btf.Int{Name: "unsigned int", Size: 4}, Value: stateType(),
 		Contents: []ebpf.MapKV{{Key: uint32(0), Value: s.state[:]}},
 	}}, s.maps...)
+	header, err := linkHeader(s.ifindex)
+	if err != nil {
+		return err
+	}
+	c := begin(header)
 	var fds []int
 	for _, spec := range specs {
 		m, err := ebpf.NewMap(spec)
@@ -153,8 +145,10 @@ func (p *Program) load(s spec) (err error) {
 		p.maps = append(p.maps, m)
 		fds = append(fds, m.FD())
 	}
+	s.write(c, fds)
+	c.next()
 	p.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: s.name, Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: s.write(fds),
+		Name: s.name, Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: c.Instructions,
 	})
 	if err != nil {
 		return fmt.Errorf("load the program: %w", err)
@@ -175,6 +169,23 @@ func (p *Program) load(s spec) (err error) {
 	}
 	p.id = uint32(info.ID)
 	return nil
+}
+
+// ethernet is the length of Ethernet's header, which loopback's packets have too.
+const ethernet = 14
+
+// linkHeader is how many bytes an interface's packets have before their IP header.
+func linkHeader(index int) (int, error) {
+	i, err := net.InterfaceByIndex(index)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("interface %d: %w", index, err)
+	case i.Flags&net.FlagLoopback != 0 || len(i.HardwareAddr) == 6:
+		return ethernet, nil
+	case len(i.HardwareAddr) == 0:
+		return 0, nil // a TUN
+	}
+	return 0, fmt.Errorf("%w: %s is neither Ethernet nor a TUN", evidence.ErrUnsupported, i.Name)
 }
 
 // explain turns the kernel's refusal into what a person can do about it.
@@ -204,14 +215,14 @@ func (p *Program) counts() (Counts, error) {
 		return p.last, nil
 	}
 	var v [stateSize]byte
-	if err := p.maps[0].LookupWithFlags(uint32(0), &v, ebpf.LookupLock); err != nil {
+	if err := p.maps[0].Lookup(uint32(0), &v); err != nil {
 		return Counts{}, fmt.Errorf("read the counters: %w", err)
 	}
 	tally := func(at int) Tally {
 		n := func(i int) uint64 { return binary.NativeEndian.Uint64(v[at+i:]) }
 		return Tally{
 			Seen: Traffic{n(seen), n(seen + 8)}, Lost: Traffic{n(lost), n(lost + 8)},
-			Duplicated: n(duplicated), Corrupted: n(corrupted),
+			Duplicated: n(duplicated), Corrupted: n(corrupted), Undecided: n(undecided),
 		}
 	}
 	return Counts{To: tally(tallyTo), From: tally(tallyFrom)}, nil

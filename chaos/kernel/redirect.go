@@ -42,15 +42,12 @@ func Redirect(cfg RedirectConfig) (*Program, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return spec{name: Prefix + "redirect", ifindex: cfg.Interface, hook: cfg.Hook, first: true, write: func(fds []int) asm.Instructions {
-		c := begin()
+	return spec{name: Prefix + "redirect", ifindex: cfg.Interface, hook: cfg.Hook, first: true, write: func(c *code, fds []int) {
 		c.passClones(0)
 		c.add(asm.LoadMem(asm.R2, asm.R6, skbMark, asm.Word), asm.JEq.Imm(asm.R2, int32(cfg.Except), "next"))
 		cfg.Flow.match(c, fds[0])
 		c.count(seen)
 		c.add(asm.Mov.Imm(asm.R1, int32(cfg.Via)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return())
-		c.next()
-		return c.Instructions
 	}}.load()
 }
 
@@ -60,13 +57,10 @@ func Mark(ifindex int, mark uint32) (*Program, error) {
 	if err := errors.Join(checkInterface(ifindex), checkMark(mark)); err != nil {
 		return nil, err
 	}
-	return spec{name: Prefix + "mark", ifindex: ifindex, first: true, write: func(fds []int) asm.Instructions {
-		c := begin()
+	return spec{name: Prefix + "mark", ifindex: ifindex, first: true, write: func(c *code, fds []int) {
 		Flow{}.match(c, fds[0])
 		c.count(seen)
 		c.add(asm.Mov.Imm(asm.R2, int32(mark)), asm.StoreMem(asm.R6, skbMark, asm.R2, asm.Word))
-		c.next()
-		return c.Instructions
 	}}.load()
 }
 
@@ -89,12 +83,9 @@ func Count(cfg CountConfig) (*Program, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return spec{name: Prefix + "count", ifindex: cfg.Interface, hook: cfg.Hook, first: cfg.First, write: func(fds []int) asm.Instructions {
-		c := begin()
+	return spec{name: Prefix + "count", ifindex: cfg.Interface, hook: cfg.Hook, first: cfg.First, write: func(c *code, fds []int) {
 		c.passClones(0)
 		cfg.Flow.match(c, fds[0])
 		c.count(seen)
-		c.next()
-		return c.Instructions
 	}}.load()
 }
