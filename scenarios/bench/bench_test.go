@@ -217,8 +217,8 @@ func TestPeers(t *testing.T) {
 			continue
 		}
 		ask := func(request []byte, check bool) (measured, error) {
-			m := measurement{&Figure{}, Part{Role: serviceServer, Core: serverCore},
-				Part{Role: peer, Core: clientCore, Tool: tool, Procs: 1, GC: 100, Connections: 2, Request: request, Check: check}}
+			m := measurement{figure: &Figure{}, server: Part{Role: serviceServer, Core: serverCore},
+				client: Part{Role: peer, Core: clientCore, Tool: tool, Procs: 1, GC: 100, Connections: 2, Request: request, Check: check}}
 			return m.once(t.Context(), o, firstPort+8100)
 		}
 		for _, check := range []bool{false, true} {

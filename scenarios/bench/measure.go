@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,7 @@ var loopbackAddr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 type measurement struct {
 	figure         *Figure
 	server, client Part
+	done           func(measured) // has the result of each round that was one; may be nil
 }
 
 // fault is a sentence on why a figure is worth nothing.
@@ -55,10 +57,13 @@ func measure(ctx context.Context, o Options, r *Report, ms []*measurement) error
 			case got.Done == 0 || got.Seconds <= 0:
 				r.problem(m.fault("nothing was done"))
 			default:
-				rate = float64(got.Done) / got.Seconds
+				rate = float64(got.Done) / cmp.Or(got.Core, got.Seconds)
 				m.figure.client = append(m.figure.client, got.Client/got.Seconds)
 				m.figure.server = append(m.figure.server, got.Server/got.Seconds)
 				m.figure.others = append(m.figure.others, got.Others/got.Seconds)
+				if m.done != nil {
+					m.done(got)
+				}
 			}
 			m.figure.Rounds = append(m.figure.Rounds, rate)
 			m.figure.Wrong += got.Wrong
@@ -94,6 +99,9 @@ func (r *Report) problem(sentence string) {
 
 // once measures one round.
 func (m *measurement) once(ctx context.Context, o Options, port uint16) (got measured, err error) {
+	if m.server.Role == "" {
+		return m.drive(ctx, o, m.client)
+	}
 	server := m.server
 	server.Addr = netip.AddrPortFrom(loopbackAddr, port)
 	child, addr, err := startServer(ctx, o, server)
@@ -112,6 +120,11 @@ func (m *measurement) once(ctx context.Context, o Options, port uint16) (got mea
 	}()
 	client := m.client
 	client.Addr, client.Server = addr, child.PID()
+	return m.drive(ctx, o, client)
+}
+
+// drive runs the client.
+func (m *measurement) drive(ctx context.Context, o Options, client Part) (got measured, err error) {
 	client.For = o.duration()
 	driver, err := startPart(ctx, o, client, client.Warm+client.For+time.Minute)
 	if err != nil {

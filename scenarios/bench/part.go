@@ -36,6 +36,8 @@ type Part struct {
 	Tool        string // peers: the binary
 	Procs, GC   int    // peers: GOMAXPROCS, GOGC
 	Check       bool   // k6: another viewer each time, and read the answer
+	Size        int    // source: bytes of each datagram
+	Loss        *Loss  // sink: what is lost on the way; source: what it has the kernel lose; nil: nothing
 }
 
 // Roles.
@@ -46,16 +48,22 @@ const (
 	generator     = "generator"
 	vegeta        = "vegeta"
 	k6            = "k6"
+	packetSink    = "sink"
+	packetSource  = "source"
+	packetRelay   = "relay"
 )
 
 // measured is a client's result, as it goes to the parent.
 type measured struct {
 	Done           uint64
-	Seconds        float64
+	Seconds        float64 // by the clock
+	Core           float64 // CPU seconds of a core, where it is those that count; 0: the clock's do
 	Wrong, Dropped uint64
-	Detail         string  // what was wrong
-	Client, Server float64 // CPU seconds used
-	Others         float64 // the same by everybody else on the machine
+	Detail         string      // what was wrong
+	Client, Server float64     // CPU seconds used
+	Others         float64     // the same by everybody else on the machine
+	Heard          *bare.Heard // source
+	Yardstick      float64     // relay: the same a second without it
 }
 
 // What a part says to its parent.
@@ -72,7 +80,7 @@ func RunPart(ctx context.Context, p Part, log *slog.Logger) error {
 			return err
 		}
 	}
-	if !p.Addr.Addr().IsLoopback() {
+	if p.Role != packetRelay && !p.Addr.Addr().IsLoopback() {
 		return fmt.Errorf("%s: %s is not a loopback address", p.Role, p.Addr)
 	}
 	switch p.Role {
@@ -80,9 +88,12 @@ func RunPart(ctx context.Context, p Part, log *slog.Logger) error {
 		return serveBare(ctx, p)
 	case serviceServer:
 		return serveService(ctx, p, log)
+	case packetSink:
+		return servePackets(ctx, p)
 	}
 	measure, ok := map[string]func(context.Context, Part) (measured, error){
 		bareClient: driveBare, generator: driveGenerator, vegeta: driveVegeta, k6: driveK6,
+		packetSource: drivePackets, packetRelay: driveRelay,
 	}[p.Role]
 	if !ok {
 		return fmt.Errorf("there is no role %q", p.Role)

@@ -76,7 +76,7 @@ func playStarts(ctx context.Context, o Options) (*Report, error) {
 			Cores: place, Settings: settings,
 		}
 		r.Figures = append(r.Figures, f)
-		ms = append(ms, &measurement{f, server, client})
+		ms = append(ms, &measurement{figure: f, server: server, client: client})
 		return f
 	}
 	bareS, service := Part{Role: bareServer}, Part{Role: serviceServer}

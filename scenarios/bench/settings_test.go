@@ -45,7 +45,7 @@ func BenchmarkSettings(b *testing.B) {
 				client.Core = clientCore
 			}
 			client.Warm, client.Request, client.Answer = warmUp, request, answer
-			m := measurement{&Figure{}, Part{Role: server, Core: serverCore, TLS: client.TLS, Answer: answer}, client}
+			m := measurement{figure: &Figure{}, server: Part{Role: server, Core: serverCore, TLS: client.TLS, Answer: answer}, client: client}
 			got, err := m.once(b.Context(), o, firstPort+9000)
 			if err != nil {
 				b.Fatal(err)

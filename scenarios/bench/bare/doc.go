@@ -7,6 +7,9 @@
 // pipelined) in flight on each; Fresh opens a connection for each exchange. TLSServer and Handshake are the same
 // for TLS, with crypto/tls on blocking connections. Pin ties a process to one core.
 //
+// SendPackets and Sink are the same for datagrams: one sends, the other says what it has heard, number by number, so that whatever loses some
+// of them on purpose between the two can be held to which.
+//
 // If you are about to change it: it must stay the fastest of its kind that is written down plainly. A slower yardstick
 // flatters everything that is measured with it.
 package bare
