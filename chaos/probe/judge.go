@@ -230,6 +230,7 @@ func Judge(w evidence.Window, start time.Time, end time.Duration, directions ...
 	var back []string
 	var weak []finding
 	after := 0
+	extra := ""
 	for _, d := range directions {
 		longest := d.Promise.Longest()
 		p := sortPhases(w, start, end, longest, d.Records)
@@ -240,6 +241,9 @@ func Judge(w evidence.Window, start time.Time, end time.Duration, directions ...
 			findings = append(findings, found...)
 		}
 		lead(&e, findings)
+		if d.Promise.Jitter > 0 {
+			extra += fmt.Sprintf(", interarrival jitter %s %s (before %s)", d.Name, quantity(millis(during.Jitter), unitTime), number(millis(before.Jitter)))
+		}
 		switch {
 		case len(p.during) < fewest:
 			e.Detail = fmt.Sprintf("too little was measured: %d packets %s during the fault", len(p.during), d.Name)
@@ -293,7 +297,7 @@ func Judge(w evidence.Window, start time.Time, end time.Duration, directions ...
 		e.Detail = "the fault outlived its end: after it " + strings.Join(back, ", ") + "; " + during(findings)
 	default:
 		e.Status = evidence.Confirmed
-		e.Detail = during(findings) + "; after it the path is as it was before"
+		e.Detail = during(findings) + extra + "; after it the path is as it was before"
 	}
 	return e
 }

@@ -85,7 +85,7 @@ var promises = map[string]link.Impairment{
 }
 
 func TestWhatIsPromisedAndHappensIsConfirmed(t *testing.T) {
-	const seeds = 20
+	const seeds = 8
 	for name, i := range promises {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

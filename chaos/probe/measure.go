@@ -1,9 +1,9 @@
 package probe
 
 import (
+	"cmp"
 	"math"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/tminus-live/tminus/chaos/link"
@@ -40,11 +40,18 @@ const (
 
 // Measure sums up packets in the order they were sent, which went in trains of so many with size bytes each.
 func Measure(records []Record, train, size int) Measures {
+	m := measure(records, train, size)
+	m.Jitter = jitter(records)
+	return m
+}
+
+// measure is Measure without what takes long and is not compared with the model.
+func measure(records []Record, train, size int) Measures {
 	m := Measures{Packets: len(records)}
 	if len(records) == 0 {
 		return m
 	}
-	var delays []time.Duration
+	delays := make([]time.Duration, 0, len(records))
 	arrived, lost, twice, corrupt, before := 0, 0, 0, 0, false
 	for _, r := range records {
 		gone := r.Copies == 0
@@ -74,7 +81,6 @@ func Measure(records []Record, train, size int) Measures {
 		return m
 	}
 	m.Reordered, m.Corrupt = float64(overtaken(records))/float64(arrived), float64(corrupt)/float64(arrived)
-	m.Jitter = jitter(records)
 	slices.Sort(delays)
 	at := func(share float64) time.Duration { return delays[int(share*float64(len(delays)-1))] }
 	m.Delay, m.Spread = at(0.5), at(highEnd)-at(lowEnd)
@@ -95,7 +101,10 @@ func jitter(records []Record) time.Duration {
 	if len(in) < 2 {
 		return 0
 	}
-	sort.SliceStable(in, func(i, j int) bool { return in[i].Arrived < in[j].Arrived })
+	byArrival := func(a, b Record) int { return cmp.Compare(a.Arrived, b.Arrived) }
+	if !slices.IsSortedFunc(in, byArrival) {
+		slices.SortStableFunc(in, byArrival)
+	}
 	var sum time.Duration
 	for i := 1; i < len(in); i++ {
 		d := (in[i].Arrived - in[i].Sent) - (in[i-1].Arrived - in[i-1].Sent)
@@ -129,7 +138,7 @@ func trainRate(records []Record, train, size int) float64 {
 // runs of the model, and the most packets of each; more packets than that are as precise as many runs.
 const (
 	modelRuns    = 64
-	modelPackets = 20_000
+	modelPackets = 8_000
 )
 
 // expectation is what a measure would be on the promised path: its mean over many seeds, and how far it strays.
@@ -144,7 +153,7 @@ func model(i link.Impairment, records []Record, train, size int) func(func(Measu
 		scale = math.Sqrt(float64(keep) / float64(len(records)))
 		records = records[:keep]
 	}
-	runs := make([]Measures, modelRuns)
+	runs, out := make([]Measures, modelRuns), make([]Record, len(records))
 	trace := i.Loss.Trace
 	for seed := range runs {
 		i.Seed = link.Flow(0x70726f6265, uint64(seed)+1) // others than any path has by chance
@@ -152,7 +161,8 @@ func model(i link.Impairment, records []Record, train, size int) func(func(Measu
 			from := link.Flow(i.Seed, 1) % n // where in it the path is, nobody knows
 			i.Loss.Trace = append(append(make([]bool, 0, n), trace[from:]...), trace[:from]...)
 		}
-		runs[seed] = Measure(simulate(i, records, size), train, size)
+		simulate(i, records, size, out)
+		runs[seed] = measure(out, train, size)
 	}
 	return func(of func(Measures) float64) expectation {
 		var e expectation
@@ -167,10 +177,9 @@ func model(i link.Impairment, records []Record, train, size int) func(func(Measu
 	}
 }
 
-// simulate sends packets over one link.
-func simulate(i link.Impairment, records []Record, size int) []Record {
+// simulate sends packets over one link; out is what becomes of them.
+func simulate(i link.Impairment, records []Record, size int, out []Record) {
 	l := link.New(i)
-	out := make([]Record, len(records))
 	for k, r := range records {
 		d, n := l.Send(r.Sent, size+ipHeaders)
 		out[k] = Record{Sent: r.Sent, Copies: n}
@@ -181,7 +190,6 @@ func simulate(i link.Impairment, records []Record, size int) []Record {
 			out[k].Arrived = min(d[0].At, d[1].At)
 		}
 	}
-	return out
 }
 
 // overtaken counts the packets that arrived after one that was sent later.
