@@ -143,10 +143,7 @@ func SendStarts(ctx context.Context, cfg StartsConfig, log *slog.Logger) (err er
 			// In the second's middle, so that a part of the event that begins or ends on a second holds whole ones.
 			at := cfg.Zero.Add(time.Duration(told)*time.Second + time.Second/2)
 			told++
-			events.Emit(event.Event{Kind: event.LoadStats, At: at, Component: "starts", Nums: map[string]float64{
-				"scheduled": float64(s.Intended - s.Returned), "requests": float64(s.Attempts), "sent": float64(s.Sent), "late": float64(s.Late),
-				"ok": float64(s.OK), "shed": float64(s.Shed), "failed": float64(s.Failed), "dropped": float64(s.Dropped),
-			}})
+			events.Emit(event.Event{Kind: event.LoadStats, At: at, Component: "starts", Nums: s.Nums()})
 		}
 	}
 	for {

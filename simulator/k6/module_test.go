@@ -204,6 +204,9 @@ func TestPlayStarts(t *testing.T) {
 	if got["complete"] != true {
 		t.Errorf("complete: %v", got["complete"])
 	}
+	if got["firstFailure"] != "HTTP 403: {}" || number(t, got, "late") > 1000 || number(t, got, "ownLag", "p50") > number(t, got, "sendLag", "max")+1 {
+		t.Errorf("first failure %v, %v late, by %v ms", got["firstFailure"], got["late"], got["ownLag"])
+	}
 	v.settled(t, "tminus_play_starts", 1000)
 	if n := sum(v.of("tminus_play_starts", "status", "ok", "region", "us-east", "scenario", "test")); n != 900 {
 		t.Errorf("tminus_play_starts{status:ok}: %v, want 900", n)
@@ -234,6 +237,25 @@ func TestPlayStarts(t *testing.T) {
 	}
 	if n := number(t, q, "playStarts", "ok"); n != 900 {
 		t.Errorf("qoe: %v starts, want 900", n)
+	}
+}
+
+// Any HTTP play API can be sent at, as by a scenario's target.
+func TestPlayStartsAtAnotherAPI(t *testing.T) {
+	v := newVU(t, nil)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if r.Method != http.MethodPut || r.URL.Path != "/start" || r.URL.Query().Get("v") == "" || r.Header.Get("X-Event") != "theirs" || !strings.HasPrefix(string(body), `{"who":"`) {
+			http.Error(w, "not what was agreed", http.StatusBadRequest)
+			return
+		}
+		io.WriteString(w, `{"result":[{"id":"s"}]}`)
+	}))
+	defer srv.Close()
+	got := v.call(t, fmt.Sprintf(`tminus.playStarts({services: [{region: 'a', url: '%s/start?v={{viewer}}'}], title: 'theirs', rate: 100, for: '1s',
+		request: {method: 'PUT', headers: {'X-Event': '{{title}}'}, body: '{"who":"{{viewer}}"}', session: 'result.0.id'}})`, srv.URL))
+	if n := number(t, got, "ok"); n != 100 {
+		t.Errorf("%v", got)
 	}
 }
 
@@ -296,11 +318,11 @@ func TestFarTargetsAreRefused(t *testing.T) {
 		`tminus.fault({fail: 'region', model: 'cut', addresses: ['127.0.9.1:80'], for: '100ms'})`:                                    "cannot be measured",
 		`tminus.playStarts({rate: 10, for: '1s'})`:                                                                                   "services: want one or more",
 		`tminus.playStarts()`: "want an object",
-		`tminus.playStarts({services: [{region: 'a', url: 'http://192.0.2.1'}], rate: 11, for: '1s', limits: {rate: 10, duration: '1m'}})`:  "above the ceiling of 10",
-		`tminus.playStarts({services: [{region: 'a', url: 'http://127.0.0.1:1'}], rate: 1, for: '2s', limits: {rate: 10, duration: '1s'}})`: "above the ceiling of 1s",
-		`tminus.players({services: [{region: 'a', url: 'http://127.0.0.1:1'}], for: '1s'})`:                                                 "players: 0",
-		`tminus.playStarts({services: [{region: 'a', url: 'http://127.0.0.1:1'}], rate: 1, for: '1s', run: 'x'})`:                           "nowhere to go",
-		`tminus.playStarts({services: [{region: 'a', url: 'http://127.0.0.1:1'}], rate: 1, for: '1s', kafka: '127.0.0.1:1'})`:               "needs run",
+		`tminus.playStarts({services: [{region: 'a', url: 'http://192.0.2.1'}], title: 'fight', rate: 11, for: '1s', limits: {rate: 10, duration: '1m'}})`:  "above the ceiling of 10",
+		`tminus.playStarts({services: [{region: 'a', url: 'http://127.0.0.1:1'}], title: 'fight', rate: 1, for: '2s', limits: {rate: 10, duration: '1s'}})`: "above the ceiling of 1s",
+		`tminus.players({services: [{region: 'a', url: 'http://127.0.0.1:1'}], for: '1s'})`:                                                                 "players: 0",
+		`tminus.playStarts({services: [{region: 'a', url: 'http://127.0.0.1:1'}], title: 'fight', rate: 1, for: '1s', run: 'x'})`:                           "nowhere to go",
+		`tminus.playStarts({services: [{region: 'a', url: 'http://127.0.0.1:1'}], title: 'fight', rate: 1, for: '1s', kafka: '127.0.0.1:1'})`:               "needs run",
 	} {
 		if why := v.refused(t, script); !strings.Contains(why, want) {
 			t.Errorf("%s: %s, want %q", script, why, want)
@@ -408,6 +430,9 @@ func TestEventsReachKafka(t *testing.T) {
 	}
 	if count(`"kind":"source_end"`) != 1 || !strings.Contains(lines[len(lines)-1], `"kind":"source_end"`) || !strings.Contains(lines[len(lines)-1], `"status":"ok"`) {
 		t.Errorf("the last event is %s", lines[len(lines)-1])
+	}
+	if n := count(`"kind":"load_stats"`); n < 1 || count(`"scheduled":100`) != 1 {
+		t.Errorf("the crowd's seconds are told %d times", n)
 	}
 	if count(`"detail":"on air"`) != 1 {
 		t.Errorf("no T+0 in %d events", len(lines))

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 
 	"github.com/tminus-live/tminus/simulator/audience"
 	"github.com/tminus-live/tminus/simulator/wire/consent"
+	"github.com/tminus-live/tminus/simulator/wire/starts"
 )
 
 // Bounds on what one call may ask for.
@@ -73,6 +76,16 @@ type startsOptions struct {
 	Connections connectionsOption `json:"connections"`
 	People      *peopleOption     `json:"people"`
 	Limits      *limitsOption     `json:"limits"`
+	Request     *requestOption    `json:"request"` // nil: the reference playback service's
+}
+
+// requestOption is a play API's own request, as a scenario's target.play has it; where to is the services' URL.
+type requestOption struct {
+	Method   string            `json:"method"`
+	Headers  map[string]string `json:"headers"`
+	Body     string            `json:"body"`
+	Session  string            `json:"session"`
+	Manifest string            `json:"manifest"`
 }
 
 // limitsOption are the ceilings that a script sets its own load, of all pods together.
@@ -187,7 +200,10 @@ func (o *crowdOptions) seed() uint64 {
 }
 
 // check completes the options and says everything that is wrong with them.
-func (o *crowdOptions) check() error {
+func (o *crowdOptions) check() error { return o.checked(false) }
+
+// checked is check; anyPath: the services are no reference playback services, and their URLs are whatever they are.
+func (o *crowdOptions) checked(anyPath bool) error {
 	var errs []error
 	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
 	if o.For <= 0 || time.Duration(o.For) > maxFor {
@@ -209,7 +225,12 @@ func (o *crowdOptions) check() error {
 		seen[s.Region] = true
 		if _, err := s.base(); err != nil {
 			bad("services[%d]: %w", i, err)
+		} else if err := s.playback(); err != nil && !anyPath {
+			bad("services[%d]: %w", i, err)
 		}
+	}
+	if len(o.Services) > 0 && o.Title == "" && !anyPath {
+		bad("title: want the event's, as the playback services name it, such as 'title-fight'")
 	}
 	if s := o.Shard; s != nil && (s.Of < 1 || s.I < 0 || s.I >= s.Of) {
 		bad("shard: %d of %d, want i from 0 to of-1", s.I, s.Of)
@@ -226,14 +247,75 @@ func (s serviceOption) base() (*url.URL, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
 		return nil, fmt.Errorf("url: %q is none that begins with http:// or https:// and names a host", clip(s.URL))
 	}
-	if p := strings.TrimSuffix(u.Path, "/"); p != "" && p != playPath || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("url: %q, want the playback service's address, or that and %s", clip(s.URL), playPath)
-	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}
+
+// playback refuses a URL that is no reference playback service's.
+func (s serviceOption) playback() error {
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		return err
+	}
+	if p := strings.TrimSuffix(u.Path, "/"); p != "" && p != playPath || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("url: %q, want the playback service's address, or that and %s; another play API needs request: {body, session}", clip(s.URL), playPath)
+	}
+	return nil
+}
+
+// rest is what a URL asks its host for.
+func (s serviceOption) rest() string {
+	_, rest, _ := strings.Cut(s.URL, "://")
+	if slash := strings.IndexAny(rest, "/?"); slash >= 0 {
+		rest = rest[slash:]
+		if rest[0] == '?' {
+			rest = "/" + rest
+		}
+		return rest
+	}
+	return "/"
+}
+
+// check completes the options and says everything that is wrong with them.
+func (o *startsOptions) check() error {
+	errs := []error{o.checked(o.Request != nil)}
+	if r := o.Request; r != nil && len(o.Services) > 0 {
+		for _, s := range o.Services[1:] {
+			if s.rest() != o.Services[0].rest() {
+				errs = append(errs, fmt.Errorf("services: %s and %s: one request asks all of them for the same path", clip(o.Services[0].URL), clip(s.URL)))
+				break
+			}
+		}
+		if r.Session == "" && r.Manifest == "" {
+			errs = append(errs, errors.New("request: want session, where the answer has it, such as 'data.session.id': without it every status from 200 to 299 would count"))
+		}
+		if base, err := o.Services[0].base(); err == nil {
+			errs = append(errs, o.target().Validate(base.Scheme == "https"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// target is the request to another play API; nil: the reference's.
+func (o *startsOptions) target() *starts.Request {
+	r := o.Request
+	if r == nil || len(o.Services) == 0 {
+		return nil
+	}
+	t := &starts.Request{Method: r.Method, URL: o.Services[0].URL, Body: r.Body, Session: r.Session, Manifest: r.Manifest}
+	if len(o.Services) > 1 { // each is asked by its own address
+		t.URL = o.Services[0].rest()
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Headers)) {
+		t.Headers = append(t.Headers, starts.Header{Name: name, Value: r.Headers[name]})
+	}
+	return t
 }
 
 // schedule makes the open-loop schedule, whole.
 func (o *startsOptions) schedule() (*audience.Schedule, error) {
+	if o.Rate < 0 {
+		return nil, fmt.Errorf("rate: %v, want more than 0 play starts a second", o.Rate)
+	}
 	if (o.Rate > 0) == (len(o.Starts) > 0) {
 		return nil, errors.New("want rate (play starts a second) or starts (a list of {at, rate, for, curve}), one of them")
 	}

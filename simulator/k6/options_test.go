@@ -12,7 +12,8 @@ import (
 )
 
 func TestOptionsAreReadStrictly(t *testing.T) {
-	const service = `"services":[{"region":"us-east","url":"http://127.0.1.5:8080/v1/play"}],`
+	const service = `"services":[{"region":"us-east","url":"http://127.0.1.5:8080/v1/play"}],"title":"fight",`
+	const other = `"services":[{"region":"us-east","url":"http://127.0.1.5:8080/session?v={{viewer}}"}],"rate":1,"for":"5s",`
 	for _, tc := range []struct{ text, problem string }{
 		{`{` + service + `"rate":100,"for":"5s"}`, ""},
 		{`{` + service + `"starts":[{"at":"0s","rate":10},{"at":2000,"rate":50,"for":"1s","curve":"spike"}],"for":"1m","connections":{"kind":"fresh"},"people":{"human":0.3}}`, ""},
@@ -27,6 +28,15 @@ func TestOptionsAreReadStrictly(t *testing.T) {
 		{`{"services":[{"region":"a","url":"http://127.0.1.5/other"}],"rate":1,"for":"1s"}`, "want the playback service's address"},
 		{`{"services":[{"region":"a","url":"http://127.0.1.5"},{"region":"a","url":"http://127.0.1.6"}],"rate":1,"for":"1s"}`, "twice"},
 		{`{` + service + `"rate":100,"for":"5s","shard":{"i":4,"of":4}}`, "shard: 4 of 4"},
+		{`{` + service + `"rate":-5,"for":"5s"}`, "rate: -5, want more than 0"},
+		{`{"services":[{"region":"a","url":"http://127.0.1.5"}],"rate":1,"for":"1s"}`, "title: want the event's"},
+		{`{` + other + `"request":{"method":"GET","session":"result.0.id"}}`, ""},
+		{`{` + other + `"request":{"body":"{\"who\":\"{{viewer}}\"}","session":"id","headers":{"X-Event":"{{title}}"}}}`, ""},
+		{`{` + other + `"request":{"method":"GET"}}`, "request: want session"},
+		{`{` + other + `"request":{"body":"{{nobody}}","session":"id"}}`, "unknown variable {{nobody}}"},
+		{`{` + other + `"request":{"path":"/x","session":"id"}}`, `unknown field "path"`},
+		{`{` + other + `"title":"x"}`, "another play API needs request"},
+		{`{"services":[{"region":"a","url":"http://127.0.1.5/x"},{"region":"b","url":"http://127.0.1.6/y"}],"rate":1,"for":"1s","request":{"session":"id"}}`, "the same path"},
 		{`[]`, "want an object"},
 		{`7`, "want an object"},
 		{`{} {}`, "want one object"},

@@ -17,6 +17,9 @@ import (
 	"github.com/tminus-live/tminus/telemetry/event"
 )
 
+// latePercent is how many starts a machine may be late with by its own doing, in per cent: the verdict's own bound.
+const latePercent = 0.1
+
 // onAir is the Phase at a call's T+0: the earliest of a run's is the run's.
 const onAir = "on air"
 
@@ -61,7 +64,7 @@ func (i *instance) sendStarts(ctx context.Context, state *lib.State, o startsOpt
 	cfg := starts.Config{
 		Schedule: schedule, Crowd: crowd, Title: o.Title, Token: o.Token, Start: zero, Log: log, UserAgent: consent.UserAgent("k6", run),
 		Connections: starts.Connections(o.Connections.Kind), PerService: o.Connections.PerService, InFlight: o.Connections.InFlight,
-		People: o.people(), Seed: audience.Seed(o.seed(), "people"),
+		People: o.people(), Seed: audience.Seed(o.seed(), "people"), Target: o.target(),
 	}
 	permits, err := i.permits(ctx, &o.crowdOptions, "")
 	if err != nil {
@@ -96,6 +99,15 @@ func (i *instance) sendStarts(ctx context.Context, state *lib.State, o startsOpt
 	err = r.during(ctx, state, permits.during(generator.Run))
 	n := generator.Snapshot()
 	r.add(n)
+	for sec, s := range generator.Seconds(0) { // for the verdict: what was due, and whether this machine kept up
+		next.Emit(event.Event{Kind: event.LoadStats, At: zero.Add(time.Duration(sec)*time.Second + time.Second/2), Component: "k6", Nums: s.Nums()})
+	}
+	if n.FirstFailure != "" {
+		log.Warn("the first wrong answer: " + n.FirstFailure)
+	}
+	if share := 100 * n.LateShare(); share > latePercent {
+		log.Warn(fmt.Sprintf("this machine could not send the crowd on time: %d play starts (%.2f %%) went out more than 10 ms late by its own doing", n.Late, share))
+	}
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
@@ -112,6 +124,9 @@ func (i *instance) sendStarts(ctx context.Context, state *lib.State, o startsOpt
 	got["latency"] = quantiles(&sink.sent)
 	got["playStartTime"] = quantiles(&sink.ok)
 	got["sendLag"] = quantiles(&sink.lag)
+	got["late"] = n.Late
+	got["ownLag"] = map[string]any{"p50": n.OwnLag.P50, "p95": n.OwnLag.P95, "p99": n.OwnLag.P99, "p999": n.OwnLag.P999, "max": n.OwnLag.Max}
+	got["firstFailure"] = n.FirstFailure
 	return got, nil
 }
 

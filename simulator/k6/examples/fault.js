@@ -1,7 +1,7 @@
 // A region's addresses are cut off in the kernel while viewers press Play; the fault counts only when it was seen from outside.
 // It needs root, and a pipeline on this machine:
 //
-//   bin/tminus up --json > up.json &
+//   bin/tminus up --json > up.json & until [ -s up.json ]; do sleep 1; done
 //   sudo bin/k6 run -e UP=$PWD/up.json simulator/k6/examples/fault.js
 import tminus from 'k6/x/tminus';
 

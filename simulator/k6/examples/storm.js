@@ -1,6 +1,6 @@
 // Everyone presses Play at once, while a few watch: play starts from the generator's engine, and full players whose QoE decides.
 //
-//   bin/tminus up --json > up.json &
+//   bin/tminus up --json > up.json & until [ -s up.json ]; do sleep 1; done
 //   bin/k6 run -e UP=$PWD/up.json simulator/k6/examples/storm.js
 import tminus from 'k6/x/tminus';
 

@@ -198,6 +198,14 @@ type Second struct {
 	Late                      uint32 // of Sent: see Snapshot.Late
 }
 
+// Nums is the second as an event.LoadStats tells it.
+func (s Second) Nums() map[string]float64 {
+	return map[string]float64{
+		"scheduled": float64(s.Intended - s.Returned), "sent": float64(s.Sent), "late": float64(s.Late), "requests": float64(s.Attempts),
+		"ok": float64(s.OK), "shed": float64(s.Shed), "failed": float64(s.Failed), "dropped": float64(s.Dropped),
+	}
+}
+
 func (s *Second) add(o Second) {
 	s.Intended += o.Intended
 	s.Sent += o.Sent
