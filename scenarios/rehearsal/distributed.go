@@ -105,7 +105,7 @@ func (d Distributed) Judge(ctx context.Context) (rep *report.Report, err error) 
 		}
 	}()
 	r.telemetry = t
-	if err := t.openStore(ctx, d.ClickHouse, r.folder); err != nil {
+	if err := t.openStore(ctx, d.ClickHouse, r.folder, nil); err != nil {
 		return nil, err
 	}
 	if err := t.follow(ctx, d.Kafka, ingest.Config{Run: d.Run, Since: d.Since}); err != nil {
