@@ -34,6 +34,9 @@ is not installed: make setup-peers installs them); 2 usage.`,
 				return t.Flush()
 			}
 			b, err := bench.Find(args[0])
+			if err == nil && (o.Seconds == 0 || o.Rounds == 0) { // to Options, 0 is the default
+				err = fmt.Errorf("--seconds wants %g to %g, and --rounds %d to %d", bench.MinSeconds, bench.MaxSeconds, bench.MinRounds, bench.MaxRounds)
+			}
 			if err == nil {
 				err = o.Validate()
 			}
@@ -63,8 +66,8 @@ is not installed: make setup-peers installs them); 2 usage.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the figures as one JSON object on standard output and nothing else there")
-	cmd.Flags().Float64Var(&o.Seconds, "seconds", bench.DefaultSeconds, "length of each measurement in each round")
-	cmd.Flags().IntVar(&o.Rounds, "rounds", bench.DefaultRounds, "times that each measurement is taken")
+	cmd.Flags().Float64Var(&o.Seconds, "seconds", bench.DefaultSeconds, fmt.Sprintf("length of each measurement in each round, %g to %g", bench.MinSeconds, bench.MaxSeconds))
+	cmd.Flags().IntVar(&o.Rounds, "rounds", bench.DefaultRounds, fmt.Sprintf("times that each measurement is taken, %d to %d", bench.MinRounds, bench.MaxRounds))
 	return cmd
 }
 

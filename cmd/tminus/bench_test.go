@@ -17,6 +17,8 @@ func TestBench(t *testing.T) {
 		{[]string{"bench", "play-stops"}, exitUsage, "", `there is no benchmark "play-stops"; there is play-starts`},
 		{[]string{"bench", "play-starts", "extra"}, exitUsage, "", "one benchmark at most"},
 		{[]string{"bench", "play-starts", "--rounds", "1"}, exitUsage, "", "rounds"},
+		{[]string{"bench", "play-starts", "--rounds", "0"}, exitUsage, "", "--rounds 3 to 99"},
+		{[]string{"bench", "play-starts", "--seconds", "0"}, exitUsage, "", "--seconds wants 0.2 to 60"},
 		{[]string{"bench", "play-starts", "--json", "--seconds", "-1"}, exitUsage, "", "seconds"},
 	} {
 		var stdout, stderr bytes.Buffer

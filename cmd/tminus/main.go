@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tminus-live/tminus/chaos/netns"
 	"github.com/tminus-live/tminus/chaos/watchdog"
 	"github.com/tminus-live/tminus/scenarios/process"
 	"github.com/tminus-live/tminus/scenarios/spec"
@@ -48,6 +49,9 @@ func main() {
 }
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if netns.IsChild() {
+		return netns.Serve()
+	}
 	child := process.WatchLifeline()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -69,6 +73,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		if errors.Is(err, consent.ErrNoConsent) {
 			e.status = exitUsage
 		}
+	}
+	if e.status == exitError && ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		e.err = errors.New("interrupted")
 	}
 	var mistakes *spec.Errors
 	switch {
