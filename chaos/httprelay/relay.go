@@ -359,48 +359,6 @@ func (r *Relay) Counts() Counts {
 	return c
 }
 
-// Inject puts the rules into every relay.
-func (i *Injector) Inject(context.Context) error {
-	if len(i.Relays) == 0 {
-		return errors.New("there is no relay in front of it")
-	}
-	for _, r := range i.Relays {
-		if err := r.Add(i.Owner, i.Rules); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Restore takes the rules out of every relay.
-func (i *Injector) Restore(context.Context) error {
-	for _, r := range i.Relays {
-		r.Remove(i.Owner)
-	}
-	return nil
-}
-
-// Note says what the relays did, for the fault's record.
-func (i *Injector) Note() string {
-	var matched, applied, failed uint64
-	why := ""
-	for _, r := range i.Relays {
-		for _, c := range r.Counts().Rules {
-			if c.Owner == i.Owner {
-				matched, applied, failed = matched+c.Matched, applied+c.Applied, failed+c.Failed
-				if c.Failure != "" {
-					why = c.Failure
-				}
-			}
-		}
-	}
-	text := fmt.Sprintf("%d of %d matching requests broken", applied, matched)
-	if failed > 0 {
-		text += fmt.Sprintf(", %d could not be: %s", failed, why)
-	}
-	return text
-}
-
 // listener bounds the connections it has open.
 type listener struct {
 	net.Listener

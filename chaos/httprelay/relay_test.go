@@ -330,6 +330,9 @@ func TestRestoringLetsGo(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			if note := i.Note(); note != "1 of 1 matching requests broken" {
+				t.Errorf("%q after restoration", note)
+			}
 			select {
 			case got := <-done:
 				if got.n != len(body) || got.err != nil {

@@ -169,10 +169,3 @@ func (a Action) border(length int64) int64 {
 	}
 	return a.After
 }
-
-// Injector puts rules into relays and takes them out again.
-type Injector struct {
-	Relays []*Relay
-	Owner  string // the fault's ID: its rules alone are taken out
-	Rules  []Rule
-}

@@ -467,7 +467,7 @@ func reindex(raw []byte, sizes []int, durations []map[uint32]uint64) []byte {
 	return sw.Bytes()
 }
 
-// shift adds to every decode time, in place of a copy: by gives each track's addend in its timescale.
+// shift adds to every decode time in a copy: by gives each track's addend in its timescale.
 func (s *fmp4) shift(by func(id uint32) (int64, error)) ([]byte, error) {
 	out := slices.Clone(s.data)
 	for _, f := range s.fragments {
@@ -497,22 +497,27 @@ func (s *fmp4) shift(by func(id uint32) (int64, error)) ([]byte, error) {
 				if c.name != "tfdt" {
 					continue
 				}
-				switch v := out[c.body:c.end]; {
+				v := out[c.body:c.end]
+				var now, most uint64
+				switch {
 				case len(v) >= 12 && v[0] == 1:
-					binary.BigEndian.PutUint64(v[4:], moved(binary.BigEndian.Uint64(v[4:]), add))
+					now, most = binary.BigEndian.Uint64(v[4:]), 1<<63-1
 				case len(v) >= 8 && v[0] == 0:
-					binary.BigEndian.PutUint32(v[4:], uint32(moved(uint64(binary.BigEndian.Uint32(v[4:])), add)))
+					now, most = uint64(binary.BigEndian.Uint32(v[4:])), 1<<32-1
+				default:
+					return nil, fmt.Errorf("a tfdt of %d bytes", len(v))
+				}
+				then := now + uint64(add)
+				if add < 0 && then > now || then > most {
+					return nil, fmt.Errorf("%w: media time %d cannot be shifted by %d: there is no such time", ErrUnspoilable, now, add)
+				}
+				if v[0] == 1 {
+					binary.BigEndian.PutUint64(v[4:], then)
+				} else {
+					binary.BigEndian.PutUint32(v[4:], uint32(then))
 				}
 			}
 		}
 	}
 	return out, nil
-}
-
-// moved adds a signed number to a time and stops at 0: there is no time before it.
-func moved(t uint64, by int64) uint64 {
-	if by < 0 && uint64(-by) > t {
-		return 0
-	}
-	return t + uint64(by)
 }

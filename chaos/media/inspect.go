@@ -20,6 +20,8 @@ const (
 type Report struct {
 	Container string
 	Tracks    []TrackReport
+	// Wraps: times count modulo this; 0: they do not.
+	Wraps time.Duration
 }
 
 // TrackReport is one track of a segment.
@@ -152,7 +154,7 @@ func inspectTS(segment []byte) (Report, error) {
 	if len(t.units) == 0 {
 		return Report{}, errors.New("there is no elementary stream in it")
 	}
-	out := Report{Container: TS}
+	out := Report{Container: TS, Wraps: ticks(tsWrap, tsHz)}
 	pids, kinds := t.pids()
 	for _, pid := range pids {
 		first, length, n := t.span(pid)

@@ -347,6 +347,7 @@ func TestWhatCannotBeSpoiledIsSaid(t *testing.T) {
 		in Input
 	}{
 		"no initialisation segment": {Defect{Kind: WrongTime, Shift: time.Second}, Input{Segment: seg}},
+		"there is no such time":     {Defect{Kind: WrongTime, Shift: -3 * time.Second}, Input{Segment: v.segment(t, 1), Header: v.header}},
 		"the earlier segment":       {Defect{Kind: Frozen}, Input{Segment: seg, Header: v.header}},
 		"would change nothing":      {Defect{Kind: Frozen}, Input{Segment: seg, Earlier: seg, Header: v.header}},
 		"neither fragmented MP4":    {Defect{Kind: Corrupt, Share: 1}, Input{Segment: []byte("<html>")}},

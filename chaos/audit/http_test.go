@@ -1,0 +1,332 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tminus-live/tminus/chaos/evidence"
+	"github.com/tminus-live/tminus/chaos/httprelay"
+	"github.com/tminus-live/tminus/chaos/media"
+)
+
+var epoch = time.Unix(1_800_000_000, 0)
+
+func at(seconds float64) time.Time { return epoch.Add(time.Duration(seconds * float64(time.Second))) }
+
+// tenToTwenty is a fault from 10 s to 20 s.
+var tenToTwenty = evidence.Window{Inject: at(10), Injected: at(10), Restore: at(20), Restored: at(20)}
+
+// steady makes requests every tenth of a second from 0 s to 30 s, spoiled during the fault as told.
+func steady(spoil func(i int, s *sample)) (out []sample) {
+	n := 0
+	for i := range 300 {
+		start := at(float64(i) / 10)
+		s := sample{response: response{start: start, first: start.Add(10 * time.Millisecond), end: start.Add(20 * time.Millisecond), status: 200, length: 1e6, bytes: 1e6}, path: "/x", sum: 7}
+		s.control = i%4 == 3
+		if p := phaseOf(tenToTwenty, s.start, s.end); p == during && !s.control {
+			spoil(n, &s)
+			n++
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func TestJudgeHTTP(t *testing.T) {
+	delay := func(d time.Duration) func(int, *sample) {
+		return func(_ int, s *sample) { s.first, s.end = s.first.Add(d), s.end.Add(d) }
+	}
+	status := func(code int, every int) func(int, *sample) {
+		return func(i int, s *sample) {
+			if i%every == 0 {
+				s.status = code
+			}
+		}
+	}
+	fail := func(what string) func(int, *sample) { return func(_ int, s *sample) { s.fail = what } }
+	all := func(k string) Want { return Want{Kind: k, Share: 1} }
+	for _, c := range []struct {
+		name    string
+		want    Want
+		samples []sample
+		status  string
+		detail  string
+	}{
+		{"status", Want{Kind: Status, Share: 1, Status: 503}, steady(status(503, 1)), evidence.Confirmed, "had status 503"},
+		{"nothing instead of a status", Want{Kind: Status, Share: 1, Status: 503}, steady(func(int, *sample) {}), evidence.Mismatch, "status 503 was expected of 100 %"},
+		{"half of a status", Want{Kind: Status, Share: 1, Status: 503}, steady(status(503, 2)), evidence.Mismatch, "was expected"},
+		{"another status", Want{Kind: Status, Share: 1, Status: 503}, steady(status(404, 1)), evidence.Mismatch, "× 404"},
+		{"a share of a half", Want{Kind: Status, Share: 0.5, Status: 503}, steady(status(503, 2)), evidence.Confirmed, ""},
+		{"a quarter in place of a half", Want{Kind: Status, Share: 0.5, Status: 503}, steady(status(503, 4)), evidence.Mismatch, ""},
+		{"a share too small to tell", Want{Kind: Status, Share: 0.05, Status: 503}, steady(status(503, 16)), evidence.Inconclusive, "too few to tell"},
+		{"a share and other trouble", Want{Kind: Status, Share: 0.5, Status: 503}, steady(func(i int, s *sample) {
+			if s.status = 503; i%2 == 1 {
+				s.status, s.fail = 0, refused
+			}
+		}), evidence.Mismatch, "something else"},
+		{"latency", Want{Kind: Latency, Share: 1, Delay: 300 * time.Millisecond}, steady(delay(310 * time.Millisecond)), evidence.Confirmed, ""},
+		{"half the latency", Want{Kind: Latency, Share: 1, Delay: 300 * time.Millisecond}, steady(delay(150 * time.Millisecond)), evidence.Mismatch, "delayed by 150 ms, 300 ms was expected"},
+		{"no latency", Want{Kind: Latency, Share: 1, Delay: 300 * time.Millisecond}, steady(func(int, *sample) {}), evidence.Mismatch, ""},
+		{"jitter", Want{Kind: Latency, Share: 1, Delay: 300 * time.Millisecond, Jitter: 200 * time.Millisecond}, steady(func(i int, s *sample) {
+			delay(time.Duration(100+i*37%400)*time.Millisecond)(i, s)
+		}), evidence.Confirmed, ""},
+		{"reset", all(Reset), steady(fail(wasReset)), evidence.Confirmed, ""},
+		{"refused in place of reset", all(Reset), steady(fail(refused)), evidence.Mismatch, "× refused"},
+		{"truncate", all(Truncate), steady(fail(truncated)), evidence.Confirmed, ""},
+		{"a stall", Want{Kind: Stall, Share: 1, For: time.Second}, steady(func(_ int, s *sample) { s.gap, s.end = time.Second, s.end.Add(time.Second) }), evidence.Confirmed, ""},
+		{"too short a stall", Want{Kind: Stall, Share: 1, For: 2 * time.Second}, steady(func(_ int, s *sample) { s.gap = time.Second }), evidence.Mismatch, ""},
+		{"a stall without end", all(Stall), steady(fail(stalled)), evidence.Confirmed, ""},
+		{"throttle", Want{Kind: Throttle, Share: 1, Rate: 1e6}, steady(func(_ int, s *sample) { s.end = s.first.Add(time.Second) }), evidence.Confirmed, ""},
+		{"half the rate", Want{Kind: Throttle, Share: 1, Rate: 1e6}, steady(func(_ int, s *sample) { s.end = s.first.Add(2 * time.Second) }), evidence.Mismatch, "4000 kbit/s, 8000 was expected"},
+		{"bodies too small for a rate", Want{Kind: Throttle, Share: 1, Rate: 1e7}, steady(func(int, *sample) {}), evidence.Inconclusive, "too small"},
+		{"corrupt", all(Corrupt), steady(func(_ int, s *sample) { s.sum = 8 }), evidence.Confirmed, ""},
+		{"whole in place of corrupt", all(Corrupt), steady(func(int, *sample) {}), evidence.Mismatch, ""},
+		{"nothing measured", all(Reset), nil, evidence.Inconclusive, "too little"},
+		{"nothing before", all(Reset), only(steady(fail(wasReset)), func(s sample) bool { return s.start.After(at(10)) }), evidence.Inconclusive, "before"},
+		{"nothing after", all(Reset), only(steady(fail(wasReset)), func(s sample) bool { return s.start.Before(at(19)) }), evidence.Inconclusive, "nothing was measured after"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := judgeHTTP(c.want, tenToTwenty, "us-west", c.samples)
+			if e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+	// The same everywhere: what it must not reach, what it must not outlive, what was not well to begin with.
+	spoil := func(from, to float64, control bool) []sample {
+		out := steady(fail(wasReset))
+		for i, s := range out {
+			if s.control == control && !s.start.Before(at(from)) && s.start.Before(at(to)) {
+				out[i].fail = wasReset
+			}
+		}
+		return out
+	}
+	for _, c := range []struct {
+		name           string
+		samples        []sample
+		status, detail string
+	}{
+		{"it reached the control", spoil(10, 20, true), evidence.Mismatch, "reached us-west too"},
+		{"it outlived its end", spoil(20, 31, false), evidence.Mismatch, "outlived its end"},
+		{"a third of it outlived its end", func() []sample {
+			out := steady(fail(wasReset))
+			for i := range out {
+				if i > 210 && i%3 == 0 {
+					out[i].fail = wasReset
+				}
+			}
+			return out
+		}(), evidence.Mismatch, "outlived its end"},
+		{"it was there before", spoil(0, 10, false), evidence.Inconclusive, "not well before"},
+		{"it took 3 s to come back", spoil(20, 23, false), evidence.Confirmed, "the first within 3."},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := judgeHTTP(Want{Kind: Reset, Share: 1}, tenToTwenty, "us-west", c.samples)
+			if e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
+func TestPaceTellsTheShareAndKeepsTheBounds(t *testing.T) {
+	for _, w := range []Want{
+		{Kind: Status, Share: 1}, {Kind: Status, Share: 0.3}, {Kind: Status, Share: 0.01}, {Kind: Latency, Share: 1, Delay: 3 * time.Second},
+		{Kind: Stall, Share: 0.5}, {Kind: Throttle, Share: 1, Rate: 1000},
+	} {
+		for _, length := range []time.Duration{2 * time.Second, time.Minute, time.Hour} {
+			every := pace(w, length, 2*time.Second)
+			rate := float64(time.Second) / float64(every)
+			if rate > fastest || every > 5*time.Second || rate*(length.Seconds()+30) > kept {
+				t.Errorf("%+v for %v: one every %v", w, length, every)
+			}
+		}
+	}
+	if n := pace(Want{Kind: Status, Share: 0.3}, 20*time.Second, time.Second); time.Duration(needed(0.3))*n > 19*time.Second {
+		t.Errorf("30 %% is asked for every %v: %d in 20 s are too few", n, 20*time.Second/n)
+	}
+}
+
+// site is a server with a relay in front of it.
+func site(t *testing.T, layout media.Layout, h http.Handler) (*httprelay.Relay, string) {
+	t.Helper()
+	up := httptest.NewServer(h)
+	t.Cleanup(up.Close)
+	return behind(t, layout, up.Listener.Addr().String())
+}
+
+func behind(t *testing.T, layout media.Layout, upstream string) (*httprelay.Relay, string) {
+	t.Helper()
+	r, err := httprelay.Listen(httprelay.Config{Listen: "127.0.0.1:0", Upstream: upstream, Layout: layout, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return r, "http://" + r.Addr()
+}
+
+// observer is what a run's observer is.
+type observer interface {
+	Watch(context.Context)
+	Judge(evidence.Window) evidence.Evidence
+}
+
+type injector interface {
+	Inject(context.Context) error
+	Restore(context.Context) error
+}
+
+// play runs one fault as a run does: watched before, during and after. A machine too busy to measure says so, and is given
+// another chance.
+func play(t *testing.T, i injector, watch func() (observer, error), before, during, after time.Duration) (e evidence.Evidence) {
+	t.Helper()
+	for range 3 {
+		o, err := watch()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e = playOnce(t, i, o, before, during, after); e.Status != evidence.Inconclusive {
+			break
+		}
+		t.Logf("again: %s", e.Detail)
+	}
+	return e
+}
+
+func playOnce(t *testing.T, i injector, o observer, before, during, after time.Duration) evidence.Evidence {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { o.Watch(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	sleep := func(d time.Duration) { // the schedule of the fault, not a wait for anything
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		<-timer.C
+	}
+	var w evidence.Window
+	sleep(before)
+	w.Inject = time.Now()
+	if err := i.Inject(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.Injected = time.Now()
+	sleep(during)
+	w.Restore = time.Now()
+	if err := i.Restore(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.Restored = time.Now()
+	sleep(after)
+	cancel()
+	wg.Wait()
+	return o.Judge(w)
+}
+
+// atOnce is how many faults are rehearsed together: they wait far more than they work.
+const atOnce = 14
+
+// together runs subtests side by side, however few cores there are.
+type together struct {
+	t    *testing.T
+	wg   sync.WaitGroup
+	free chan struct{}
+}
+
+func newTogether(t *testing.T) *together {
+	g := &together{t: t, free: make(chan struct{}, atOnce)}
+	return g
+}
+
+func (g *together) run(name string, test func(t *testing.T)) {
+	g.wg.Go(func() {
+		g.free <- struct{}{}
+		defer func() { <-g.free }()
+		g.t.Run(name, test)
+	})
+}
+
+// Every action of the relay is injected, confirmed from outside, and restored; and it is found out when half of it, or
+// something else, is injected.
+func TestHTTPFaultsAreProved(t *testing.T) {
+	body := strings.Repeat("tminus ", 150_000/7)
+	var served atomic.Int64
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		served.Add(1)
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		_, _ = w.Write([]byte(body))
+	})
+	const all = 1.0
+	g := newTogether(t)
+	defer g.wg.Wait()
+	sabotages := []string{"nothing is injected", "half of it is injected", "something else is injected", "elsewhere too"}
+	for n, c := range []struct {
+		name   string
+		want   Want
+		action httprelay.Action
+		other  httprelay.Action // what a saboteur does in its place
+	}{
+		{"status", Want{Kind: Status, Share: 0.4, Status: 503}, httprelay.Action{Kind: httprelay.Status, Status: 503}, httprelay.Action{Kind: httprelay.Status, Status: 500}},
+		{"latency", Want{Kind: Latency, Share: all, Delay: 300 * time.Millisecond, Jitter: 50 * time.Millisecond}, httprelay.Action{Kind: httprelay.Latency, Delay: 300 * time.Millisecond, Jitter: 50 * time.Millisecond}, httprelay.Action{Kind: httprelay.Latency, Delay: 120 * time.Millisecond}},
+		{"stall", Want{Kind: Stall, Share: all, For: 400 * time.Millisecond}, httprelay.Action{Kind: httprelay.Stall, After: 5000, For: 400 * time.Millisecond}, httprelay.Action{Kind: httprelay.Stall, After: 5000, For: 150 * time.Millisecond}},
+		{"reset", Want{Kind: Reset, Share: all}, httprelay.Action{Kind: httprelay.Reset, After: 2000}, httprelay.Action{Kind: httprelay.Truncate}},
+		{"truncate", Want{Kind: Truncate, Share: all}, httprelay.Action{Kind: httprelay.Truncate}, httprelay.Action{Kind: httprelay.Reset}},
+		{"throttle", Want{Kind: Throttle, Share: all, Rate: 200_000}, httprelay.Action{Kind: httprelay.Throttle, Rate: 200_000}, httprelay.Action{Kind: httprelay.Throttle, Rate: 500_000}},
+		{"corrupt", Want{Kind: Corrupt, Share: all}, httprelay.Action{Kind: httprelay.Corrupt}, httprelay.Action{Kind: httprelay.Latency, Delay: 50 * time.Millisecond}},
+	} {
+		// Status is sabotaged in every way, the others in one each.
+		tries := []string{"", sabotages[n%len(sabotages)]}
+		if c.name == Status {
+			tries = append(sabotages, "")
+		}
+		for _, sabotage := range tries {
+			g.run(c.name+"/"+sabotage, func(t *testing.T) {
+				r, base := site(t, media.Layout{}, h)
+				other, elsewhere := site(t, media.Layout{}, h)
+				cfg := HTTPConfig{
+					Fault: c.name + "-1", For: 3 * time.Second, Targets: []URL{Fixed(base + "/a"), Fixed(base + "/b")}, Control: []URL{Fixed(elsewhere + "/a")},
+					Elsewhere: "the other server", Want: c.want, Now: time.Now,
+				}
+				watch := func() (observer, error) { return NewHTTP(cfg) }
+				rule := httprelay.Rule{Name: c.name, Path: regexp.MustCompile("^/[ab]$"), Share: c.want.Share, Seed: 11, Action: c.action}
+				i := &httprelay.Injector{Relays: []*httprelay.Relay{r}, Owner: c.name + "-1", Rules: []httprelay.Rule{rule}}
+				want := evidence.Mismatch
+				switch sabotage {
+				case "":
+					want = evidence.Confirmed
+				case "nothing is injected":
+					i.Rules = nil
+				case "half of it is injected":
+					i.Rules[0].Share /= 2
+				case "something else is injected":
+					i.Rules[0].Action = c.other
+				case "elsewhere too":
+					i.Relays = append(i.Relays, other)
+				}
+				if e := play(t, i, watch, time.Second, 3*time.Second, 1500*time.Millisecond); e.Status != want {
+					t.Errorf("%+v", e)
+				} else {
+					t.Logf("%+v", e)
+				}
+			})
+		}
+	}
+}
