@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 			fmt.Println(err)
 			os.Exit(1)
 		}
-		fmt.Println("up", b.id)
+		fmt.Println("up", b.LinkID())
 		io.ReadAll(os.Stdin)
 	case "nobody": // gives up every privilege, and asks
 		if err := errors.Join(syscall.Setgid(65534), syscall.Setuid(65534)); err != nil {
@@ -57,8 +57,8 @@ func block(n int) string {
 	return fmt.Sprintf("127.%d.%d", 64+os.Getpid()%128, (os.Getpid()/128*8+n)%256)
 }
 
-// kernel skips a test where no program can be put into the kernel, and fails it where one must be possible.
-func kernel(t *testing.T) {
+// needsKernel skips a test where no program can be put into the kernel, and fails it where one must be possible.
+func needsKernel(t *testing.T) {
 	t.Helper()
 	err := cutAble()
 	switch {
@@ -144,7 +144,7 @@ func silent(err error) bool {
 }
 
 func TestBarrier(t *testing.T) {
-	kernel(t)
+	needsKernel(t)
 	region, neighbour := block(1), block(2)
 	in, alsoIn, out := echo(t, region+".11"), region+".3", echo(t, neighbour+".11")
 	outside, inside, elsewhere := mustDial(t, "127.0.0.1", in), mustDial(t, alsoIn, in), mustDial(t, "127.0.0.1", out)
@@ -159,7 +159,7 @@ func TestBarrier(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.release()
+	defer b.Close()
 
 	for name, l := range map[string]line{"into": outside, "out of": leaving} {
 		if err := l.ask("during", soon); !silent(err) {
@@ -178,22 +178,22 @@ func TestBarrier(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	n, err := b.count()
+	n, err := b.Counts()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("dropped %+v", n)
-	if n.into.packets < 3 || n.outOf.packets < 2 || n.into.bytes < 3*40 || n.outOf.bytes < 2*40 {
+	if n.To.Lost.Packets < 3 || n.From.Lost.Packets < 2 || n.To.Lost.Bytes < 3*40 || n.From.Lost.Bytes < 2*40 {
 		t.Errorf("counted %+v", n)
 	}
-	if left, err := Leftovers(b.id); err != nil || len(left) != 1 || left[0].Program != "tminus_cut" {
+	if left, err := Leftovers(b.LinkID()); err != nil || len(left) != 1 || left[0].Program != "tminus_cut" {
 		t.Errorf("leftovers %v, %v", left, err)
 	}
 
-	if err := b.close(); err != nil {
+	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if left, err := Leftovers(b.id); err != nil || len(left) != 0 {
+	if left, err := Leftovers(b.LinkID()); err != nil || len(left) != 0 {
 		t.Errorf("leftovers %v, %v", left, err)
 	}
 	for _, l := range []line{outside, leaving} {
@@ -210,7 +210,7 @@ func TestBarrier(t *testing.T) {
 
 // Every border of a prefix, by whole addresses: the masks and byte orders are easily wrong.
 func TestBarrierBorders(t *testing.T) {
-	kernel(t)
+	needsKernel(t)
 	base := block(3)
 	for _, c := range []struct {
 		prefix string
@@ -236,10 +236,10 @@ func TestBarrierBorders(t *testing.T) {
 				t.Errorf("%s: %s is cut too", c.prefix, addr)
 			}
 		}
-		if n, err := b.count(); err != nil || n.into.packets != uint64(len(c.cut)) || n.outOf.packets != 0 {
+		if n, err := b.Counts(); err != nil || n.To.Lost.Packets != uint64(len(c.cut)) || n.From.Lost.Packets != 0 {
 			t.Errorf("%s: counted %+v, %v", c.prefix, n, err)
 		}
-		if err := b.close(); err != nil {
+		if err := b.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -247,7 +247,7 @@ func TestBarrierBorders(t *testing.T) {
 
 // Two rehearsals on one machine share addresses, never ports: what one cuts must not touch the other.
 func TestBarrierLeavesOtherPortsAlone(t *testing.T) {
-	kernel(t)
+	needsKernel(t)
 	region, neighbour := block(5), block(6)
 	mine, theirs, out := echo(t, region+".11"), echo(t, region+".11"), echo(t, neighbour+".11")
 	held, leaving := mustDial(t, "127.0.0.1", theirs), mustDial(t, region+".3", out)
@@ -255,7 +255,7 @@ func TestBarrierLeavesOtherPortsAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.release()
+	defer b.Close()
 	if _, err := dial("127.0.0.1", mine); !silent(err) {
 		t.Errorf("the port asked for is not cut: %v", err)
 	}
@@ -264,7 +264,7 @@ func TestBarrierLeavesOtherPortsAlone(t *testing.T) {
 			t.Errorf("another port is cut too, %s: %v", name, err)
 		}
 	}
-	if n, err := b.count(); err != nil || n.into.packets == 0 || n.outOf.packets != 0 {
+	if n, err := b.Counts(); err != nil || n.To.Lost.Packets == 0 || n.From.Lost.Packets != 0 {
 		t.Errorf("counted %+v, %v", n, err)
 	}
 
@@ -272,7 +272,7 @@ func TestBarrierLeavesOtherPortsAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.release()
+	defer other.Close()
 	if err := leaving.ask("during", soon); !silent(err) {
 		t.Errorf("a connection out of the region to the port asked for is not cut: %v", err)
 	}
@@ -302,7 +302,7 @@ func datagram(t *testing.T, to string) bool {
 
 // kill -9 of the process that holds a cut: the kernel undoes it.
 func TestKilledHolderLeavesNothing(t *testing.T) {
-	kernel(t)
+	needsKernel(t)
 	in := echo(t, block(5)+".11")
 	holder := exec.Command(os.Args[0])
 	holder.Env = append(os.Environ(), role+"=holder", "TMINUS_TEST_PREFIX="+block(5)+".0/24")
@@ -412,7 +412,7 @@ func TestBlastRadius(t *testing.T) {
 		}
 		if !c.ok {
 			if b, err := raiseBarrier(prefix(c.prefix)); !errors.Is(err, ErrRefused) {
-				b.release()
+				b.Close()
 				t.Errorf("%s was cut: %v", c.prefix, err)
 			}
 		}
@@ -478,7 +478,7 @@ func (p *place) Start(context.Context) error {
 
 // Both forms of a region's failure on real sockets: each confirmed, each undone, and a third region unharmed.
 func TestRegionFailsForReal(t *testing.T) {
-	kernel(t)
+	needsKernel(t)
 	var regions []Region
 	for i, name := range []string{"us-east", "us-west", "eu-west"} {
 		p := &place{name: name, base: block(5 + i)}
@@ -517,7 +517,7 @@ func TestRegionFailsForReal(t *testing.T) {
 
 // The run ends while a region is cut: the cut ends with it.
 func TestCutEndsWithTheRun(t *testing.T) {
-	kernel(t)
+	needsKernel(t)
 	here, there := &place{name: "us-east", base: block(5)}, &place{name: "us-west", base: block(6)}
 	ctx, cancel := context.WithCancel(t.Context())
 	sink := &tape{}

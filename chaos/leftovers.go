@@ -9,6 +9,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/tminus-live/tminus/chaos/kernel"
 )
 
 // Leftover is a program of this tool that is still attached in the kernel.
@@ -32,7 +34,7 @@ func Leftovers(links ...uint32) ([]Leftover, error) {
 		if err != nil {
 			return nil, fmt.Errorf("bpf link %d: %w", it.ID, err)
 		}
-		if strings.HasPrefix(name, programPrefix) {
+		if strings.HasPrefix(name, kernel.Prefix) {
 			left = append(left, Leftover{Link: uint32(it.ID), Program: name})
 		}
 	}

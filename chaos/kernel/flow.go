@@ -28,7 +28,7 @@ const (
 )
 
 // maxPorts bounds the comparisons made for each packet.
-const maxPorts = 64
+const maxPorts = 128
 
 // Flow selects IPv4 packets by their two ends. The zero Flow is every IPv4 packet.
 type Flow struct {

@@ -263,7 +263,7 @@ func TestValidate(t *testing.T) {
 		{Config{Duplicate: -1, Corrupt: 2, Hook: "exit"}.Validate(), []string{"no interface 0", "duplicated", "corrupted", `unknown hook "exit"`}},
 		{Flow{Prefix: prefix("::1/128")}.Validate(), []string{"::1/128 is not a range of IPv4"}},
 		{Flow{Peer: prefix("::1/128")}.Validate(), []string{"::1/128 is not a range of IPv4"}},
-		{Flow{Ports: make([]uint16, 65)}.Validate(), []string{"65 ports", "no port 0"}},
+		{Flow{Ports: make([]uint16, 129)}.Validate(), []string{"129 ports", "no port 0"}},
 		{Flow{Proto: 1, Direction: "up"}.Validate(), []string{"protocol 1", `unknown direction "up"`}},
 		{Flow{Direction: Across, Peer: flow.Prefix}.Validate(), []string{"a border needs", "has any peer"}},
 		{Flow{Direction: Across, Prefix: prefix("0.0.0.0/0")}.Validate(), []string{"a border needs"}},
