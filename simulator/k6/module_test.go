@@ -302,7 +302,7 @@ func TestFarTargetsAreRefused(t *testing.T) {
 		`tminus.players({services: [{region: 'a', url: 'http://192.0.2.1:80/v1/play'}], title: 'fight', players: 1, for: '1s'})`,
 		`tminus.players({manifest: 'http://192.0.2.1/live.m3u8', players: 1, for: '1s'})`,
 	} {
-		if why := v.refused(t, script); !strings.Contains(why, "agrees to be loaded") {
+		if why := v.refused(t, script); !strings.Contains(why, "agrees to be loaded") || !strings.Contains(why, "give it in the call as consent: or in the environment as TMINUS_CONSENT") {
 			t.Errorf("%s: %s", script, why)
 		}
 	}
