@@ -1,13 +1,13 @@
 package chaos
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/tminus-live/tminus/chaos/httprelay"
+	"github.com/tminus-live/tminus/chaos/media"
 	"github.com/tminus-live/tminus/chaos/netns"
 	"github.com/tminus-live/tminus/chaos/procfs"
 	"github.com/tminus-live/tminus/chaos/relay"
@@ -45,15 +45,16 @@ type Part struct {
 	HTTP      *httprelay.Relay                 // in front of it
 	TCP       *relay.TCP                       // in front of it
 	Datagrams *relay.UDP                       // in front of it
-	Defects   Defects                          // what of itself it can get wrong
+	Orders    *Orders                          // where its own misbehaviour is ordered
+	Pass      func(until time.Time) string     // the beginning of paths that it lets pass; nil: none is needed
+	Layout    media.Layout                     // of the segments that it serves
+	Rungs     []string                         // names of the renditions that it serves, the first one video
 }
 
-// Defects is a part of the reference pipeline that gets something wrong when it is told to.
-type Defects interface {
-	// Order sets a defect by an id of the caller's, or renews it: it ends by itself when its lease is over.
-	Order(ctx context.Context, id, kind string, params map[string]any, lease time.Duration) error
-	// End takes it back; one that is over is no error.
-	End(ctx context.Context, id string) error
+// Orders is where a component of the reference pipeline takes orders to misbehave.
+type Orders struct {
+	URL string // base URL of its region's playback service
+	Key []byte // of the run
 }
 
 // Front says what must stand in front of a part before anything runs.

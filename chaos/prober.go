@@ -26,8 +26,8 @@ const (
 	probesKept   = 40_000      // samples a fault's evidence may hold
 )
 
-// probe tries one address: connects, and asks for /healthz. connected is called when the handshake is done.
-type probe func(ctx context.Context, addr netip.AddrPort, connected func()) (Outcome, int)
+// attempt tries one address: connects, and asks for /healthz. connected is called when the handshake is done.
+type attempt func(ctx context.Context, addr netip.AddrPort, connected func()) (Outcome, int)
 
 // prober is the Observer of faults that change who can be reached: it connects from 127.0.0.1, outside every region,
 // as a viewer would.
@@ -41,7 +41,7 @@ type prober struct {
 	every     time.Duration
 	now       func() time.Time
 	sink      event.Sink
-	try       probe
+	try       attempt
 
 	mu      sync.Mutex
 	samples []sample

@@ -48,7 +48,7 @@ type Config struct {
 	// lies; nothing else does.
 	Sabotage func(Fault, Injector) Injector
 
-	probe probe // nil = real connections
+	probe attempt // nil = real connections
 }
 
 // Preflight says, before anything runs, what is wrong with the faults themselves, and whether this user can inject them
@@ -133,6 +133,9 @@ func Run(ctx context.Context, cfg Config) ([]Result, error) {
 	var left []error
 	for i, r := range runs {
 		results[i] = conductor.result(r)
+		if r.plan.done != nil {
+			r.plan.done()
+		}
 		if !results[i].Restored {
 			left = append(left, fmt.Errorf("fault %s (%s of %s): %w: %w", r.fault.ID, r.fault.Model, r.fault.Where, ErrNotRestored, results[i].Err))
 		}
@@ -157,6 +160,9 @@ func Plan(cfg Config) ([]Step, error) {
 	var steps []Step
 	for _, r := range runs {
 		_, m, _ := lookup(r.fault)
+		if r.plan.done != nil {
+			r.plan.done()
+		}
 		steps = append(steps, Step{Fault: r.fault, Means: r.plan.means, Does: m.Summary, Proof: m.Evidence})
 	}
 	return steps, nil

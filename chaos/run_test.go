@@ -386,8 +386,8 @@ func TestCatalogueIsDocumented(t *testing.T) {
 					t.Errorf("%s/%s: the default of %s: %v", k.Fail, m.Name, p.Name, p.Check(p.Default))
 				}
 			}
-			if (m.able == nil) != (m.Needs == "") {
-				t.Errorf("%s/%s: what it needs and what checks it go together", k.Fail, m.Name)
+			if m.able != nil && m.Needs == "" {
+				t.Errorf("%s/%s: something is checked that is not said", k.Fail, m.Name)
 			}
 			if _, found, err := lookup(Fault{Fail: k.Fail, Model: m.Name}); err != nil || found.Name != m.Name {
 				t.Errorf("%s/%s: %v", k.Fail, m.Name, err)

@@ -108,11 +108,7 @@ func (f *Fronts) PutOwn(p *chaos.Part, o spec.Own, faults []chaos.Fault) error {
 	if !o.Relay.IsValid() {
 		return fmt.Errorf("%s needs a relay in front of it for its faults: give it an address of its own, and send its users there (relay: 127.0.0.1:…)", o.Name)
 	}
-	l, err := layout(o)
-	if err != nil {
-		return err
-	}
-	return f.Put(p, front, Place{Public: o.Relay, Behind: o.Address, Layout: l})
+	return f.Put(p, front, Place{Public: o.Relay, Behind: o.Address, Layout: p.Layout})
 }
 
 // FrontOf says what must stand in front of a part for all of its faults; two different things cannot.

@@ -15,8 +15,13 @@ func Own(o spec.Own) (chaos.Part, error) {
 	if !o.Address.Addr().IsLoopback() || o.Address.Port() == 0 {
 		return chaos.Part{}, fmt.Errorf("%w to touch %s: only what listens on this machine's loopback can be broken", chaos.ErrRefused, o.Address)
 	}
+	l, err := layout(o)
+	if err != nil {
+		return chaos.Part{}, err
+	}
 	return chaos.Part{
-		Name: o.Name, Kind: chaos.PartService,
+		Layout: l,
+		Name:   o.Name, Kind: chaos.PartService,
 		Addrs: []netip.AddrPort{reached(o)}, UDP: []netip.AddrPort{reached(o)},
 		URL:       "http://" + reached(o).String(),
 		Processes: func() ([]procfs.Process, error) { return procfs.At(o.Address) },

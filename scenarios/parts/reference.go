@@ -1,13 +1,7 @@
 package parts
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -16,8 +10,6 @@ import (
 	"github.com/tminus-live/tminus/chaos/media"
 	"github.com/tminus-live/tminus/chaos/netns"
 	"github.com/tminus-live/tminus/chaos/procfs"
-	"github.com/tminus-live/tminus/reference/defect"
-	"github.com/tminus-live/tminus/reference/defect/orders"
 	"github.com/tminus-live/tminus/reference/pipeline"
 	"github.com/tminus-live/tminus/reference/playback/token"
 	"github.com/tminus-live/tminus/scenarios/spec"
@@ -26,17 +18,29 @@ import (
 // Reference is a run's pipeline as its parts see it.
 type Reference struct {
 	Pipeline  pipeline.Config
-	Network   *netns.Network                                      // that the regions live in; nil: the loopback
+	Network   *netns.Network                                       // that the regions live in; nil: the loopback
 	Processes func(region string) func() ([]procfs.Process, error) // nil: none are known
 }
 
 // Part makes one of the pipeline's parts.
 func (r Reference) Part(p spec.Part) (chaos.Part, error) {
+	stream, err := r.Pipeline.Stream()
+	if err != nil {
+		return chaos.Part{}, err
+	}
 	for _, region := range r.Pipeline.Regions {
 		if region.Name != p.Region {
 			continue
 		}
-		out := chaos.Part{Name: p.Name, Kind: p.Kind, Region: p.Region, Network: r.Network, Defects: r.defects(region, p.Name)}
+		out := chaos.Part{Name: p.Name, Kind: p.Kind, Region: p.Region, Network: r.Network, Layout: r.Layout(), Orders: &chaos.Orders{URL: region.PlaybackURL(), Key: r.Pipeline.Key}}
+		for _, rendition := range stream.Renditions {
+			out.Rungs = append(out.Rungs, rendition.ID)
+		}
+		if p.Kind == chaos.PartEdge {
+			if out.Pass, err = r.pass(); err != nil {
+				return chaos.Part{}, err
+			}
+		}
 		if p.Kind == chaos.PartRegion {
 			out.Prefix = region.Prefix()
 			for k := 1; k <= region.Edges; k++ {
@@ -61,73 +65,19 @@ func (r Reference) Part(p spec.Part) (chaos.Part, error) {
 	return chaos.Part{}, fmt.Errorf("%w region %q", chaos.ErrUnknown, p.Region)
 }
 
-// Pass is the beginning of a path that an edge lets pass for so long; "": none is needed.
-func (r Reference) Pass(until time.Time) (string, error) {
+// pass makes the beginnings of paths that an edge lets pass; nil: none is needed.
+func (r Reference) pass() (func(until time.Time) string, error) {
 	if !r.Pipeline.Playback.Tokens {
-		return "", nil
+		return nil, nil
 	}
 	ring, err := token.NewRing(r.Pipeline.Event, token.Key{ID: 1, Secret: r.Pipeline.Key})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return string(ring.Append([]byte(token.Prefix), 0, until)), nil
+	return func(until time.Time) string { return string(ring.Append([]byte(token.Prefix), 0, until)) }, nil
 }
 
 // Layout is what the pipeline's paths mean.
 func (r Reference) Layout() media.Layout {
 	return media.ReferenceEvent(r.Pipeline.Event, r.Pipeline.Timeline().Duration)
-}
-
-// defects orders a component's own misbehaviour, from the region that it is in.
-func (r Reference) defects(region pipeline.RegionConfig, part string) chaos.Defects {
-	return desk{url: region.PlaybackURL() + orders.Path, key: r.Pipeline.Key, part: part}
-}
-
-// orderTime bounds an order and its answer.
-const orderTime = 2 * time.Second
-
-// desk is where defects of one part are ordered.
-type desk struct {
-	url  string
-	key  []byte
-	part string
-}
-
-// client keeps no connections: a region that was killed and came back is another one.
-var client = &http.Client{Timeout: orderTime, Transport: &http.Transport{DisableKeepAlives: true}}
-
-func (d desk) Order(ctx context.Context, id, kind string, params map[string]any, lease time.Duration) error {
-	body, err := json.Marshal(defect.Order{Part: d.part, Kind: kind, Params: params, Lease: lease.Milliseconds()})
-	if err != nil {
-		return err
-	}
-	return d.send(ctx, http.MethodPut, id, body)
-}
-
-func (d desk) End(ctx context.Context, id string) error {
-	return d.send(ctx, http.MethodDelete, id, nil)
-}
-
-func (d desk) send(ctx context.Context, method, id string, body []byte) error {
-	req, err := http.NewRequestWithContext(ctx, method, d.url+"/"+id, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set(orders.Header, orders.Sign(d.key, method, req.URL.Path, body))
-	resp, err := client.Do(req)
-	if err != nil {
-		return fmt.Errorf("order a defect of %s: %w", d.part, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode < 300 {
-		return nil
-	}
-	var said struct {
-		Error string `json:"error"`
-	}
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, defect.MaxOrder))
-	if json.Unmarshal(text, &said) != nil || said.Error == "" {
-		said.Error = resp.Status
-	}
-	return fmt.Errorf("order a defect of %s: %w", d.part, errors.New(said.Error))
 }

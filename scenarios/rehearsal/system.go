@@ -66,7 +66,7 @@ func openSystem(ctx context.Context, cfg Config, run string) (_ *system, err err
 			return nil, fmt.Errorf("%s needs a network of the run's own and %s a relay in front of it: rehearse these faults one at a time", networked[0], name)
 		}
 	}
-	s.network, err = netns.Build(netns.Config{Run: run[len(run)-4:], Regions: cfg.Scenario.Topology.Regions}, s.guard)
+	s.network, err = netns.Build(netns.Config{Run: run, Regions: cfg.Scenario.Topology.Regions}, s.guard)
 	return s, err
 }
 
