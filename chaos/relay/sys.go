@@ -24,22 +24,6 @@ type sockaddr struct {
 	len uint32
 }
 
-func toSockaddr(a netip.AddrPort) (s sockaddr) {
-	binary.BigEndian.PutUint16(s.raw[2:], a.Port())
-	if a.Addr().Is4() {
-		binary.NativeEndian.PutUint16(s.raw[:], unix.AF_INET)
-		ip := a.Addr().As4()
-		copy(s.raw[4:], ip[:])
-		s.len = unix.SizeofSockaddrInet4
-		return s
-	}
-	binary.NativeEndian.PutUint16(s.raw[:], unix.AF_INET6)
-	ip := a.Addr().As16()
-	copy(s.raw[8:], ip[:])
-	s.len = unix.SizeofSockaddrInet6
-	return s
-}
-
 func (s *sockaddr) addrPort() netip.AddrPort {
 	port := binary.BigEndian.Uint16(s.raw[2:])
 	if s.len == unix.SizeofSockaddrInet4 {

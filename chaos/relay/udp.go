@@ -264,7 +264,8 @@ func (u *UDP) release() {
 	}
 }
 
-// Run relays until ctx ends, and gives the public address back. It may be called once.
+// Run relays until ctx ends, and gives the public address back. It may be called once. Its thread makes the sockets towards Upstream, in
+// the network namespace that it is called in.
 func (u *UDP) Run(ctx context.Context) error {
 	u.mu.Lock()
 	if u.ran || u.closed {

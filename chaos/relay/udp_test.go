@@ -404,6 +404,32 @@ func TestRoutesOfLater(t *testing.T) {
 	u.Unroute(addrOf(client))
 }
 
+func TestIPv6(t *testing.T) {
+	upstream, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
+	if err != nil {
+		t.Skipf("this machine has no IPv6: %v", err)
+	}
+	receive(t, upstream, true)
+	client, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := receive(t, client, false)
+	u, err := ListenUDP(Config{Listen: netip.MustParseAddrPort("[::1]:0"), Upstream: addrOf(upstream)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- u.Run(ctx) }()
+	send(t, client, u, 10)
+	eventually(t, "all come back", func() bool { return back.len() == 10 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTheAddressIsGivenBack(t *testing.T) {
 	upstream := socket(t)
 	u, err := ListenUDP(Config{Listen: local, Upstream: addrOf(upstream)})

@@ -1,0 +1,236 @@
+package probe
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tminus-live/tminus/chaos/evidence"
+	"github.com/tminus-live/tminus/chaos/link"
+	"github.com/tminus-live/tminus/chaos/relay"
+)
+
+// questions makes what a probe would see: each answer takes so long, and outcomes are as given while the fault lasts.
+func questions(took func(at time.Duration) time.Duration, during Outcome, then Outcome) []Ask {
+	from, to := window.Injected.Sub(t0), window.Restore.Sub(t0)
+	var asks []Ask
+	conn, broken := 0, false
+	for at := time.Duration(0); at < stop; at += freshEvery {
+		a := Ask{Sent: at, Done: at + took(at), Outcome: Answered, Fresh: true}
+		if at >= from && at < to && during != Answered {
+			a.Outcome = during
+			if during == Silent {
+				a.Done = at + freshWait
+			}
+		}
+		asks = append(asks, a)
+	}
+	for at := time.Duration(0); at < stop; at += askEvery {
+		a := Ask{Sent: at, Done: at + took(at), Outcome: Answered, Conn: conn, First: at == 0}
+		if at >= from && at < to && during != Answered && !broken {
+			broken = true
+			a.Outcome = during
+			if during == Silent {
+				a.Done, a.Outcome = to+200*ms, then
+				if then == Silent {
+					a.Done = stop
+				}
+			}
+			asks = append(asks, a)
+			at = to + 500*ms
+			if then == Reset || during == Reset {
+				conn++
+			}
+			continue
+		}
+		asks = append(asks, a)
+	}
+	return asks
+}
+
+func constant(d time.Duration) func(time.Duration) time.Duration {
+	return func(time.Duration) time.Duration { return d }
+}
+
+// while is how long answers take while the fault lasts; 1 ms else.
+func while(d time.Duration) func(time.Duration) time.Duration {
+	return func(at time.Duration) time.Duration {
+		if at >= window.Injected.Sub(t0) && at < window.Restore.Sub(t0) {
+			return d
+		}
+		return ms
+	}
+}
+
+func TestJudgeTCP(t *testing.T) {
+	delay := Connections{Up: link.Impairment{Delay: 20 * ms}, Down: link.Impairment{Delay: 30 * ms}}
+	drift := Connections{Up: link.Impairment{Delay: 30 * ms, Jitter: 30 * ms}}
+	slow := Connections{Down: link.Impairment{Rate: 5e6}}
+	cut := Connections{Up: link.Impairment{Cut: true}, Down: link.Impairment{Cut: true}}
+	resets, half := Connections{Conduct: Resets}, Connections{Conduct: HalfOpen}
+	at := func(mbit float64) []Haul {
+		var h []Haul
+		for s := time.Second; s < stop; s += time.Second {
+			h = append(h, Haul{Sent: s, Done: s + haulTime, Down: mbit * 1e6})
+		}
+		return h
+	}
+	with := func(c Connections, asks []Ask, hauls []Haul) Connections {
+		c.Asks, c.Hauls = asks, hauls
+		return c
+	}
+	drifting := func(i link.Impairment) []Ask {
+		return questions(func(at time.Duration) time.Duration {
+			if d := while(0)(at); d > 0 {
+				return d
+			}
+			out, _ := link.New(i).Send(at, 1) // the course is a function of time
+			return out[0].At - at + ms
+		}, Answered, Answered)
+	}
+	well := questions(constant(ms), Answered, Answered)
+	for _, c := range []struct {
+		name   string
+		is     Connections
+		status string
+		detail string
+	}{
+		{"delay", with(delay, questions(while(51*ms), Answered, ""), nil), evidence.Confirmed, "answers take longer by 50.0 ms"},
+		{"half the delay", with(delay, questions(while(26*ms), Answered, ""), nil), evidence.Mismatch, "longer by 25.0 ms"},
+		{"no delay", with(delay, well, nil), evidence.Mismatch, "longer by"},
+		{"a delay that stays", with(delay, questions(func(at time.Duration) time.Duration {
+			if at >= window.Injected.Sub(t0) {
+				return 51 * ms
+			}
+			return ms
+		}, Answered, ""), nil), evidence.Mismatch, "outlived"},
+		{"silence for a delay", with(delay, questions(constant(ms), Silent, Answered), nil), evidence.Mismatch, "answered was expected"},
+		{"drift", with(drift, drifting(link.Impairment{Delay: 30 * ms, Jitter: 30 * ms, Seed: 3}), nil), evidence.Confirmed, "spread"},
+		{"a delay that does not drift", with(drift, drifting(link.Impairment{Delay: 30 * ms}), nil), evidence.Mismatch, "spread"},
+		{"rate", with(slow, well, at(4.9)), evidence.Confirmed, "rate downwards 4.9 Mbit/s"},
+		{"twice the rate", with(slow, well, at(10)), evidence.Mismatch, "rate downwards 10.0"},
+		{"a rate that nobody measured", with(slow, well, nil), evidence.Inconclusive, "no rate was measured"},
+		{"cut", with(cut, questions(constant(ms), Silent, Answered), nil), evidence.Confirmed, "silent"},
+		{"cut, and TCP is slow to send again", with(cut, questions(constant(ms), Silent, Silent), nil), evidence.Confirmed, "silent"},
+		{"half-open for a cut", with(cut, questions(constant(ms), Silent, Reset), nil), evidence.Mismatch, "not kept"},
+		{"resets for a cut", with(cut, questions(constant(ms), Reset, ""), nil), evidence.Mismatch, "silent was expected"},
+		{"resets", with(resets, questions(constant(ms), Reset, ""), nil), evidence.Confirmed, "reset"},
+		{"nothing for resets", with(resets, well, nil), evidence.Mismatch, "reset was expected"},
+		{"half-open", with(half, questions(constant(ms), Silent, Reset), nil), evidence.Confirmed, "silent"},
+		{"a cut for half-open", with(half, questions(constant(ms), Silent, Answered), nil), evidence.Mismatch, "reset when somebody was there again"},
+		{"nothing promised", with(Connections{}, well, nil), evidence.Inconclusive, "promises nothing"},
+		{"nothing measured", delay, evidence.Inconclusive, "too little"},
+		{"not well before", with(cut, questions(constant(ms), Silent, Answered)[200:], nil), evidence.Inconclusive, ""},
+	} {
+		if e := JudgeTCP(window, t0, stop, c.is); e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
+			t.Errorf("%s: %s: %s, want %s that says %q", c.name, e.Status, e.Detail, c.status, c.detail)
+		}
+	}
+}
+
+func FuzzQuestion(f *testing.F) {
+	f.Add(question{up: 5, down: 7}.marshal())
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if q, err := parseQuestion(b); err == nil && string(q.marshal()) != string(b) {
+			t.Errorf("%v is not %x", q, b)
+		}
+	})
+}
+
+// observeTCP runs a fault of three seconds, seen by a probe through a relay of its own.
+func observeTCP(t *testing.T, promise Connections, inject func(*relay.TCP) error) evidence.Evidence {
+	t.Helper()
+	local := netip.MustParseAddrPort("127.0.0.1:0")
+	far, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(local))
+	if err != nil {
+		t.Error(err)
+		return evidence.Evidence{}
+	}
+	defer far.Close()
+	to := far.Addr().(*net.TCPAddr).AddrPort()
+	// Its public side leads nowhere: the probe comes by its route.
+	r, err := relay.ListenTCP(relay.Config{Listen: local, Upstream: netip.MustParseAddrPort("127.0.0.1:9")})
+	if err != nil {
+		t.Error(err)
+		return evidence.Evidence{}
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	wg.Go(func() {
+		if err := r.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	p, err := NewTCP(TCPConfig{
+		Far: far, To: r.Addr(), Up: promise.Up, Down: promise.Down, Conduct: promise.Conduct, Now: time.Now,
+		Bound: func(a netip.AddrPort) error { return r.Route(a, to) }, Unbound: r.Unroute,
+	})
+	if err != nil {
+		t.Error(err)
+		return evidence.Evidence{}
+	}
+	watch, stop := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { p.Watch(watch) })
+	var w evidence.Window
+	time.Sleep(1500 * ms)
+	w.Inject = time.Now()
+	if err := inject(r); err != nil {
+		t.Error(err)
+	}
+	w.Injected = time.Now()
+	time.Sleep(3 * time.Second)
+	w.Restore = time.Now()
+	r.Clear()
+	w.Restored = time.Now()
+	time.Sleep(2 * time.Second)
+	stop()
+	watching.Wait()
+	return p.Judge(w)
+}
+
+func TestConnectionsThroughARelay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	path := func(ups, downs link.Impairment) func(*relay.TCP) error {
+		return func(r *relay.TCP) error { return r.Set(ups, downs) }
+	}
+	breaks := func(how relay.Break) func(*relay.TCP) error {
+		return func(r *relay.TCP) error { return r.Break(how) }
+	}
+	gone := link.Impairment{Cut: true}
+	for _, c := range []struct {
+		name           string
+		promise        Connections
+		does, sabotage func(*relay.TCP) error
+	}{
+		{"delay", Connections{Up: link.Impairment{Delay: 20 * ms}, Down: link.Impairment{Delay: 30 * ms}},
+			path(link.Impairment{Delay: 20 * ms}, link.Impairment{Delay: 30 * ms}), path(link.Impairment{}, link.Impairment{Delay: 25 * ms})},
+		{"rate", Connections{Down: link.Impairment{Rate: 8e6}}, path(link.Impairment{}, link.Impairment{Rate: 8e6}), path(link.Impairment{}, link.Impairment{Rate: 16e6})},
+		{"rate upwards", Connections{Up: link.Impairment{Rate: 4e6}}, path(link.Impairment{Rate: 4e6}, link.Impairment{}), path(link.Impairment{}, link.Impairment{Rate: 4e6})},
+		{"cut", Connections{Up: gone, Down: gone}, path(gone, gone), breaks(relay.HalfOpen)},
+		{"reset", Connections{Conduct: Resets}, breaks(relay.Reset), path(gone, gone)},
+		{"half-open", Connections{Conduct: HalfOpen}, breaks(relay.HalfOpen), path(gone, gone)},
+	} {
+		wg.Go(func() {
+			if e := observeTCP(t, c.promise, c.does); e.Status != evidence.Confirmed {
+				t.Errorf("%s: it does what it promises: %+v", c.name, e)
+			}
+		})
+		wg.Go(func() {
+			if e := observeTCP(t, c.promise, c.sabotage); e.Status != evidence.Mismatch {
+				t.Errorf("%s: it does something else: %+v", c.name, e)
+			}
+		})
+	}
+}
