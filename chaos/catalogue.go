@@ -43,6 +43,7 @@ type plan struct {
 	observer Observer
 	means    string          // how it is done; "": in the one way there is
 	links    func() []uint32 // nil: makes none
+	done     func()          // gives back what the observer holds; nil: nothing
 	note     func() string   // nil: nothing to add to the fault's last event
 }
 
@@ -55,7 +56,7 @@ var When = []Parameter{
 
 // Catalogue lists every fault there is.
 func Catalogue() []Kind {
-	return slices.Concat(regionKinds)
+	return slices.Concat(regionKinds, packetKinds, processKinds, httpKinds, segmentKinds, defectKinds)
 }
 
 var regionKinds = []Kind{{

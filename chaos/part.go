@@ -48,6 +48,7 @@ type Part struct {
 	Orders    *Orders                          // where its own misbehaviour is ordered
 	Pass      func(until time.Time) string     // the beginning of paths that it lets pass; nil: none is needed
 	Layout    media.Layout                     // of the segments that it serves
+	Event     string                           // that it serves, the first element of its paths
 	Rungs     []string                         // names of the renditions that it serves, the first one video
 }
 

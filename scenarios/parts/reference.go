@@ -32,7 +32,7 @@ func (r Reference) Part(p spec.Part) (chaos.Part, error) {
 		if region.Name != p.Region {
 			continue
 		}
-		out := chaos.Part{Name: p.Name, Kind: p.Kind, Region: p.Region, Network: r.Network, Layout: r.Layout(), Orders: &chaos.Orders{URL: region.PlaybackURL(), Key: r.Pipeline.Key}}
+		out := chaos.Part{Name: p.Name, Kind: p.Kind, Region: p.Region, Network: r.Network, Layout: r.Layout(), Event: r.Pipeline.Event, Orders: &chaos.Orders{URL: region.PlaybackURL(), Key: r.Pipeline.Key}}
 		for _, rendition := range stream.Renditions {
 			out.Rungs = append(out.Rungs, rendition.ID)
 		}
