@@ -22,9 +22,6 @@ const (
 	tcxDrop = 2
 )
 
-// networkHeader is where helpers count offsets from: linux/bpf.h, BPF_HDR_START_NET. It is the same with and without Ethernet.
-const networkHeader = 1
-
 // code is a program being written. R6 is the packet throughout.
 type code struct {
 	asm.Instructions
@@ -59,15 +56,20 @@ func (c *code) unique(label string) string {
 	return fmt.Sprintf("%s%d", label, c.labels)
 }
 
-// fetch copies a part of the packet, from the offset in R2 behind the beginning of its IP header on, onto the stack; what does
-// not have it goes to "next". Nearly every packet has its headers where a program can read them itself, which takes a tenth of the
-// time that asking a helper takes.
-func (c *code) fetch(stack int16, parts ...asm.Size) {
+// part is some of what fetch copies.
+type part struct {
+	at   int16
+	size asm.Size
+}
+
+// fetch copies parts of size bytes of the packet, from the offset in R2 behind the beginning of its IP header on, onto the stack; what does
+// not have them goes to "next". Nearly every packet has its headers where a program can read them itself, which takes a tenth of
+// the time that asking a helper takes.
+//
+// Parts that the way through the program depends on are bytes and halves: Linux 6.18's verifier follows what was stored in eight bytes and
+// is read by one, and stumbles where the helper has written it.
+func (c *code) fetch(stack int16, size int32, parts ...part) {
 	slow, done := c.unique("slow"), c.unique("done")
-	size := int32(0)
-	for _, p := range parts {
-		size += int32(p.Sizeof())
-	}
 	c.add(
 		asm.LoadMem(asm.R4, asm.R6, skbData, asm.Word),
 		asm.LoadMem(asm.R5, asm.R6, skbDataEnd, asm.Word),
@@ -76,10 +78,11 @@ func (c *code) fetch(stack int16, parts ...asm.Size) {
 		asm.Add.Imm(asm.R3, c.linkHeader+size),
 		asm.JGT.Reg(asm.R3, asm.R5, slow),
 	)
-	at := int16(0)
 	for _, p := range parts {
-		c.add(asm.LoadMem(asm.R3, asm.R4, int16(c.linkHeader)+at, p), asm.StoreMem(asm.RFP, stack+at, asm.R3, p))
-		at += int16(p.Sizeof())
+		c.add(
+			asm.LoadMem(asm.R3, asm.R4, int16(c.linkHeader)+p.at, p.size),
+			asm.StoreMem(asm.RFP, stack+p.at, asm.R3, p.size),
+		)
 	}
 	c.add(asm.Ja.Label(done))
 	c.here(slow)
@@ -87,15 +90,15 @@ func (c *code) fetch(stack int16, parts ...asm.Size) {
 	c.here(done)
 }
 
-// load is fetch by a helper, which finds every packet's bytes.
+// load is fetch by a helper, which finds every packet's bytes, wherever in its memory they are.
 func (c *code) load(stack, size int32) {
 	c.add(
 		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.Add.Imm(asm.R2, c.linkHeader),
 		asm.Mov.Reg(asm.R3, asm.RFP),
 		asm.Add.Imm(asm.R3, stack),
 		asm.Mov.Imm(asm.R4, size),
-		asm.Mov.Imm(asm.R5, networkHeader),
-		asm.FnSkbLoadBytesRelative.Call(),
+		asm.FnSkbLoadBytes.Call(),
 		asm.JNE.Imm(asm.R0, 0, "next"),
 	)
 }

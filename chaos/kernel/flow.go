@@ -73,7 +73,7 @@ func (f Flow) Validate() error {
 
 // Where match leaves a packet's headers on the program's stack.
 const (
-	ipHeader    = -24 // 20 bytes
+	ipHeader    = -24 // 20 bytes, of which only what is named here need be there
 	fragment    = ipHeader + 6
 	protocol    = ipHeader + 9
 	source      = ipHeader + 12
@@ -97,7 +97,13 @@ func (f Flow) match(c *code, state int) {
 		asm.JNE.Imm32(asm.R2, network(0x0800), "next"),
 		asm.Mov.Imm(asm.R2, 0),
 	)
-	c.fetch(ipHeader, asm.DWord, asm.DWord, asm.Word)
+	c.fetch(ipHeader, 20, part{0, asm.Byte}, part{fragment - ipHeader, asm.Half}, part{protocol - ipHeader, asm.Byte},
+		part{source - ipHeader, asm.Word}, part{destination - ipHeader, asm.Word})
+	c.add(
+		asm.LoadMem(asm.R2, asm.RFP, ipHeader, asm.Byte),
+		asm.RSh.Imm(asm.R2, 4),
+		asm.JNE.Imm(asm.R2, 4, "next"),
+	)
 	if f.Proto != 0 || len(f.Ports) > 0 {
 		c.add(asm.LoadMem(asm.R2, asm.RFP, protocol, asm.Byte))
 		if f.Proto != 0 {
@@ -110,7 +116,7 @@ func (f Flow) match(c *code, state int) {
 		c.here("ports")
 		c.unlessFirst("next")
 		c.headerLength(asm.R2)
-		c.fetch(sourcePort, asm.Word)
+		c.fetch(sourcePort, 4, part{0, asm.Half}, part{2, asm.Half})
 	}
 
 	hit := func(tally uint32) {

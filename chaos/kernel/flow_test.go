@@ -5,7 +5,10 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
+	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // frame is a packet for the kernel's test run: Ethernet, IPv4 with or without options, TCP, UDP or something else.
@@ -155,6 +158,32 @@ func TestShortPacketsPass(t *testing.T) {
 	}
 	if verdict, _ := run(t, p, whole); verdict != tcxDrop {
 		t.Errorf("the whole packet: verdict %d", verdict)
+	}
+}
+
+// A packet whose headers lie where a program cannot read them itself is found by the helper: here all but Ethernet's header is in
+// another page.
+func TestHeadersInAnotherPage(t *testing.T) {
+	able(t)
+	const vnetHeader = 10 // linux/virtio_net.h; the length of what is to lie together is its second 16 bits
+	p := impair(t, Config{Interface: loopback(t), Hook: Egress, Flow: Flow{Prefix: prefix("192.0.2.0/24"), Ports: []uint16{5000}}, Cut: true})
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []frame{{from: out, to: inA, proto: UDP, payload: 2 * os.Getpagesize()}, {from: out, to: inB, proto: UDP, payload: 2 * os.Getpagesize()}} {
+		header := make([]byte, vnetHeader)
+		binary.NativeEndian.PutUint16(header[2:], ethernet)
+		if err := unix.Sendto(fd, append(header, f.bytes()...), 0, &unix.SockaddrLinklayer{Ifindex: loopback(t), Protocol: uint16(network(0x0800))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := counts(t, p).To; c.Lost.Packets != 1 {
+		t.Errorf("%+v, want the first of two to be lost", c)
 	}
 }
 

@@ -79,6 +79,37 @@ func TestTheKernelLosesWhatUserSpaceLoses(t *testing.T) {
 	}
 }
 
+// The kernel reads a program before it takes it: every form of one, and the largest.
+func TestTheKernelAcceptsEveryProgram(t *testing.T) {
+	able(t)
+	most := make([]uint16, maxPorts)
+	for i := range most {
+		most[i] = uint16(60000 + i)
+	}
+	net := prefix("192.0.2.0/24")
+	burst := link.Loss{Model: link.GilbertElliott, Share: 0.1, Burst: 3}
+	for _, c := range []Config{
+		{Cut: true}, {Loss: burst}, {Loss: link.Loss{Model: link.Trace, Trace: make([]bool, link.MaxTrace)}},
+		{Duplicate: 0.1}, {Corrupt: 0.1}, {Loss: burst, Duplicate: 1, Corrupt: 1},
+	} {
+		for _, f := range []Flow{
+			{Direction: To}, {Direction: From, Proto: UDP}, {Direction: Both}, {Direction: Across},
+			{Direction: Both, Ports: most, Peer: net}, {Direction: Across, Ports: most},
+		} {
+			for _, c.Hook = range []Hook{Ingress, Egress} {
+				f.Prefix = net
+				c.Interface, c.Flow = loopback(t), f
+				p, err := Impair(c)
+				if err != nil {
+					t.Errorf("%+v: %v", c.Flow, err)
+					continue
+				}
+				closed(t, p)
+			}
+		}
+	}
+}
+
 // Senders on several processors share one chain: whoever is first, as many are lost as the first n draws lose.
 func TestProcessorsShareOneChain(t *testing.T) {
 	able(t)
