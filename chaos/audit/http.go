@@ -92,7 +92,7 @@ type sample struct {
 }
 
 const (
-	slowest = 5.0   // requests a second, at least
+	slowest = 10.0  // requests a second, at least
 	fastest = 400.0 // and at most
 	reading = 1500 * time.Millisecond
 )

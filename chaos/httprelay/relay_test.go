@@ -384,6 +384,92 @@ func TestShareIsDrawnFromTheSeed(t *testing.T) {
 	}
 }
 
+// A share of viewers, not of requests: each session fares alike all along.
+func TestShareOfViewers(t *testing.T) {
+	r := front(t, media.Layout{}, nil, http.HandlerFunc(server))
+	set(t, r, Rule{Name: "half", Share: 0.5, Seed: 3, Key: regexp.MustCompile(`[?&]session=([^&]*)`), Action: Action{Kind: Status, Status: 500}})
+	hit := 0
+	for viewer := range 40 {
+		var first int
+		for n := range 4 {
+			status, _, _, err := get(t, r, fmt.Sprintf("/none?n=%d&session=s%d", n, viewer))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n == 0 {
+				first = status
+			} else if status != first {
+				t.Fatalf("viewer %d: %d, then %d", viewer, first, status)
+			}
+		}
+		if first == 500 {
+			hit++
+		}
+	}
+	if hit < 10 || hit > 30 {
+		t.Errorf("%d of 40 viewers suffer", hit)
+	}
+}
+
+// What a server sends bit by bit arrives bit by bit.
+func TestEndlessBodiesArriveAsTheyAreSent(t *testing.T) {
+	next := make(chan string)
+	r := front(t, media.Layout{}, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for text := range next {
+			_, _ = io.WriteString(w, text)
+			w.(http.Flusher).Flush()
+		}
+	}))
+	go func() { next <- "one\n" }()
+	resp, err := alone.Get("http://" + r.Addr() + "/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewReader(resp.Body)
+	for _, want := range []string{"one\n", "two\n"} {
+		if got, err := lines.ReadString('\n'); got != want || err != nil {
+			t.Fatalf("%q, %v", got, err)
+		}
+		if want == "one\n" {
+			next <- "two\n" // only after the first has been read
+		}
+	}
+	close(next)
+}
+
+func TestUpgradesPass(t *testing.T) {
+	r := front(t, media.Layout{}, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		rw.Flush()
+		line, _ := rw.ReadString('\n')
+		fmt.Fprint(rw, strings.ToUpper(line))
+		rw.Flush()
+	}))
+	c, err := net.Dial("tcp", r.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	in := bufio.NewReader(c)
+	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	fmt.Fprint(c, "hello\n")
+	if got, err := in.ReadString('\n'); got != "HELLO\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestRulesTakeWhatTheyAreAbout(t *testing.T) {
 	r := front(t, media.Reference(2*time.Second), nil, http.HandlerFunc(server))
 	status := func(code int) Action { return Action{Kind: Status, Status: code} }
@@ -408,6 +494,13 @@ func TestRulesTakeWhatTheyAreAbout(t *testing.T) {
 		"/": 200, "/e/v720/9.m4s": 404, "/e/v720/init.mp4": 404, "/e/v360/9.m4s": 410, "/e/v360/10.m4s": 200, "/e/v360/init.mp4": 200,
 		"/e/v360/media.m3u8": 502, "/e/a-en/1.m4s": 503, "/e/a-en/init.mp4": 200, "/t/token/e/v360/9.m4s?x=1": 410,
 	})
+	req, err := http.NewRequest("PUT", "http://"+r.Addr()+"/e/v540/9.m4s", strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := alone.Do(req); err != nil || resp.StatusCode != 507 {
+		t.Errorf("PUT: %v, %v", resp, err)
+	}
 	r.Remove("other")
 	check(map[string]int{"/e/a-en/1.m4s": 200, "/e/v360/9.m4s": 410})
 	r.Clear()

@@ -58,7 +58,11 @@ func (r *Relay) handle(w http.ResponseWriter, req *http.Request) {
 			continue
 		}
 		n := rule.matched.Add(1) - 1
-		if draw(rule.Seed, n) >= rule.Share {
+		drawn := n
+		if key, ok := rule.key(req.RequestURI); ok {
+			drawn = key
+		}
+		if draw(rule.Seed, drawn) >= rule.Share {
 			continue
 		}
 		r.apply(w, req, rule, n, ref)
@@ -320,7 +324,7 @@ func (r *Relay) segment(w http.ResponseWriter, req *http.Request, rule *armed, r
 		return
 	}
 	if err := r.spoiled(w, req, rule, ref); err != nil {
-		if !errors.Is(err, errNoSegment) {
+		if !errors.Is(err, errNothing) {
 			rule.failed.Add(1)
 			why := err.Error()
 			rule.failure.Store(&why)
@@ -335,7 +339,7 @@ func (r *Relay) spoiled(w http.ResponseWriter, req *http.Request, rule *armed, r
 	d := rule.Action.Defect
 	original, head, err := r.fetch(req, rawPath(req))
 	if err != nil {
-		return fmt.Errorf("%w: %w", errNoSegment, err)
+		return fmt.Errorf("%w: %w", errNothing, err)
 	}
 	r.edge.Served(ref)
 	in := media.Input{Number: ref.Number, Segment: original}
@@ -347,7 +351,7 @@ func (r *Relay) spoiled(w http.ResponseWriter, req *http.Request, rule *armed, r
 	if d.NeedsEarlier() {
 		source := rule.source(ref)
 		if source >= ref.Number {
-			return fmt.Errorf("segment %d is not newer than the one that is shown in place of all, %d", ref.Number, source)
+			return errNothing // older than what is shown in place of all
 		}
 		if in.Earlier, err = r.earlier(req, ref, source); err != nil {
 			return err
@@ -377,8 +381,8 @@ func (r *Relay) spoiled(w http.ResponseWriter, req *http.Request, rule *armed, r
 	return nil
 }
 
-// errNoSegment: the server did not give the segment; there is nothing to spoil.
-var errNoSegment = errors.New("no segment")
+// errNothing: there is nothing to spoil, and nothing wrong with that.
+var errNothing = errors.New("nothing to spoil")
 
 // conditions would turn a spoiled segment into "not modified".
 var conditions = []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range"}

@@ -349,7 +349,7 @@ func TestWhatCannotBeSpoiledIsSaid(t *testing.T) {
 		"no initialisation segment": {Defect{Kind: WrongTime, Shift: time.Second}, Input{Segment: seg}},
 		"there is no such time":     {Defect{Kind: WrongTime, Shift: -3 * time.Second}, Input{Segment: v.segment(t, 1), Header: v.header}},
 		"the earlier segment":       {Defect{Kind: Frozen}, Input{Segment: seg, Header: v.header}},
-		"would change nothing":      {Defect{Kind: Frozen}, Input{Segment: seg, Earlier: seg, Header: v.header}},
+		"would change nothing":      {Defect{Kind: MissingFrames, Share: 1e-9}, Input{Segment: seg, Header: v.header}},
 		"neither fragmented MP4":    {Defect{Kind: Corrupt, Share: 1}, Input{Segment: []byte("<html>")}},
 		"no defect of bytes":        {Defect{Kind: Missing}, Input{Segment: seg}},
 		"keep of 2":                 {Defect{Kind: Short, Keep: 2}, Input{Segment: seg}},
@@ -537,6 +537,21 @@ func TestTransportTimesWrap(t *testing.T) {
 	}
 	if d := after(10, tsWrap-10); d != 20 {
 		t.Errorf("%d", d)
+	}
+}
+
+func BenchmarkSpoil(b *testing.B) {
+	v := sports(b, "v720")
+	in := Input{Number: present, Segment: v.segment(b, present), Earlier: v.segment(b, present-1), Header: v.header}
+	for _, d := range []Defect{{Kind: Short, Keep: 0.5}, {Kind: Frozen}, {Kind: Corrupt, Share: 0.2}, {Kind: WrongTime, Shift: time.Second}} {
+		b.Run(d.Kind, func(b *testing.B) {
+			b.SetBytes(int64(len(in.Segment)))
+			for b.Loop() {
+				if _, err := Spoil(d, in); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
