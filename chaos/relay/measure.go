@@ -40,7 +40,7 @@ const (
 	defaultPackets = 300_000
 	skbTruesize    = 1024 // what the kernel counts for a packet beside its bytes, at most, before they are rounded up to a power of two
 	measureStall   = 2 * time.Second
-	burst          = 16 // packets that are sent in one call
+	burst          = 16 // packets that are sent in one call at least; as many as the relay takes where the receiver has room
 )
 
 // Measure sends packets through a relay and, in turns, past it: half of each before the other, so that a machine that drifts takes both
@@ -225,6 +225,7 @@ func takeAll(ctx context.Context, fd, packets int, received *atomic.Int64, stopp
 
 func sendAll(ctx context.Context, fd, size, packets, window int, received *atomic.Int64, stopped *atomic.Bool) error {
 	out := &outbox{fd: fd}
+	burst := max(burst, min(batch, window/4))
 	payload := make([]byte, size)
 	for done := 0; done < packets && ctx.Err() == nil && !stopped.Load(); {
 		var stall time.Time
