@@ -92,6 +92,15 @@ type Arm struct {
 // UndoneWithin is how soon after a stop condition holds every fault should be undone, seconds.
 const UndoneWithin = 2
 
+// MissWords says what was measured and what should have been: "Rebuffering (home=us-west): 3.1 %, must be under 1 %".
+func (o Objective) MissWords() string {
+	s := o.Title()
+	if o.Where != "" {
+		s += " (" + o.Where + ")"
+	}
+	return s + fmt.Sprintf(": %s, must be %s", o.MeasuredWords(), o.LimitWords())
+}
+
 // objective is the condition as a threshold, for its words.
 func (s Stopped) objective() Objective {
 	return Objective{Metric: s.Metric, Where: s.Where, Expression: s.Expression, Measured: s.Measured, Threshold: s.Threshold, Unit: s.Unit, Samples: max(1, s.Samples)}

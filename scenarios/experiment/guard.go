@@ -35,7 +35,7 @@ type Guard struct {
 // Take takes one look; looks come in the order of time.
 func (g *Guard) Take(l Look) Decision {
 	if !g.started {
-		g.started, g.since = true, l.At
+		g.started, g.since = true, l.At-l.Behind
 	}
 	if l.Err == nil {
 		g.Looks++

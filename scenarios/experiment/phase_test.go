@@ -61,6 +61,7 @@ func TestGuard(t *testing.T) {
 		{"a condition holds", []Look{{At: 1 * s, Held: -1}, {At: 2 * s, Held: 0}}, []Decision{GoOn, Stop}},
 		{"no answers for too long", []Look{{At: 1 * s, Held: -1}, {At: 4 * s, Err: lost}, {At: 6 * s, Err: lost}, {At: 6100 * time.Millisecond, Err: lost}}, []Decision{GoOn, GoOn, GoOn, GoBlind}},
 		{"never an answer", []Look{{At: 1 * s, Err: lost}, {At: 7 * s, Err: lost}}, []Decision{GoOn, GoBlind}},
+		{"an answer about long ago to begin with", []Look{{At: 10 * s, Behind: 6 * s, Held: -1}}, []Decision{GoBlind}},
 		{"an answer in time", []Look{{At: 1 * s, Err: lost}, {At: 5 * s, Held: -1}, {At: 9 * s, Err: lost}}, []Decision{GoOn, GoOn, GoOn}},
 		{"answers about long ago", []Look{{At: 10 * s, Held: -1}, {At: 14 * s, Behind: 4 * s, Held: -1}, {At: 16 * s, Behind: 6 * s, Held: -1}}, []Decision{GoOn, GoOn, GoBlind}},
 	} {

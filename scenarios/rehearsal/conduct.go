@@ -201,6 +201,7 @@ var errOver = errors.New("the event is over")
 type outcome struct {
 	faults      []chaos.Result
 	ran         time.Duration // how long the event ran
+	course      course        // of the experiment, where there is one
 	interrupted string        // why it ended early; "": it did not
 	ids         []process.ID  // of the crowd's processes
 	starts      starts.Snapshot
@@ -261,7 +262,7 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	}()
 	wg.Go(func() {
 		var err error
-		out.faults, err = chaos.Run(live, r.system.chaos(chaos.Config{
+		out.faults, out.course, err = r.underWatch(live, r.system.chaos(chaos.Config{
 			Start:   r.zero,
 			Regions: breakable(r.regions),
 			Now:     time.Now,

@@ -46,7 +46,7 @@ func (r *Rehearsal) newCrowd() (*crowd, error) {
 	}
 	if len(sc.Audience.Starts) > 0 {
 		events := r.telemetry.events
-		events.Source = "starts#1"
+		events.Source = startsSource
 		c.starts = &startsProcess{folder: r.folder, log: r.log, cfg: StartsConfig{
 			Scenario: sc, Services: services, Zero: r.zero, Agent: r.agent(), Events: events, Permitted: addresses(r.permits), TLS: tls, CA: r.pipeline.Playback.Cert,
 		}}

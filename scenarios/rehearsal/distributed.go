@@ -203,6 +203,11 @@ func loaded(ctx context.Context, db *clickhouse.DB, run string) (string, error) 
 func judged(sc *spec.Scenario) *spec.Scenario {
 	own := *sc
 	own.Audience.Interruptions, own.Audience.Forecast, own.Playback = nil, nil, spec.Playback{}
+	if own.Experiment != nil { // nobody watched: what is told of it is what was stored
+		seen := *own.Experiment
+		seen.Stop = nil
+		own.Experiment = &seen
+	}
 	return &own
 }
 

@@ -163,6 +163,9 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (_ *report
 		})
 	}
 
+	if rep.Experiment, err = r.experiment(ctx, out); err != nil {
+		return nil, err
+	}
 	rep.Safety = r.safety(out, l)
 	verdict.Blame(rep)
 	rep.Verdict, rep.Reasons = verdict.Decide(rep)

@@ -28,6 +28,9 @@ import (
 // standard input and tells a starts.Snapshot some times a second.
 const StartsCommand = "starts"
 
+// startsSource is that process as a source of telemetry.
+const startsSource = "starts#1"
+
 // tellEvery is the time between two snapshots.
 const tellEvery = 250 * time.Millisecond
 

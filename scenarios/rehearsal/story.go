@@ -40,6 +40,9 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 		}
 		say(f.AtS+f.ForS, "evidence", "%s: %s: %s.", capital(f.Words()), f.Evidence.Status, f.Evidence.Detail)
 	}
+	if len(rep.Faults) > 0 {
+		ms = append(ms, experimentMoments(rep.Experiment, rep.Faults[0].AtS)...)
+	}
 	for _, i := range r.cfg.Scenario.Audience.Interruptions {
 		if i.At < out.ran {
 			how := "will come back as the playback service asks them to"

@@ -49,6 +49,7 @@ func doubts(r *report.Report) []string {
 	if r.DurationS <= 0 {
 		out = append(out, "the event did not run to its end, so there is nothing to judge")
 	}
+	out = append(out, unproven(r.Experiment)...)
 	for _, c := range r.Safety {
 		if !c.Pass {
 			out = append(out, cmp.Or(c.Detail, "it does not hold that "+c.Name))
@@ -56,6 +57,7 @@ func doubts(r *report.Report) []string {
 	}
 	for _, f := range r.Faults {
 		switch {
+		case spared(r.Experiment, f):
 		case f.Evidence.Status == report.Mismatch:
 			out = append(out, fmt.Sprintf("the %s did not do what it should: %s", f.Words(), f.Evidence.Detail))
 		case f.Evidence.Status != report.Confirmed:
@@ -90,20 +92,16 @@ func gaps(r *report.Report) []string {
 			out = append(out, fmt.Sprintf("nothing was measured for %s %s", o.Name(), o.Expression))
 		}
 	}
-	return out
+	return append(out, unknown(r.Experiment)...)
 }
 
 func misses(r *report.Report) []string {
-	var out []string
+	out := lost(r.Experiment)
 	for _, o := range r.Objectives {
 		if o.Pass || o.Samples == 0 {
 			continue
 		}
-		s := o.Title()
-		if o.Where != "" {
-			s += " (" + o.Where + ")"
-		}
-		s += fmt.Sprintf(": %s, must be %s", o.MeasuredWords(), o.LimitWords())
+		s := o.MissWords()
 		if o.Note != "" {
 			s += "; " + o.Note
 		}
@@ -123,6 +121,9 @@ func praise(r *report.Report) string {
 	}
 	if len(survived) > 0 {
 		s += ", through " + strings.Join(survived, " and ")
+	}
+	if e := r.Experiment; e != nil && len(e.SteadyState) > 0 {
+		s += "; " + e.SteadyWords()
 	}
 	return s
 }
