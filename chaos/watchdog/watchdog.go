@@ -78,6 +78,9 @@ type Watchdog struct {
 // Start starts a watchdog for this process and returns when it watches. It lives until Close, or until this process
 // ends; ctx bounds the start alone.
 func Start(ctx context.Context, cfg Config) (*Watchdog, error) {
+	if IsChild() {
+		return nil, errors.New("start the watchdog: this process was to be one itself")
+	}
 	if cfg.Args == nil {
 		cfg.Args = []string{Command}
 	}
@@ -289,8 +292,15 @@ func self() string {
 	return path
 }
 
-// IsChild reports whether this process was started to be a watchdog: main, or a test's TestMain, then calls Serve and
-// exits with its status.
+// A process that was given an order is a watchdog, whatever its main would do: one that did not call Serve, a test binary
+// without a TestMain, would begin again what its parent did, a watchdog included, and so would that.
+func init() {
+	if IsChild() && isPipe(lifelineFD) && isPipe(readyFD) {
+		os.Exit(Serve())
+	}
+}
+
+// IsChild reports whether this process was started to be a watchdog: main then calls Serve and exits with its status.
 func IsChild() bool { return os.Getenv(envOrder) != "" }
 
 // Serve is the watchdog itself. It returns an exit status when the conductor is gone and what it left is undone (0), or
