@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -41,6 +42,7 @@ func TestKillingTheConductorLeavesNothing(t *testing.T) {
 	random := rand.New(rand.NewPCG(4, 2))
 	var all, slowest time.Duration
 	hit := make(map[string]int)
+	var done []time.Duration
 	for i := range times {
 		conductor := exec.Command(os.Args[0])
 		conductor.Env = append(os.Environ(), role+"=conductor", "PROCESSES_TEST_DIR="+run, "PROCESSES_TEST_SEED="+strconv.Itoa(i),
@@ -54,8 +56,15 @@ func TestKillingTheConductorLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		said := bufio.NewScanner(out)
-		if !said.Scan() || said.Text() != "breaking" {
-			t.Fatalf("the conductor said %q", said.Text())
+		pid := 0
+		if said.Scan(); true {
+			if _, err := fmt.Sscanf(said.Text(), "breaking %d", &pid); err != nil {
+				t.Fatalf("the conductor said %q: %v", said.Text(), err)
+			}
+		}
+		dog, err := Of(pid)
+		if err != nil {
+			t.Fatal(err)
 		}
 		wait := time.Duration(random.Int64N(int64(150 * time.Millisecond)))
 		if i%3 == 0 {
@@ -73,6 +82,11 @@ func TestKillingTheConductorLeavesNothing(t *testing.T) {
 		io.Copy(io.Discard, out)
 		conductor.Wait()
 		hit[last]++
+		eventually(t, "the watchdog is done", func() bool { return !dog.Alive() })
+		done = append(done, time.Since(began))
+		if time.Since(began) > watchdog.Deadline {
+			t.Errorf("kill %d, last %s: the watchdog took %s", i, last, time.Since(began))
+		}
 		if err := before.Compare(watchdog.Deadline); err != nil {
 			t.Fatalf("kill %d, last %s: %v", i, last, err)
 		}
@@ -80,6 +94,8 @@ func TestKillingTheConductorLeavesNothing(t *testing.T) {
 		all += took
 		slowest = max(slowest, took)
 	}
+	slices.Sort(done)
+	t.Logf("the watchdog was done after %s (median), %s (most)", done[len(done)/2], done[len(done)-1])
 	t.Logf("%d kills, last heard %v: as before after %s on average, %s at most", times, hit, all/time.Duration(times), slowest)
 	if !answers(parent.url) || !answers(burner.url) {
 		t.Error("they do not answer")
@@ -122,7 +138,7 @@ func conduct() {
 	if _, err := MemoryAble(w); err == nil {
 		faults = append(faults, fault{"memory", func(t Target) (injector, error) { return NewMemory(t, 16<<20, w) }})
 	}
-	fmt.Println("breaking")
+	fmt.Println("breaking", w.PID())
 	for {
 		f := faults[random.IntN(len(faults))]
 		target := []Target{one, two}[random.IntN(2)]
