@@ -398,7 +398,9 @@ func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample)
 		then = only(then, func(s sample) bool { return !s.start.Before(from) })
 		wellAfter = share(then, well)
 	}
+	// A machine that has become slower meanwhile is slower for what the fault does not reach too.
 	latencyAfter := median(latencies(only(then, well)))
+	slower := latencyAfter - base.latency - max(median(latencies(in(after, true)))-median(latencies(in(before, true))), 0)
 	switch {
 	case len(control) > 0 && share(control, func(s sample) bool { return s.fail == "" && s.status < 400 && !hit(s) }) < enough:
 		e.Status = evidence.Mismatch
@@ -408,7 +410,7 @@ func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample)
 	case wellAfter < back*wellBefore:
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("the fault outlived its end: after it %s; %s", tally(then), what)
-	case latencyAfter-base.latency > max(base.latency/20, slack):
+	case want.Kind == Latency && slower > max(base.latency/20, want.Delay/20, slack):
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("the delay outlived the fault: %s before it, %s after; %s", span(base.latency), span(latencyAfter), what)
 	default:

@@ -70,7 +70,8 @@ type Segments struct {
 	skipped int
 	headers map[string]media.Header
 	listed  map[string]time.Time // URL → when a playlist first had it
-	polls   int
+	asked   map[string]bool      // late ones, by URL
+	read    map[string]bool      // playlists that have been read once
 }
 
 const (
@@ -100,7 +101,7 @@ func NewSegments(cfg SegmentsConfig) (*Segments, error) {
 	if cfg.Sink == nil {
 		cfg.Sink = event.Discard
 	}
-	return &Segments{cfg: cfg, asker: newAsker(cfg.Dial, cfg.Now), headers: map[string]media.Header{}, listed: map[string]time.Time{}}, nil
+	return &Segments{cfg: cfg, asker: newAsker(cfg.Dial, cfg.Now), headers: map[string]media.Header{}, listed: map[string]time.Time{}, asked: map[string]bool{}, read: map[string]bool{}}, nil
 }
 
 // piece is one segment that was asked for, and what it looked like.
@@ -135,14 +136,14 @@ func (s *Segments) Watch(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	open := make(chan struct{}, rounds)
-	for n := 0; ; n++ {
+	for {
 		select {
 		case open <- struct{}{}:
 			wg.Go(func() {
 				defer func() { <-open }()
-				s.round(ctx, s.cfg.Stream, false, n)
+				s.round(ctx, s.cfg.Stream, false)
 				if s.cfg.Control != nil {
-					s.round(ctx, *s.cfg.Control, true, n)
+					s.round(ctx, *s.cfg.Control, true)
 				}
 			})
 		default:
@@ -160,7 +161,7 @@ func (s *Segments) Watch(ctx context.Context) {
 	}
 }
 
-// next is how long to wait for the next round: twice a segment, away from its borders; for late ones at the border.
+// next is how long to wait for the next round: a few times a segment, away from its borders; for late ones at the border.
 func (s *Segments) next(now time.Time) time.Duration {
 	l := s.cfg.Stream.Layout
 	d := l.Duration
@@ -171,8 +172,11 @@ func (s *Segments) next(now time.Time) time.Duration {
 		return max(min(d/4, pollDefault), 20*time.Millisecond)
 	}
 	phase, step := d/4, d/2
-	if s.cfg.Want.Kind == media.Late {
+	switch {
+	case s.cfg.Want.Kind == media.Late:
 		phase, step = min(10*time.Millisecond, d/20), d
+	case len(s.cfg.Select.Live) > 0: // a position has one segment at a time: look at it more often
+		phase, step = d/8, d/4
 	}
 	wait := phase - time.Duration(now.UnixNano())%d
 	for wait <= 0 {
@@ -192,7 +196,7 @@ type target struct {
 }
 
 // round asks for the newest segments of a stream, one after another: what comes first decides what a frozen one shows.
-func (s *Segments) round(ctx context.Context, st Stream, control bool, n int) {
+func (s *Segments) round(ctx context.Context, st Stream, control bool) {
 	var targets []target
 	if st.Playlist == "" {
 		targets = s.clocked(st, s.cfg.Now(), control)
@@ -294,14 +298,13 @@ func (s *Segments) playlist(ctx context.Context, st Stream, control bool) ([]tar
 	}
 	all, init := readPlaylist(r.body, base, st.Layout)
 	s.mu.Lock()
-	s.polls++
+	again := s.read[base.String()]
+	s.read[base.String()] = true
 	for i, t := range all {
 		first, ok := s.listed[t.url]
 		if !ok {
-			first = r.start
-			// What the first look finds has been there for who knows how long.
-			if s.polls <= 2 {
-				first = time.Time{}
+			if again { // what the first look finds has been there for who knows how long
+				first = r.start
 			}
 			if len(s.listed) > maxPlaylist*2 {
 				clear(s.listed)
@@ -313,22 +316,28 @@ func (s *Segments) playlist(ctx context.Context, st Stream, control bool) ([]tar
 	}
 	s.mu.Unlock()
 	out := s.wanted(all, control)
-	if s.cfg.Want.Kind == media.Late || len(s.cfg.Select.Live) > 0 {
-		// Each once and as soon as it is listed, or at its position: asking again would say nothing new.
-		out = only(out, func(t target) bool { return !t.judge || s.once(t, control) })
+	if s.cfg.Want.Kind == media.Late { // each once and as soon as it is listed: asking again would say nothing new
+		out = only(out, func(t target) bool { return s.once(t, control) })
+	}
+	if newest := len(all) - 1; len(s.cfg.Select.Live) > 0 && newest >= 0 {
+		// Without a clock the live edge is the newest segment that anybody has asked for: somebody must.
+		out = append([]target{all[newest]}, out...)
 	}
 	return out, nil
 }
 
-// once reports whether a segment has not been asked for at that position before.
+// once reports whether a segment has not been asked for before.
 func (s *Segments) once(t target, control bool) bool {
-	key := fmt.Sprintf("%v %d %s", control, t.position, t.url)
+	key := fmt.Sprintf("%v %s", control, t.url)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.listed[key]; ok {
+	if s.asked[key] {
 		return false
 	}
-	s.listed[key] = t.due
+	if len(s.asked) > maxPlaylist*2 {
+		clear(s.asked)
+	}
+	s.asked[key] = true
 	return true
 }
 
@@ -425,8 +434,7 @@ func (s *Segments) fetch(ctx context.Context, st Stream, t target, control bool)
 	return p, watched.Media, ok
 }
 
-// header is that of an initialisation segment, asked for once. What cannot be had is not known, and not asked for again
-// at once: a transport stream has none.
+// header is that of an initialisation segment, asked for until it has been there once.
 func (s *Segments) header(ctx context.Context, init string) media.Header {
 	if init == "" {
 		return media.Header{}
@@ -438,22 +446,19 @@ func (s *Segments) header(ctx context.Context, init string) media.Header {
 		return h
 	}
 	r := s.asker.ask(ctx, init, limits{patience: s.patience(), keep: true})
-	if r.fail != "" {
+	if r.fail != "" || r.status != http.StatusOK {
 		return media.Header{}
 	}
-	if r.status == http.StatusOK {
-		if parsed, err := media.ParseHeader(r.body); err == nil {
-			h = parsed
-		}
+	h, err := media.ParseHeader(r.body)
+	if err != nil {
+		return media.Header{}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.headers) > 64 {
 		clear(s.headers)
 	}
-	if r.status == http.StatusOK || r.status == http.StatusNotFound {
-		s.headers[init] = h
-	}
+	s.headers[init] = h
 	return h
 }
 

@@ -234,6 +234,7 @@ func TestSomeonesOwnHLS(t *testing.T) {
 			chosen media.Selector
 		}{
 			{media.Defect{Kind: media.Missing}, media.Selector{Every: 3}},
+			{media.Defect{Kind: media.Missing, Status: 410}, media.Selector{Every: 2, Live: []int{-2}}},
 			{media.Defect{Kind: media.Short, Keep: 0.5}, media.Selector{Every: 2}},
 			{media.Defect{Kind: media.Frozen}, media.Selector{Every: 3}},
 			{media.Defect{Kind: media.WrongTime, Shift: 10 * time.Second}, media.Selector{}},
@@ -241,7 +242,7 @@ func TestSomeonesOwnHLS(t *testing.T) {
 			{media.Defect{Kind: media.NoAudio}, media.Selector{}},
 			{media.Defect{Kind: media.Late, Delay: time.Second}, media.Selector{}},
 		} {
-			g.run(kind+"/"+c.defect.Kind, func(t *testing.T) {
+			g.run(fmt.Sprintf("%s/%s%v", kind, c.defect.Kind, c.chosen.Live), func(t *testing.T) {
 				r, base := behind(t, layout, upstream)
 				cfg := SegmentsConfig{
 					Fault: "media-1", Stream: Stream{Base: base, Layout: layout, Playlist: "/live.m3u8"}, Want: c.defect, Select: c.chosen, Now: time.Now,
