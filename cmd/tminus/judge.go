@@ -37,6 +37,9 @@ Exit status: 0 GO, 99 NO-GO, 98 inconclusive (a pod is missing, or events are), 
 			if err := d.Validate(); err != nil {
 				return usage(err)
 			}
+			if err := checkStores(d.Kafka, d.ClickHouse); err != nil {
+				return err
+			}
 			sc, err := readScenario(args[0])
 			if err != nil {
 				return err

@@ -16,6 +16,7 @@ import (
 	"github.com/tminus-live/tminus/chaos/netns"
 	"github.com/tminus-live/tminus/chaos/watchdog"
 	"github.com/tminus-live/tminus/scenarios/process"
+	"github.com/tminus-live/tminus/scenarios/rehearsal"
 	"github.com/tminus-live/tminus/scenarios/spec"
 	"github.com/tminus-live/tminus/simulator/wire/consent"
 )
@@ -70,7 +71,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var e exit
 	if !errors.As(err, &e) {
 		e = exit{exitError, err}
-		if errors.Is(err, consent.ErrNoConsent) {
+		if errors.Is(err, consent.ErrNoConsent) || errors.Is(err, rehearsal.ErrRefused) {
 			e.status = exitUsage
 		}
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/tminus-live/tminus/scenarios/library"
 	"github.com/tminus-live/tminus/scenarios/rehearsal"
 	"github.com/tminus-live/tminus/scenarios/spec"
+	"github.com/tminus-live/tminus/telemetry/clickhouse"
+	"github.com/tminus-live/tminus/telemetry/kafka"
 )
 
 // defaultRuns is the folder of the runs' folders where --runs names none.
@@ -44,11 +46,29 @@ func (f *pipelineFlags) scenario(args []string) (*spec.Scenario, error) {
 	if f.port < 1 || f.port > 65535 {
 		return nil, usage(fmt.Errorf("--port %d is no TCP port: 1 to 65535", f.port))
 	}
+	if err := checkStores(f.kafka, f.clickhouse); err != nil {
+		return nil, err
+	}
 	name := library.Default
 	if len(args) == 1 {
 		name = args[0]
 	}
 	return readScenario(name)
+}
+
+// checkStores refuses what is no address of a broker or a store; "" is the embedded one.
+func checkStores(broker, store string) error {
+	var errs []error
+	if broker != "" {
+		errs = append(errs, kafka.CheckAddress(broker))
+	}
+	if store != "" {
+		errs = append(errs, clickhouse.CheckAddress(store))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return usage(err)
+	}
+	return nil
 }
 
 func (f *pipelineFlags) logger(w io.Writer) *slog.Logger {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -33,6 +35,9 @@ Exits as the run did: 0 GO, 99 NO-GO, 98 inconclusive.`,
 				path = newest
 			}
 			rep, err := report.Read(path)
+			if errors.Is(err, fs.ErrNotExist) || err != nil && len(args) == 1 && !exists(path) {
+				return fmt.Errorf("there is no finished run %s: want its id in %s, its folder or its report.json (without one: the newest)", args[0], runs)
+			}
 			if err != nil {
 				return err
 			}
@@ -56,6 +61,11 @@ Exits as the run did: 0 GO, 99 NO-GO, 98 inconclusive.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print report.json on standard output and nothing else there")
 	cmd.Flags().StringVar(&runs, "runs", defaultRuns, "folder that holds the runs' folders")
 	return cmd
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // verdictStatus is the exit status of a verdict as an error that has been reported already; nil for GO.

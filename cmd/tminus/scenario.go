@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tminus-live/tminus/scenarios/library"
+	"github.com/tminus-live/tminus/scenarios/rehearsal"
 	"github.com/tminus-live/tminus/scenarios/spec"
 )
 
@@ -54,7 +56,7 @@ func scenarioCommand() *cobra.Command {
 		},
 		&cobra.Command{
 			Use:   "check SCENARIO…",
-			Short: "Report every mistake in scenario files; exit 104 when there is one",
+			Short: "Report every mistake in scenario files; exit 104 when there is one, 2 when a target elsewhere has not agreed or has no limits",
 			Args: func(cmd *cobra.Command, args []string) error {
 				if len(args) == 0 {
 					return usage(errors.New("tminus scenario check takes one scenario or more: names of the library or files"))
@@ -68,6 +70,11 @@ func scenarioCommand() *cobra.Command {
 					if err != nil {
 						fmt.Fprintln(cmd.ErrOrStderr(), err)
 						bad = exit{status: statusOf(err)}
+						continue
+					}
+					if err := rehearsal.Permissible(sc); err != nil {
+						fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s is written well, and tminus rehearse would refuse it: %s\n", arg, sc.Name, strings.ReplaceAll(err.Error(), "\n", "; "))
+						bad = cmp.Or(bad, error(exit{status: exitUsage}))
 						continue
 					}
 					fmt.Fprintf(cmd.OutOrStdout(), "%s: %s is valid\n", arg, sc.Name)

@@ -150,6 +150,7 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 	if err := makeFolder(r.folder, needs(r.cfg.Scenario)); err != nil {
 		return nil, err
 	}
+	defer func() { _ = os.Remove(r.folder) }() // when it is empty: nothing came of it
 
 	// Last of all: once everything is in the store, nobody needs what carried it there.
 	undo.push(func() error {

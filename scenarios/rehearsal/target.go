@@ -16,6 +16,26 @@ import (
 // ErrRefused is wrapped by what refuses to load somebody else's target.
 var ErrRefused = errors.New("refused")
 
+// Permissible says why a scenario's target would be refused without anybody being asked, or nil: one elsewhere must have agreed, and
+// is loaded within limits alone.
+func Permissible(sc *spec.Scenario) error {
+	t := sc.Target
+	if t == nil || t.Loopback() {
+		return nil
+	}
+	var errs []error
+	if t.Consent == "" {
+		errs = append(errs, fmt.Errorf("a target outside this machine must agree to be loaded: give target.consent the token that \"tminus consent %s\" prints", t.URLs()[0]))
+	}
+	if l := sc.Limits; l.Rate == 0 || l.Duration == 0 {
+		errs = append(errs, errors.New("a target outside this machine is loaded within limits alone: give the scenario some, such as limits: {rate: 1000, duration: 10m}"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return nil
+}
+
 // admit asks the target whether it may be loaded, and looks at its stream, before anybody presses Play. A target on
 // this machine's loopback passes without ceremony; any other must agree, and the scenario must set its load a ceiling.
 func (r *Rehearsal) admit(ctx context.Context, t *spec.Target) (consent.Permits, error) {
@@ -32,8 +52,8 @@ func (r *Rehearsal) admit(ctx context.Context, t *spec.Target) (consent.Permits,
 		permits = append(permits, p)
 	}
 	sc := r.cfg.Scenario
-	if l := sc.Limits; !t.Loopback() && (l.Rate == 0 || l.Duration == 0) {
-		return nil, fmt.Errorf("%w: a target outside this machine is loaded within limits alone: give the scenario some, such as limits: {rate: 1000, duration: 10m}", ErrRefused)
+	if err := Permissible(sc); err != nil {
+		return nil, err
 	}
 	peak := 0.0
 	if len(sc.Audience.Starts) > 0 {

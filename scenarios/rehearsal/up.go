@@ -66,6 +66,7 @@ func (r *Rehearsal) Up(ctx context.Context, ready func(URLs) error) (err error) 
 	if err := makeFolder(r.folder, minFree); err != nil {
 		return err
 	}
+	defer func() { _ = os.Remove(r.folder) }() // when it is empty: nothing came of it
 	var undo stack
 	defer func() {
 		if err = errors.Join(err, undo.run()); err == nil {

@@ -58,6 +58,9 @@ func parse(address string) (*ch.Options, string, error) {
 	default:
 		return nil, "", fmt.Errorf("ClickHouse is not spoken to over %s: use clickhouse:// or http:// in %s", u.Scheme, shown)
 	}
+	if u.Port() == "" && (u.Scheme == "clickhouse" || u.Scheme == "tcp") {
+		return nil, "", fmt.Errorf("the address of ClickHouse needs a port, such as clickhouse://host:9000 or http://host:8123: %s has none", shown)
+	}
 	opt, err := ch.ParseDSN(u.String())
 	if err != nil {
 		return nil, "", fmt.Errorf("the address of ClickHouse, %s: %w", shown, err)
@@ -78,6 +81,12 @@ func parse(address string) (*ch.Options, string, error) {
 		opt.MaxOpenConns, opt.MaxIdleConns = maxConns, maxConns
 	}
 	return opt, shown, nil
+}
+
+// CheckAddress says what is wrong with an address that Open is to be given, or nil; it connects to nobody.
+func CheckAddress(address string) error {
+	_, _, err := parse(address)
+	return err
 }
 
 // Open connects to the ClickHouse at address, makes what is missing of the schema, and returns within a few seconds,

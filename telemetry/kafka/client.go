@@ -84,14 +84,9 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Partitions == 0 {
 		cfg.Partitions = DefaultPartitions
 	}
-	var brokers []string
-	for b := range strings.SplitSeq(cfg.Address, ",") {
-		b = strings.TrimSpace(b)
-		host, port, err := net.SplitHostPort(b)
-		if n, perr := strconv.Atoi(port); err != nil || host == "" || perr != nil || n < 1 || n > 65535 {
-			return nil, fmt.Errorf("the address of Kafka must be host:port, or several with commas, not %q", cfg.Address)
-		}
-		brokers = append(brokers, b)
+	brokers, err := addresses(cfg.Address)
+	if err != nil {
+		return nil, err
 	}
 	transport := &kgo.Transport{
 		Dial:        (&net.Dialer{Timeout: dialTimeout}).DialContext,
@@ -107,6 +102,24 @@ func New(cfg Config) (*Client, error) {
 
 		client: &kgo.Client{Addr: kgo.TCP(brokers...), Timeout: requestTimeout, Transport: transport},
 	}, nil
+}
+
+// CheckAddress says what is wrong with an address that New is to be given, or nil; it connects to nobody.
+func CheckAddress(address string) error {
+	_, err := addresses(address)
+	return err
+}
+
+func addresses(list string) (brokers []string, err error) {
+	for b := range strings.SplitSeq(list, ",") {
+		b = strings.TrimSpace(b)
+		host, port, err := net.SplitHostPort(b)
+		if n, perr := strconv.Atoi(port); err != nil || host == "" || perr != nil || n < 1 || n > 65535 {
+			return nil, fmt.Errorf("the address of Kafka must be host:port, or several with commas, not %q", list)
+		}
+		brokers = append(brokers, b)
+	}
+	return brokers, nil
 }
 
 // Address is where the brokers are, as given.
