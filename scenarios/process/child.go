@@ -32,6 +32,13 @@ const maxWord = 64 << 10
 // readyFD is this process's end of the readiness pipe; nil when it has none.
 var readyFD *os.File
 
+// IsChild reports whether this process was started by Start and has not called WatchLifeline yet: main, or a test's
+// TestMain, then goes on as the program that it is.
+func IsChild() bool {
+	_, is := os.LookupEnv(envLifeline)
+	return is
+}
+
 // WatchLifeline ends this process at once (exit status LifelineStatus, no deferred functions) when its parent is gone.
 // It is called first thing in a child's main, and reports whether the process was started by Start at all: started by
 // hand it has no lifeline, and nothing is watched.

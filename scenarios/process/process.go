@@ -124,6 +124,10 @@ func quote(b *strings.Builder, path string, lines []string) {
 // until Stop, Kill, or the end of this process. When Start returns an error nothing is left running.
 func Start(ctx context.Context, spec Spec) (*Process, error) {
 	spec = withDefaults(spec)
+	if IsChild() {
+		// A binary that does not know what it was started as, such as a test's, would begin its parent's work again.
+		return nil, fmt.Errorf("start %s: this process is a child itself, and has not called WatchLifeline", spec.Name)
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.Name, err)
 	}
