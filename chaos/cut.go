@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/tminus-live/tminus/chaos/kernel"
+	"github.com/tminus-live/tminus/chaos/link"
 )
 
 const cutNeeds = kernel.Needs
@@ -49,12 +50,20 @@ func planCut(f Fault, cfg *Config) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	if err := checkPrefix(r.Prefix()); err != nil {
-		return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
-	}
 	o, err := newProber(f, r, cfg, Timeout)
 	if err != nil {
 		return plan{}, err
+	}
+	if p, err := part(f, cfg); err == nil && p.Network != nil { // which nothing outside it can be reached from
+		paths, err := networkPaths(p)
+		if err != nil {
+			return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
+		}
+		silence := link.Impairment{Cut: true}
+		return packets{paths: paths, to: silence, from: silence}.plan(o, nil), nil
+	}
+	if err := checkPrefix(r.Prefix()); err != nil {
+		return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
 	}
 	c := &cut{prefix: r.Prefix().Masked()}
 	for _, e := range r.Endpoints() {

@@ -241,12 +241,17 @@ func planPackets(f Fault, cfg *Config, imp link.Impairment) (plan, error) {
 	if err != nil {
 		return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
 	}
-	return plan{injector: inject, observer: o, done: done, means: inject.paths[0].means(), links: func() (ids []uint32) {
-		for _, path := range inject.paths {
+	return inject.plan(o, done), nil
+}
+
+// plan is the injector with who watches it; done gives back what that holds.
+func (p packets) plan(o Observer, done func()) plan {
+	return plan{injector: p, observer: o, done: done, means: p.paths[0].means(), links: func() (ids []uint32) {
+		for _, path := range p.paths {
 			ids = append(ids, path.links()...)
 		}
 		return ids
-	}}, nil
+	}}
 }
 
 // packetLack says why there is no way to do it.

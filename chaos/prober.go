@@ -168,7 +168,10 @@ func (p *prober) Judge(w Window) Evidence {
 
 // connect is the real probe.
 func connect(ctx context.Context, addr netip.AddrPort, connected func()) (Outcome, int) {
-	d := net.Dialer{Timeout: probeTimeout, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, KeepAlive: -1}
+	d := net.Dialer{Timeout: probeTimeout, KeepAlive: -1}
+	if addr.Addr().IsLoopback() { // from outside every region; a network of its own is outside of this machine as it is
+		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
+	}
 	conn, err := d.DialContext(ctx, "tcp4", addr.String())
 	if err != nil {
 		return classify(err), 0

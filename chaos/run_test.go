@@ -292,7 +292,7 @@ func TestRunRefusesBeforeAnythingIsBroken(t *testing.T) {
 		want   string
 	}{
 		{name: "where", faults: []Fault{nowhere}, is: ErrUnknown, want: `unknown region "us-north" (there is us-east, us-west)`},
-		{name: "fail", faults: []Fault{unheard}, is: ErrUnknown, want: `unknown fail: "regoin" (there is region)`},
+		{name: "fail", faults: []Fault{unheard}, is: ErrUnknown, want: `unknown fail: "regoin" (there is region, `},
 		{name: "model", faults: []Fault{strange}, is: ErrUnknown, want: `unknown model "crush" of fail: region (there is crash, cut)`},
 		{name: "same id", faults: []Fault{east, twice}, want: "region-1 is there twice"},
 		{name: "overlap", faults: []Fault{east, overlapping}, want: "region-1 and region-3 both break us-east, less than 5s apart"},

@@ -111,14 +111,12 @@ func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
 	if err := chaos.Preflight(cfg.Faults); err != nil {
 		return usage(err)
 	}
-	if !f.dryRun {
-		guard, err := watchdog.Start(ctx, watchdog.Config{Run: fmt.Sprintf("chaos-%d", os.Getpid())})
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, guard.Close()) }()
-		cfg.Guard, cfg.Stop = guard, guard.Lost()
+	guard, err := watchdog.Start(ctx, watchdog.Config{Run: fmt.Sprintf("chaos-%d", os.Getpid())})
+	if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, guard.Close()) }()
+	cfg.Guard, cfg.Stop = guard, guard.Lost()
 	cfg.Start = time.Now()
 	steps, err := chaos.Plan(cfg)
 	if err != nil {
@@ -129,7 +127,6 @@ func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
 		Does: steps[0].Does, Proof: steps[0].Proof, AtS: fault.At.Seconds(), ForS: fault.For.Seconds(),
 	}
 	if f.dryRun {
-		out.ForS = fault.For.Seconds()
 		return f.print(cmd, out)
 	}
 	results, err := chaos.Run(ctx, cfg)

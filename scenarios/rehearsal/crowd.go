@@ -48,7 +48,7 @@ func (r *Rehearsal) newCrowd() (*crowd, error) {
 		events := r.telemetry.events
 		events.Source = startsSource
 		c.starts = &startsProcess{folder: r.folder, log: r.log, cfg: StartsConfig{
-			Scenario: sc, Services: services, Zero: r.zero, Agent: r.agent(), Events: events, Permitted: addresses(r.permits), TLS: tls, CA: r.pipeline.Playback.Cert,
+			Scenario: sc, Services: services, Zero: r.zero, Agent: r.agent(), Events: events, Permitted: addresses(r.permits), Own: r.system.own(), TLS: tls, CA: r.pipeline.Playback.Cert,
 		}}
 	}
 
@@ -63,7 +63,7 @@ func (r *Rehearsal) newCrowd() (*crowd, error) {
 		Sink:    r.telemetry.sink,
 		Log:     r.log,
 
-		Permit: r.permits, UserAgent: r.agent(),
+		Permit: withinOwn{r.permits, r.system.own()}, UserAgent: r.agent(),
 	}
 	if sc.Target != nil {
 		cfg.Play, cfg.Title, cfg.Manifest = nil, "", sc.Target.Manifest

@@ -44,6 +44,7 @@ type StartsConfig struct {
 
 	// Permitted are addresses outside loopback that may be loaded: those of a target that has agreed.
 	Permitted []netip.AddrPort `json:"permitted,omitempty"`
+	Own       netip.Prefix     `json:"own,omitzero"`  // the run's own network; not valid: it is on the loopback
 	TLS       bool             `json:"tls,omitempty"` // the play API speaks HTTPS
 	CA        []byte           `json:"ca,omitempty"`  // PEM: who signed the certificates of the run's playback services
 }
@@ -101,9 +102,9 @@ func (cfg StartsConfig) generator(sink event.Sink, log *slog.Logger) (*starts.Ge
 			}
 		}
 	}
-	if len(cfg.Permitted) > 0 {
+	if len(cfg.Permitted) > 0 || cfg.Own.IsValid() {
 		c.Permit = func(_ context.Context, addr netip.AddrPort) error {
-			if addr.Addr().Unmap().IsLoopback() || slices.Contains(cfg.Permitted, addr) {
+			if to := addr.Addr().Unmap(); to.IsLoopback() || slices.Contains(cfg.Permitted, addr) || cfg.Own.IsValid() && cfg.Own.Contains(to) {
 				return nil
 			}
 			return fmt.Errorf("%s is no address that agreed to be loaded", addr)

@@ -17,6 +17,7 @@ import (
 	"github.com/tminus-live/tminus/reference/pipeline"
 	"github.com/tminus-live/tminus/scenarios/parts"
 	"github.com/tminus-live/tminus/scenarios/spec"
+	"github.com/tminus-live/tminus/simulator/wire/consent"
 )
 
 // system is nil where nothing is to be broken. It is what of a run can be broken, and what stands around it for that: a network of its own, relays in front of its
@@ -237,4 +238,18 @@ func (s *system) chaos(cfg chaos.Config) chaos.Config {
 		cfg.Guard = s.guard
 	}
 	return cfg
+}
+
+// withinOwn lets players go where a run's own network is, and to what has agreed.
+type withinOwn struct {
+	consent.Permits
+	own netip.Prefix // not valid: there is none
+}
+
+// Pinned is where an address may be reached.
+func (w withinOwn) Pinned(address string) (netip.AddrPort, bool) {
+	if at, err := netip.ParseAddrPort(address); err == nil && w.own.IsValid() && w.own.Contains(at.Addr().Unmap()) {
+		return at, true
+	}
+	return w.Permits.Pinned(address)
 }
