@@ -103,4 +103,3 @@ func refs(list func() ([]procfs.Process, error)) func() []processes.Ref {
 		return out
 	}
 }
-
