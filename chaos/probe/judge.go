@@ -3,6 +3,7 @@ package probe
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,11 @@ const (
 	// ownLoss is the share that the observer may lose by itself.
 	ownLoss = 0.002
 
+	// Who is later than busyLag in one of ten packets, or misses one of five, is too busy to measure anything.
+	busyLag   = 20 * time.Millisecond
+	busyShare = 0.1
+	busySent  = 0.8
+
 	// What is allowed beside chance: of shares that should be nil, of every promise, of rates, and of times.
 	shareSlack = 0.003
 	slack      = 0.05
@@ -47,6 +53,7 @@ type Direction struct {
 	Shared  bool
 	Train   int
 	Size    int
+	Every   time.Duration // between trains; 0: not known
 	Records []Record
 	Own     int // packets that the observer itself lost
 }
@@ -76,6 +83,35 @@ func sortPhases(w evidence.Window, start time.Time, end time.Duration, longest t
 		}
 	}
 	return p
+}
+
+// busy says how the observer was kept from sending during a fault; "": it was not.
+func busy(d Direction, during []Record) string {
+	lags := make([]time.Duration, 0, len(during))
+	for _, r := range during {
+		lags = append(lags, r.Lag)
+	}
+	if s := lagging(lags); s != "" {
+		return s
+	}
+	if d.Every > 0 && len(during) > 1 {
+		due := float64(during[len(during)-1].Sent-during[0].Sent) / float64(d.Every) * float64(d.Train)
+		if float64(len(during)) < busySent*due {
+			return fmt.Sprintf("%d of %.0f packets were sent %s", len(during), due, d.Name)
+		}
+	}
+	return ""
+}
+
+func lagging(lags []time.Duration) string {
+	if len(lags) == 0 {
+		return ""
+	}
+	slices.Sort(lags)
+	if lag := lags[int((1-busyShare)*float64(len(lags)-1))]; lag > busyLag {
+		return fmt.Sprintf("one of ten was sent %s late or more", quantity(millis(lag), unitTime))
+	}
+	return ""
 }
 
 // finding is one measure of one direction against its promise.
@@ -108,6 +144,8 @@ func number(v float64) string {
 	}
 	return fmt.Sprintf("%.*f", digits, v)
 }
+
+const tooBusy = "this machine is too busy to measure on: "
 
 const (
 	unitShare   = "% of packets"
@@ -248,6 +286,9 @@ func Judge(w evidence.Window, start time.Time, end time.Duration, directions ...
 		case len(p.during) < fewest:
 			e.Detail = fmt.Sprintf("too little was measured: %d packets %s during the fault", len(p.during), d.Name)
 			return e
+		case busy(d, p.during) != "":
+			e.Detail = tooBusy + busy(d, p.during)
+			return e
 		case len(p.before) < fewestAround:
 			e.Detail = fmt.Sprintf("nothing to compare with: %d packets %s before the fault", len(p.before), d.Name)
 			return e
@@ -255,7 +296,7 @@ func Judge(w evidence.Window, start time.Time, end time.Duration, directions ...
 			e.Detail = "the path was not well before the fault: " + sound(d.Name, before, link.Impairment{})
 			return e
 		case float64(d.Own) > ownLoss*float64(len(d.Records)):
-			e.Detail = fmt.Sprintf("the observer itself lost %d of %d packets %s: this machine is too busy", d.Own, len(d.Records), d.Name)
+			e.Detail = fmt.Sprintf(tooBusy+"the observer itself lost %d of %d packets %s", d.Own, len(d.Records), d.Name)
 			return e
 		}
 		if len(p.after) >= fewestAround {

@@ -187,6 +187,8 @@ func TestTooLittleIsInconclusive(t *testing.T) {
 		"none before it":                                 {evidence.Window{Inject: second(0), Injected: second(0), Restore: second(26), Restored: second(26)}, []Direction{whole}},
 		"none after it":                                  {endless, []Direction{watchedIn(endless, good, path{during: good}, 1)}},
 		"an observer that lost packets itself":           {window, []Direction{{Name: "upwards", Promise: good, Train: 1, Size: 100, Records: whole.Records, Own: len(whole.Records) / 50}}},
+		"an observer that sends late":                    {window, []Direction{late(whole)}},
+		"an observer that sends little":                  {window, []Direction{thin(whole)}},
 		"a fault that promises nothing":                  {window, []Direction{watched(link.Impairment{}, path{}, 1)}},
 		"nothing at all":                                 {window, nil},
 	} {
@@ -194,6 +196,26 @@ func TestTooLittleIsInconclusive(t *testing.T) {
 			t.Errorf("%s: %s: %s", name, e.Status, e.Detail)
 		}
 	}
+}
+
+// late is the same, sent 30 ms late.
+func late(d Direction) Direction {
+	d.Records = append([]Record(nil), d.Records...)
+	for i := range d.Records {
+		d.Records[i].Lag = 30 * ms
+	}
+	return d
+}
+
+// thin is the same with two of three packets not sent at all.
+func thin(d Direction) Direction {
+	d.Every = PaceFor(d.Promise, length).Every
+	var few []Record
+	for i := 0; i < len(d.Records); i += 3 {
+		few = append(few, d.Records[i])
+	}
+	d.Records = few
+	return d
 }
 
 func TestMeasures(t *testing.T) {

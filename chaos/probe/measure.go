@@ -15,6 +15,7 @@ type Record struct {
 	Arrived time.Duration // the first time
 	Copies  int           // that arrived; 0: lost
 	Corrupt bool
+	Lag     time.Duration // by how much later it was sent than it was to be
 }
 
 // Measures sum up a number of packets.

@@ -123,14 +123,17 @@ func (p *TCP) steady(ctx context.Context) {
 		func() {
 			defer p.hangUp(c)
 			defer context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })() //nolint:errcheck // a closed one needs none
+			due := p.since()
 			for first := true; ; first = false {
 				a := Ask{Sent: p.since(), Conn: conn, First: first}
+				a.Lag = a.Sent - due
 				_, err := ask(c, question{})
 				a.Done, a.Outcome = p.since(), outcome(err)
 				if ctx.Err() != nil && a.Outcome != Answered {
 					a.Outcome = Silent // to the end
 				}
 				p.keep(a)
+				due = a.Done + askEvery
 				if err != nil || !pause(ctx, askEvery) {
 					return
 				}
@@ -145,7 +148,9 @@ func (p *TCP) fresh(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	open := make(chan struct{}, freshOpen)
-	for ; ctx.Err() == nil; pause(ctx, freshEvery) {
+	for due := p.since(); ctx.Err() == nil; pause(ctx, freshEvery) {
+		lag := p.since() - due
+		due = p.since() + freshEvery
 		select {
 		case open <- struct{}{}:
 		default:
@@ -157,7 +162,7 @@ func (p *TCP) fresh(ctx context.Context) {
 		wg.Go(func() {
 			defer func() { <-open }()
 			wait := freshWait + 2*(p.cfg.Up.Longest()+p.cfg.Down.Longest())
-			a := Ask{Sent: p.since(), Fresh: true}
+			a := Ask{Sent: p.since(), Fresh: true, Lag: lag}
 			c, err := p.dial(ctx, wait)
 			if err == nil {
 				defer p.hangUp(c)

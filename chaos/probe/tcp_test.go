@@ -223,12 +223,12 @@ func TestConnectionsThroughARelay(t *testing.T) {
 		{"half-open", Connections{Conduct: HalfOpen}, breaks(relay.HalfOpen), path(gone, gone)},
 	} {
 		wg.Go(func() {
-			if e := observeTCP(t, c.promise, c.does); e.Status != evidence.Confirmed {
+			if e := calmly(func() evidence.Evidence { return observeTCP(t, c.promise, c.does) }); e.Status != evidence.Confirmed {
 				t.Errorf("%s: it does what it promises: %+v", c.name, e)
 			}
 		})
 		wg.Go(func() {
-			if e := observeTCP(t, c.promise, c.sabotage); e.Status != evidence.Mismatch {
+			if e := calmly(func() evidence.Evidence { return observeTCP(t, c.promise, c.sabotage) }); e.Status != evidence.Mismatch {
 				t.Errorf("%s: it does something else: %+v", c.name, e)
 			}
 		})

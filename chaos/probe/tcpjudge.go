@@ -37,9 +37,10 @@ const (
 type Ask struct {
 	Sent, Done time.Duration
 	Outcome    Outcome
-	Conn       int  // which connection of the long-lived ones; of a fresh one nothing
-	Fresh      bool // on a connection of its own, and Sent is when that was begun
-	First      bool // of a long-lived connection: its answer waits for the handshake too
+	Conn       int           // which connection of the long-lived ones; of a fresh one nothing
+	Fresh      bool          // on a connection of its own, and Sent is when that was begun
+	Lag        time.Duration // by how much later it was asked than it was to be
+	First      bool          // of a long-lived connection: its answer waits for the handshake too
 }
 
 // Haul is one measurement of the rate, in bit/s; 0: none.
@@ -109,6 +110,14 @@ func sortAsks(w evidence.Window, start time.Time, end time.Duration, longest tim
 		}
 	}
 	return p
+}
+
+func lags(asks []Ask) []time.Duration {
+	all := make([]time.Duration, len(asks))
+	for i, a := range asks {
+		all[i] = a.Lag
+	}
+	return all
 }
 
 func shareOf(asks []Ask, o Outcome) float64 {
@@ -252,6 +261,9 @@ func JudgeTCP(w evidence.Window, start time.Time, end time.Duration, c Connectio
 	switch {
 	case len(p.during.fresh) < fewestFresh:
 		e.Detail = fmt.Sprintf("too little was measured: %d new connections during the fault", len(p.during.fresh))
+		return e
+	case lagging(lags(p.during.steady)) != "" || lagging(lags(p.during.fresh)) != "":
+		e.Detail = tooBusy + lagging(append(lags(p.during.steady), lags(p.during.fresh)...))
 		return e
 	case len(p.before.fresh) < fewestFresh || n < fewestAsks:
 		e.Detail = fmt.Sprintf("nothing to compare with: %d new connections and %d answers before the fault", len(p.before.fresh), n)

@@ -156,7 +156,7 @@ func (p *UDP) send(ctx context.Context, way byte, f *flow, since func() time.Dur
 			}
 		}
 		for range f.pace.Train {
-			seq, ok := f.next(since)
+			seq, ok := f.next(since, due)
 			if !ok {
 				return
 			}
@@ -168,14 +168,15 @@ func (p *UDP) send(ctx context.Context, way byte, f *flow, since func() time.Dur
 }
 
 // next is a packet's number, noted as sent now; false: there is no room for more.
-func (f *flow) next(since func() time.Duration) (uint64, bool) {
+func (f *flow) next(since func() time.Duration, due time.Duration) (uint64, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.records) == mostKept {
 		f.skipped++
 		return 0, false
 	}
-	f.records = append(f.records, Record{Sent: since()})
+	now := since()
+	f.records = append(f.records, Record{Sent: now, Lag: now - due})
 	return uint64(len(f.records) - 1), true
 }
 
@@ -265,7 +266,7 @@ func (p *UDP) Directions() []Direction {
 		records := append([]Record(nil), f.records...)
 		f.mu.Unlock()
 		all[i] = Direction{
-			Name: f.name, Promise: f.promise, Shared: p.cfg.Shared, Train: f.pace.Train, Size: f.pace.Size, Records: records, Own: int(f.own),
+			Name: f.name, Promise: f.promise, Shared: p.cfg.Shared, Train: f.pace.Train, Size: f.pace.Size, Every: f.pace.Every, Records: records, Own: int(f.own),
 		}
 	}
 	return all

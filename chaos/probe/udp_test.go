@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -75,6 +76,16 @@ func observe(t *testing.T, ups, downs link.Impairment, inject func(*relay.UDP) e
 	return p.Judge(w)
 }
 
+// calmly observes again while the machine has too much else to do for an answer.
+func calmly(observe func() evidence.Evidence) (e evidence.Evidence) {
+	for range 5 {
+		if e = observe(); !strings.HasPrefix(e.Detail, tooBusy) {
+			break
+		}
+	}
+	return e
+}
+
 // A relay that does what it is told is confirmed, and one that does not is a mismatch: on real sockets.
 func TestThroughARelay(t *testing.T) {
 	if testing.Short() {
@@ -102,12 +113,16 @@ func TestThroughARelay(t *testing.T) {
 	} {
 		// All at once: they wait most of the time.
 		wg.Go(func() {
-			if e := observe(t, c.ups, c.downs, func(r *relay.UDP) error { return r.Set(c.ups, c.downs) }); e.Status != evidence.Confirmed {
+			if e := calmly(func() evidence.Evidence {
+				return observe(t, c.ups, c.downs, func(r *relay.UDP) error { return r.Set(c.ups, c.downs) })
+			}); e.Status != evidence.Confirmed {
 				t.Errorf("%s: it does what it promises: %+v", c.name, e)
 			}
 		})
 		wg.Go(func() {
-			if e := observe(t, c.ups, c.downs, func(r *relay.UDP) error { return r.Set(c.does, c.doesBack) }); e.Status != evidence.Mismatch {
+			if e := calmly(func() evidence.Evidence {
+				return observe(t, c.ups, c.downs, func(r *relay.UDP) error { return r.Set(c.does, c.doesBack) })
+			}); e.Status != evidence.Mismatch {
 				t.Errorf("%s: it does something else: %+v", c.name, e)
 			}
 		})
