@@ -209,6 +209,20 @@ func forecastJSON(p *forecast.Prediction, from, to time.Duration) predictionJSON
 	return out
 }
 
+// otherKinds says how many past events are of another kind than the one that is forecast: they count for less.
+func otherKinds(kind string, past []forecast.Past) string {
+	others := 0
+	for _, p := range past {
+		if p.Kind != kind {
+			others++
+		}
+	}
+	if others == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d of the %d in the file are of another kind than %s, and count for less", others, len(past), kind)
+}
+
 func printForecast(w io.Writer, e forecast.Event, p *forecast.Prediction, from, to time.Duration) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s play starts (P90 %s), peak %s a second (P90 %s) at %s\n", p.Kind, people(p.Total.P50), people(p.Total.P90),
@@ -217,7 +231,11 @@ func printForecast(w io.Writer, e forecast.Event, p *forecast.Prediction, from, 
 		fmt.Fprintf(&b, "starts %s\n", e.Start.Format("Monday 2 January 2006, 15:04 MST"))
 	}
 	if p.Learnt > 0 {
-		fmt.Fprintf(&b, "learnt from %d past events\n", p.Learnt)
+		events := "past events"
+		if p.Learnt == 1 {
+			events = "past event"
+		}
+		fmt.Fprintf(&b, "learnt from %d %s%s\n", p.Learnt, events, otherKinds(p.Kind, e.Past))
 	}
 	rates := make([]float64, forecastBins)
 	for i := range rates {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tminus-live/tminus/simulator/audience"
+	"github.com/tminus-live/tminus/simulator/audience/forecast"
 	"github.com/tminus-live/tminus/simulator/wire/consent"
 )
 
@@ -37,7 +38,7 @@ func TestForecastSpeaksToAPersonAndToAProgram(t *testing.T) {
 	if status != 0 || errs != "" {
 		t.Fatalf("status %d: %s", status, errs)
 	}
-	for _, want := range []string{"concert: ", "play starts (P90", "learnt from 1 past events", "█", "us-east", "54.0%", "T+0:00"} {
+	for _, want := range []string{"concert: ", "play starts (P90", "learnt from 1 past event\n", "█", "us-east", "54.0%", "T+0:00"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("it lacks %q:\n%s", want, out)
 		}
@@ -117,5 +118,16 @@ func TestConsentPrintsATokenAndWhereToServeIt(t *testing.T) {
 	}
 	if !strings.Contains(out, "http://10.0.7.12:8000/.well-known/tminus-consent.txt") || !strings.Contains(out, "consent: "+first) {
 		t.Error(out)
+	}
+}
+
+// A history of another kind of event is used, and it is said that it counts for less.
+func TestForecastNamesAHistoryOfAnotherKind(t *testing.T) {
+	past := []forecast.Past{{Kind: "launch"}, {Kind: "title-fight"}}
+	if got, want := otherKinds("title-fight", past), "; 1 of the 2 in the file are of another kind than title-fight, and count for less"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := otherKinds("launch", past[:1]); got != "" {
+		t.Errorf("%q", got)
 	}
 }

@@ -544,7 +544,7 @@ func Line(s State) string {
 		add("levers %s", safe(strings.Join(s.Levers, ", ")))
 	}
 	if s.Players > 0 || s.Sessions > 0 {
-		add("%d players, %d rebuffering", s.Sessions, s.Rebuffering)
+		add("%s, %d rebuffering", words.Plural(s.Sessions, "player"), s.Rebuffering)
 	}
 	if s.QoE.Known {
 		add("startup p95 %s, rebuffering %s %%, behind live p50 %s p95 %s", seconds(s.QoE.StartupP95),

@@ -388,8 +388,11 @@ func (r *Report) panels(bs []bin, width int, l layout, clk words.Clock) []*serie
 	}
 
 	sessions := highest(func(b bin) float64 { return b.sessions })
+	if sessions <= 0 && r.Players.Sessions == 0 && len(out) > 0 {
+		return out // nobody watched: what play starts came to is all there is
+	}
 	s := &series{top: nice(max(sessions, 1))}
-	s.Kind, s.Title = "sessions", "Sessions on the air"
+	s.Kind, s.Title = "sessions", "Players on the air"
 	s.Peak = peak(func(s Second) float64 { return s.Sessions }, figure)
 	if width > 1 {
 		s.Keys = []key{{Class: "s-sess", Label: "highest"}, {Class: "s-sess thin", Label: "lowest"}}
@@ -406,6 +409,9 @@ func (r *Report) panels(bs []bin, width int, l layout, clk words.Clock) []*serie
 	s.Peak = peak(func(s Second) float64 { return s.RebufferRatio }, percent)
 	if s.Peak == "" {
 		s.Empty, s.top = "none", 100
+		if sessions <= 0 {
+			s.Empty = "not measured: nobody watched"
+		}
 	}
 	s.draws = append(s.draws, steps("solid s-rebuf", func(b bin) float64 { return b.rebuffer }, true))
 	out = append(out, s)

@@ -80,6 +80,9 @@ func (p *page) crowd(r *Report) {
 	if l.Left > 0 {
 		b.Facts = append(b.Facts, fact{"Left, out of patience", fmt.Sprintf("%s (%s)", words.Count(l.Left), partOf(l.Left, n.Intended))})
 	}
+	if l.FirstFailure != "" {
+		b.Facts = append(b.Facts, fact{"First wrong answer", l.FirstFailure})
+	}
 	if top := r.peakStarts(); top > 0 {
 		b.Facts = append(b.Facts, fact{"Most started in a second", words.Count(uint64(math.Min(top, 1e18)))})
 	}
@@ -171,10 +174,23 @@ const (
 // Flat says whether the process took no more memory at the end than ten seconds into the event, give or take a tenth;
 // known is false for one that was not there then.
 func (p Process) Flat() (flat, known bool) {
-	if p.RSSAt10S == 0 || p.RSSLast == 0 {
+	if p.RSSAt10S == 0 || p.RSSLast == 0 || p.Incarnated > 1 { // of two incarnations, the one is not what the other became
 		return false, false
 	}
 	return p.GrowthPct <= flatPercent || p.RSSLast <= p.RSSAt10S+flatBytes, true
+}
+
+// Growth that somebody should look into: half as much again, and a quarter of a gigabyte. A crowd that comes later than the
+// first ten seconds takes memory for its connections; what is beyond this is no longer that.
+const (
+	muchPercent = 50
+	muchBytes   = 256_000_000
+)
+
+// much says whether the process grew by so much that somebody should look into it.
+func (p Process) much() bool {
+	flat, known := p.Flat()
+	return known && !flat && p.GrowthPct > muchPercent && p.RSSLast > p.RSSAt10S+muchBytes
 }
 
 // GrowthWords says what became of the process's memory after the first ten seconds.
@@ -183,6 +199,8 @@ func (p Process) GrowthWords() string {
 	switch {
 	case p.RSSAt10S == 0:
 		return "began later"
+	case p.Incarnated > 1:
+		return "not compared: started again"
 	case !known:
 		return "had ended"
 	case !flat:
@@ -192,6 +210,9 @@ func (p Process) GrowthWords() string {
 	}
 	return "flat"
 }
+
+// markedWords says from where on growth is marked.
+const markedWords = " Marked is what grew by more than half and by more than 256" + words.NBSP + "MB."
 
 // ProcessWords says in a sentence whether memory stayed flat; "" without processes.
 func (r *Report) ProcessWords() string {
@@ -218,11 +239,11 @@ func (r *Report) ProcessWords() string {
 	case len(grew) == 0:
 		return fmt.Sprintf("The memory of all %d processes was flat after the first 10%ss.", known, words.NBSP)
 	case len(grew) == 1 && known == 1:
-		return fmt.Sprintf("%s %s after the first 10%ss.", grew[0].Name, grew[0].GrowthWords(), words.NBSP)
+		return fmt.Sprintf("%s %s after the first 10%ss."+markedWords, grew[0].Name, grew[0].GrowthWords(), words.NBSP)
 	case len(grew) == 1:
-		return fmt.Sprintf("%s %s after the first 10%ss; no other process did.", grew[0].Name, grew[0].GrowthWords(), words.NBSP)
+		return fmt.Sprintf("%s %s after the first 10%ss; no other process did."+markedWords, grew[0].Name, grew[0].GrowthWords(), words.NBSP)
 	}
-	return fmt.Sprintf("%d of %d processes grew after the first 10%ss.", len(grew), known, words.NBSP)
+	return fmt.Sprintf("%d of %d processes grew after the first 10%ss."+markedWords, len(grew), known, words.NBSP)
 }
 
 func (p *page) processes(r *Report) {
@@ -255,7 +276,7 @@ func (p *page) processes(r *Report) {
 	}
 	for i, v := range r.Processes {
 		flat, known := v.Flat()
-		if known && !flat {
+		if v.much() {
 			b.Tone, b.Icon = "warn", "up"
 		}
 		if i >= maxProcessRows {
@@ -267,8 +288,10 @@ func (p *page) processes(r *Report) {
 		switch {
 		case !known:
 			row.Tone, row.Icon = "none", "none"
-		case !flat:
+		case v.much():
 			row.Tone, row.Icon = "warn", "up"
+		case !flat:
+			row.Tone, row.Icon = "none", "up"
 		}
 		if v.Incarnated > 1 {
 			row.Started = fmt.Sprintf("started %d times", v.Incarnated)

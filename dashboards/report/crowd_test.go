@@ -164,7 +164,7 @@ func TestProcessWords(t *testing.T) {
 		{[]Process{grown}, "store grew by 34 % after the first 10 s."},
 		{[]Process{grown, grown, flat}, "2 of 3 processes grew after the first 10 s."},
 	} {
-		if got := plain((&Report{Processes: c.ps}).ProcessWords()); got != c.want {
+		if got := plain(strings.TrimSuffix((&Report{Processes: c.ps}).ProcessWords(), markedWords)); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
 		}
 	}
@@ -395,5 +395,38 @@ func TestObjectiveOfPlayersNamesThem(t *testing.T) {
 	rows := byClass(parsePage(t, r), "what")
 	if len(rows) != 2 || !strings.Contains(text(rows[0]), "of the 20 full players") || strings.Contains(text(rows[1]), "players") {
 		t.Errorf("%q", []string{text(rows[0]), text(rows[1])})
+	}
+}
+
+// Memory is compared within one life of a process, and marked only beyond the limit that the page states.
+func TestProcessGrowth(t *testing.T) {
+	for _, c := range []struct {
+		p     Process
+		words string
+		much  bool
+	}{
+		{Process{RSSAt10S: 100e6, RSSLast: 105e6, GrowthPct: 5, Incarnated: 1}, "flat", false},
+		{Process{RSSAt10S: 96e6, RSSLast: 328e6, GrowthPct: 241, Incarnated: 1}, "grew by 241\u00a0%", false},
+		{Process{RSSAt10S: 100e6, RSSLast: 900e6, GrowthPct: 800, Incarnated: 1}, "grew by 800\u00a0%", true},
+		{Process{RSSAt10S: 2e9, RSSLast: 2.9e9, GrowthPct: 45, Incarnated: 1}, "grew by 45\u00a0%", false},
+		{Process{RSSAt10S: 100e6, RSSLast: 900e6, GrowthPct: 800, Incarnated: 2}, "not compared: started again", false},
+	} {
+		if got := c.p.GrowthWords(); got != c.words || c.p.much() != c.much {
+			t.Errorf("%+v: %q, marked %v", c.p, got, c.p.much())
+		}
+	}
+}
+
+// Of a run that only a play API was loaded in, no row of players is drawn.
+func TestNoEmptyRowsWithoutPlayers(t *testing.T) {
+	r := sampleTitleFight()
+	r.Players = Players{}
+	for i := range r.Timeline {
+		s := &r.Timeline[i]
+		s.Sessions, s.RebufferRatio, s.LiveLatencyS, s.LiveLatencyP95S, s.BitrateKbps = 0, 0, -1, -1, -1
+	}
+	all := wordsOf(byClass(parsePage(t, r), "wide")[0])
+	if strings.Contains(all, "Players on the air") || strings.Contains(all, "Rebuffering") || !strings.Contains(all, "Play starts a second") {
+		t.Error(all)
 	}
 }

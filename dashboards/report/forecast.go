@@ -74,18 +74,18 @@ func (f *Forecast) actual() (out []value) {
 
 // Words is how right the forecast was, in a sentence or two.
 func (f *Forecast) Words() string {
-	s := fmt.Sprintf("The forecast was %s%% off over the event", words.Significant(f.ErrorPct, 2)+words.NBSP)
+	s := fmt.Sprintf("Over the event the forecast was off by %s%% of those who came", words.Significant(f.ErrorPct, 2)+words.NBSP)
 	if f.NowcastPct > 0 {
-		s += fmt.Sprintf(", the nowcast 30%ss ahead %s%%", words.NBSP, words.Significant(f.NowcastPct, 2)+words.NBSP)
+		s += fmt.Sprintf(", the nowcast 30%ss ahead by %s%%", words.NBSP, words.Significant(f.NowcastPct, 2)+words.NBSP)
 	}
 	s += "."
 	if f.PeakPerS > 0 && f.ActualPerS > 0 {
 		s += fmt.Sprintf(" A peak of %s was predicted and %s came", words.PerSecond(f.PeakPerS), words.PerSecond(f.ActualPerS))
 		switch more := f.ActualPerS/f.PeakPerS - 1; {
 		case more >= 0.005:
-			s += ", " + words.Share(more+0.005) + " more."
+			s += ", " + words.Share(more+0.005) + " more than predicted."
 		case more <= -0.005:
-			s += ", " + words.Share(-more+0.005) + " less."
+			s += ", " + words.Share(-more+0.005) + " less than predicted."
 		default:
 			s += "."
 		}

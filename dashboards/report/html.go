@@ -9,6 +9,7 @@ import (
 	"html/template"
 	"io"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -170,8 +171,10 @@ func VerdictWord(verdict string) string { return strings.ToUpper(verdict) }
 
 func (p *page) reasons(r *Report) {
 	if len(r.Reasons) > 0 {
-		p.Why = r.Reasons[0]
-		p.Also = r.Reasons[1:min(len(r.Reasons), maxReasonsShown)]
+		p.Why = unbroken(r.Reasons[0])
+		for _, s := range r.Reasons[1:min(len(r.Reasons), maxReasonsShown)] {
+			p.Also = append(p.Also, unbroken(s))
+		}
 		return
 	}
 	switch r.Verdict {
@@ -183,6 +186,11 @@ func (p *page) reasons(r *Report) {
 		p.Why = "The rehearsal proves nothing either way."
 	}
 }
+
+var hyphenated = regexp.MustCompile(`(\pL|\pN)-(\pL|\pN)`)
+
+// unbroken keeps a name such as us-east on one line: a word joiner (U+2060) forbids the break that a hyphen allows.
+func unbroken(s string) string { return hyphenated.ReplaceAllString(s, "$1-\u2060$2") }
 
 // tally counts objectives by state.
 func (r *Report) tally() (met, missed, noData int) {

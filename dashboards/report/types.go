@@ -98,6 +98,7 @@ type Load struct {
 	OwnLagMS      *Quantiles `json:"own_lag_ms,omitempty"`      // of send_lag_ms, the sending machine's own part
 	Attempts      uint64     `json:"attempts,omitempty"`        // requests sent for all play starts
 	Left          uint64     `json:"left,omitempty"`            // viewers who would have tried again, but had no patience left
+	FirstFailure  string     `json:"first_failure,omitempty"`   // the first answer that was not a good one, other than being shed: its status and how it begins
 	Failures      []Count    `json:"failures,omitempty"`        // what went wrong, by kind, the most frequent first
 }
 
@@ -230,6 +231,6 @@ type Second struct {
 // Moment is one line of the story.
 type Moment struct {
 	AtS  float64 `json:"at_s"`
-	Kind string  `json:"kind"` // phase | fault | evidence | viewers | telemetry
+	Kind string  `json:"kind"` // phase | fault | evidence | viewers | telemetry | lever | forecast
 	Text string  `json:"text"`
 }

@@ -59,6 +59,8 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (_ *report
 		Attempts:   out.starts.Attempts,
 		Left:       out.starts.Left,
 		Failures:   failures(out.starts.Failures),
+
+		FirstFailure: out.starts.FirstFailure,
 	}
 	if out.starts.Sent > 0 {
 		done, own := report.Quantiles(out.starts.FromSent), report.Quantiles(out.starts.OwnLag)

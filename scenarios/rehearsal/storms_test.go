@@ -1,12 +1,44 @@
 package rehearsal
 
 import (
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/tminus-live/tminus/dashboards/report"
 	"github.com/tminus-live/tminus/scenarios/spec"
 	"github.com/tminus-live/tminus/telemetry/qoe"
 )
+
+// What many levers in many regions do at once is one thing to tell.
+func TestStoryJoinsLevers(t *testing.T) {
+	got := pulls([]pull{
+		{15.3, "us-west", "bookmarks", "load", false}, {15.4, "us-east", "bookmarks", "load", false}, {15.5, "us-east", "top-rung", "load", false},
+		{75.8, "us-west", "top-rung", "load", true}, {90, "us-west", "bookmarks", "operator", true},
+	})
+	want := []line{
+		{15.3, "Regions us-east and us-west pull the levers bookmarks, top-rung, moved by load."},
+		{75.8, "Region us-west lets go of the lever top-rung, moved by load."}, {90, "Region us-west lets go of the lever bookmarks, moved by operator."},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
+	}
+	if got := pulls(nil); got != nil {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestStoryTellsOfGrowth(t *testing.T) {
+	got := growths([]report.Scaling{{T: 0, Region: "a", Capacity: 1500}, {T: 0, Region: "b", Capacity: 1500}, {T: 16, Region: "a", Capacity: 2000}, {T: 90, Region: "a", Capacity: 500}})
+	if want := []line{{16, "a grow from 1,500 to 2,000 play starts a second"}, {90, "a shrink from 2,000 to 500 play starts a second"}}; !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
+	}
+	for n, want := range map[uint64]string{0: "0", 999: "999", 1000: "1,000", 6000000: "6,000,000"} {
+		if got := thousands(n); got != want {
+			t.Errorf("%d: %q", n, got)
+		}
+	}
+}
 
 func TestStorm(t *testing.T) {
 	seconds := make([]qoe.LoadSecond, 60)

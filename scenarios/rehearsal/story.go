@@ -1,10 +1,13 @@
 package rehearsal
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,12 +29,12 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 
 	p := rep.Load.PlayStarts
 	if r.pods > 0 {
-		say(0, "phase", "The event begins: %d play starts are due, %d of them by full players; %d pods send them.", p.Intended, rep.Players.Sessions, r.pods)
+		say(0, "phase", "The event begins: %s play starts are due, %d of them by full players; %d pods send them.", thousands(p.Intended), rep.Players.Sessions, r.pods)
 	} else {
-		say(0, "phase", "The event begins: %d play starts are due, %d players watch to the end.", p.Intended, r.cfg.Scenario.Audience.Players)
+		say(0, "phase", "The event begins: %s play starts are due, %d players watch to the end.", thousands(p.Intended), r.cfg.Scenario.Audience.Players)
 	}
 	if at, rate := peak(rep.Timeline); rate > 0 {
-		say(float64(at), "viewers", "Play starts peak at %.0f a second.", rate)
+		say(float64(at), "viewers", "Play starts peak at %s a second.", thousands(uint64(rate)))
 	}
 	for _, f := range rep.Faults {
 		if f.ForS > 0 {
@@ -49,14 +52,20 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 			if !i.Guided {
 				how = "will press Play again as they please"
 			}
-			say(i.At.Seconds(), "viewers", "%d viewers of %s lose their picture; they %s.", i.Viewers, i.Region, how)
+			say(i.At.Seconds(), "viewers", "%s viewers of %s lose their picture; they %s.", thousands(uint64(i.Viewers)), i.Region, how)
 		}
 	}
 	if r.nowcast != nil {
 		for _, w := range r.nowcast.warnings {
-			say(w.at.Seconds(), "phase", "The nowcast warns: %s.", strings.TrimSuffix(w.text, "."))
+			say(w.at.Seconds(), "forecast", "The nowcast warns: %s.", strings.TrimSuffix(w.text, "."))
 		}
 	}
+	if rep.Forecast != nil {
+		for _, g := range growths(rep.Forecast.Scaling) {
+			say(g.at, "forecast", "The nowcast has %s.", g.text)
+		}
+	}
+	var levers []pull
 	err := qoe.Events(ctx, r.telemetry.db, r.id, []event.Kind{event.RegionHealth, event.TelemetryDropped, event.Lever}, maxMoments, func(e event.Event) error {
 		switch e.Kind {
 		case event.RegionHealth:
@@ -69,11 +78,8 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 			}
 			say(since(e.At), "fault", text, capital(e.Component), e.Region)
 		case event.Lever:
-			text := "%s pulls its lever %s"
-			if e.Status == "released" {
-				text = "%s lets go of its lever %s"
-			}
-			say(since(e.At), "phase", text+", moved by %s.", capital(e.Component), e.Detail, e.State)
+			_, region, _ := strings.Cut(e.Component, "/")
+			levers = append(levers, pull{since(e.At), cmp.Or(region, e.Component), e.Detail, e.State, e.Status == "released"})
 		case event.TelemetryDropped:
 			say(since(e.At), "telemetry", "%s dropped %.0f events: %s.", e.Source, e.Value, e.Detail)
 		}
@@ -81,6 +87,9 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 	})
 	if err != nil {
 		return nil, err
+	}
+	for _, p := range pulls(levers) {
+		say(p.at, "lever", "%s", p.text)
 	}
 	stalls, err := qoe.Stalls(ctx, r.telemetry.db, r.id)
 	if err != nil {
@@ -108,9 +117,81 @@ func (r *Rehearsal) story(ctx context.Context, rep *report.Report, out outcome) 
 	} else {
 		say(out.ran.Seconds(), "phase", "The event ends.")
 	}
-	say(out.ran.Seconds(), "telemetry", "%d events were emitted, %d are stored.", rep.Telemetry.Emitted, rep.Telemetry.Stored)
+	say(out.ran.Seconds(), "telemetry", "%s events were emitted, %s are stored.", thousands(rep.Telemetry.Emitted), thousands(rep.Telemetry.Stored))
 	sort.SliceStable(ms, func(i, j int) bool { return ms[i].AtS < ms[j].AtS })
 	return ms, nil
+}
+
+// line is one thing to tell.
+type line struct {
+	at   float64
+	text string
+}
+
+// pull is one lever that one region's playback service pulled or let go of.
+type pull struct {
+	at                float64
+	region, lever, by string
+	released          bool
+}
+
+// pulls joins levers that are moved the same way within two seconds of each other, in whatever regions.
+func pulls(all []pull) (out []line) {
+	const gap = 2.0
+	for i := 0; i < len(all); {
+		var regions, levers []string
+		first, last := all[i], all[i].at
+		for ; i < len(all) && all[i].released == first.released && all[i].by == first.by && all[i].at-last <= gap; i++ {
+			if !slices.Contains(regions, all[i].region) {
+				regions = append(regions, all[i].region)
+			}
+			if !slices.Contains(levers, all[i].lever) {
+				levers = append(levers, all[i].lever)
+			}
+			last = all[i].at
+		}
+		slices.Sort(regions)
+		verb := "pull"
+		if first.released {
+			verb = "let go of"
+		}
+		who := "Regions "
+		if len(regions) == 1 {
+			who = "Region "
+			verb = strings.Replace(strings.Replace(verb, "pull", "pulls", 1), "let", "lets", 1)
+		}
+		what := "the lever "
+		if len(levers) > 1 {
+			what = "the levers "
+		}
+		out = append(out, line{first.at, fmt.Sprintf("%s%s %s %s%s, moved by %s.", who, strings.Join(regions, " and "), verb, what, strings.Join(levers, ", "), first.by)})
+	}
+	return out
+}
+
+// growths are the changes of capacity that a nowcast asked for, but for what each region began with.
+func growths(all []report.Scaling) (out []line) {
+	stood := map[string]float64{}
+	for _, s := range all {
+		if was, known := stood[s.Region]; known && was != s.Capacity {
+			verb := "grow"
+			if s.Capacity < was {
+				verb = "shrink"
+			}
+			out = append(out, line{s.T, fmt.Sprintf("%s %s from %s to %s play starts a second", s.Region, verb, thousands(uint64(was)), thousands(uint64(s.Capacity)))})
+		}
+		stood[s.Region] = s.Capacity
+	}
+	return out
+}
+
+// thousands writes a whole number as it is read: 6,000,000.
+func thousands(n uint64) string {
+	s := strconv.FormatUint(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
 }
 
 // wave is stalls that follow one another closely: one thing to tell.
