@@ -35,7 +35,7 @@ func (c *crowd) next() event.Event {
 		Device: devices[c.rand.IntN(len(devices))], ISP: isps[c.rand.IntN(len(isps))], Region: regions[c.rand.IntN(len(regions))],
 		Value: 0.3 + 2*c.rand.ExpFloat64(), LagMS: 0.1 * c.rand.ExpFloat64(),
 	}
-	e.Edge = e.Region
+	e.Edge, e.Home = e.Region, e.Region
 	if c.rand.IntN(10_000) == 0 {
 		e.Status, e.Detail = "failed", "time-out"
 		return e

@@ -30,7 +30,7 @@ func yardstick(ctx context.Context, cfg Config, run string) (perSecond float64, 
 	var took time.Duration
 	for from := 0; from < cfg.Events; from += yardstickRows {
 		n := min(yardstickRows, cfg.Events-from)
-		var runs, sources, kinds, statuses, regions, components, sessions, devices, isps, edges, details, topics []string
+		var runs, sources, kinds, statuses, regions, components, sessions, devices, isps, homes, edges, details, topics []string
 		var seqs, offsets []uint64
 		var at []time.Time
 		var values, lags []float64
@@ -39,19 +39,19 @@ func yardstick(ctx context.Context, cfg Config, run string) (perSecond float64, 
 			e := c.next()
 			runs, sources, kinds = append(runs, run), append(sources, "conductor#1"), append(kinds, string(e.Kind))
 			statuses, regions, components = append(statuses, e.Status), append(regions, e.Region), append(components, e.Component)
-			sessions, devices, isps = append(sessions, e.Session), append(devices, e.Device), append(isps, e.ISP)
+			sessions, devices, isps, homes = append(sessions, e.Session), append(devices, e.Device), append(isps, e.ISP), append(homes, e.Home)
 			edges, details, topics = append(edges, e.Edge), append(details, e.Detail), append(topics, "tminus.events")
 			seqs, offsets = append(seqs, uint64(from+i+1)), append(offsets, uint64((from+i)/200))
 			at, values, lags = append(at, e.At), append(values, e.Value), append(lags, e.LagMS)
 			attempts, partitions = append(attempts, e.Attempts), append(partitions, 1)
 		}
 		began := time.Now()
-		batch, err := conn.PrepareBatch(ctx, `INSERT INTO events (run, source, kind, status, region, component, session, device, isp, edge, detail, topic,
+		batch, err := conn.PrepareBatch(ctx, `INSERT INTO events (run, source, kind, status, region, component, session, device, isp, home, edge, detail, topic,
 			seq, offset, at, written, stored_at, value, lag_ms, attempts, partition)`)
 		if err != nil {
 			return 0, err
 		}
-		for i, values := range []any{runs, sources, kinds, statuses, regions, components, sessions, devices, isps, edges, details, topics,
+		for i, values := range []any{runs, sources, kinds, statuses, regions, components, sessions, devices, isps, homes, edges, details, topics,
 			seqs, offsets, at, at, at, values, lags, attempts, partitions} {
 			if err := batch.Column(i).Append(values); err != nil {
 				return 0, err

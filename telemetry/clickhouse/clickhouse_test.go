@@ -63,6 +63,32 @@ func TestInsertAndRead(t *testing.T) {
 	}
 }
 
+// A store that an earlier version filled is opened as it is: what was added since is empty in its rows.
+func TestOpenATableOfAnEarlierVersion(t *testing.T) {
+	p := chtest.Start(t, t.TempDir())
+	db := open(t, p.URL)
+	insert := func(db *clickhouse.DB, seq uint64, home string) {
+		var rows clickhouse.Rows
+		rows.Append(&event.Event{Run: "r", Source: "s#1", Seq: seq, At: start, Kind: event.Heartbeat, Home: home}, clickhouse.Origin{Topic: "t", Offset: int64(seq)})
+		if err := db.Insert(t.Context(), &rows, fmt.Sprint(seq), start); err != nil {
+			t.Fatal(err)
+		}
+	}
+	insert(db, 1, "")
+	if err := db.Exec(t.Context(), "ALTER TABLE events DROP COLUMN home"); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, p.URL)
+	insert(again, 2, "us-east")
+	var homes []string
+	if err := again.QueryRow(t.Context(), "SELECT groupArray(home) FROM (SELECT toString(home) AS home FROM events WHERE run = 'r' ORDER BY seq)").Scan(&homes); err != nil {
+		t.Fatal(err)
+	}
+	if len(homes) != 2 || homes[0] != "" || homes[1] != "us-east" {
+		t.Errorf("homes %q", homes)
+	}
+}
+
 // What was merged away leaves the disk within seconds: in the engine that a run has to itself.
 func TestMergedPartsGo(t *testing.T) {
 	p := chtest.Start(t, t.TempDir())
