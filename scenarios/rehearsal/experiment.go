@@ -20,8 +20,10 @@ import (
 
 // How an experiment is watched.
 const (
-	// stopEvery is the time between two looks at the stop conditions.
+	// stopEvery is the time from one look at the stop conditions to the next, and stopMost what it may grow to so that a store
+	// that takes long to answer is asked for a third of the time at the most.
 	stopEvery = 250 * time.Millisecond
+	stopMost  = 500 * time.Millisecond
 	// lookLimit bounds the answer to one look.
 	lookLimit = 2 * time.Second
 	// lagEvery is how many looks share one question for how far behind the store is.
@@ -178,10 +180,18 @@ func (w *watcher) run(ctx context.Context, stop func()) (c course) {
 	if len(w.x.Stop) == 0 || sleepUntil(ctx, w.zero.Add(w.due-lookAhead)) != nil {
 		return c
 	}
-	tick := time.NewTicker(stopEvery)
-	defer tick.Stop()
+	next := time.NewTimer(0)
+	defer next.Stop()
 	var behind time.Duration
 	for i := 0; ; i++ {
+		select {
+		case <-next.C:
+		case <-w.over:
+			return c
+		case <-ctx.Done():
+			return c
+		}
+		began := w.now()
 		look, measured := w.look(ctx, i%lagEvery == 0, &behind)
 		if ctx.Err() != nil {
 			return c
@@ -207,13 +217,8 @@ func (w *watcher) run(ctx context.Context, stop func()) (c course) {
 			}
 			return c
 		}
-		select {
-		case <-tick.C:
-		case <-w.over:
-			return c
-		case <-ctx.Done():
-			return c
-		}
+		took := w.now().Sub(began)
+		next.Reset(min(max(3*took, stopEvery), stopMost) - took)
 	}
 }
 

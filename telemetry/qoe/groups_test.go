@@ -107,3 +107,32 @@ func TestNewest(t *testing.T) {
 		t.Errorf("%s, %v", newest, err)
 	}
 }
+
+// BenchmarkLook asks what a stop condition asks several times a second, of a crowd of 100,000 play starts a second.
+func BenchmarkLook(b *testing.B) {
+	db := open(b)
+	const n = 2_000_000
+	storeFight(b, db, "r", n)
+	to := start.Add(n * 10 * time.Microsecond)
+	for _, q := range []qoe.Query{
+		{Metric: "rebuffer_ratio", Aggregate: "avg"},
+		{Metric: "video_start_failures", Aggregate: "rate"},
+		{Metric: "play_start_time", Aggregate: "p", Quantile: 95},
+	} {
+		q.Zero, q.From, q.To = start, to.Add(-5*time.Second), to
+		b.Run(q.Metric, func(b *testing.B) {
+			for b.Loop() {
+				if m, err := qoe.Measure(b.Context(), db, "r", q); err != nil || m.Samples == 0 {
+					b.Fatal(m, err)
+				}
+			}
+		})
+	}
+	b.Run("newest", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := qoe.Newest(b.Context(), db, "r", []string{"s0", "s4"}, to.Add(-10*time.Second)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
