@@ -56,7 +56,7 @@ var When = []Parameter{
 
 // Catalogue lists every fault there is.
 func Catalogue() []Kind {
-	return slices.Concat(regionKinds, packetKinds, processKinds, httpKinds, segmentKinds, defectKinds)
+	return slices.Concat(regionKinds, packetKinds, processKinds, httpKinds, segmentKinds, defectKinds, streamKinds)
 }
 
 var regionKinds = []Kind{{

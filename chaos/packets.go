@@ -153,8 +153,12 @@ func packetModel(m Model, does func(Fault) (link.Impairment, error)) Model {
 		if err != nil {
 			return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
 		}
+		p, err := part(f, cfg)
+		if err != nil {
+			return plan{}, err
+		}
 		imp.Seed = f.Seed
-		return planPackets(f, cfg, imp)
+		return planPackets(f, cfg, imp, p)
 	}
 	return m
 }
@@ -209,11 +213,7 @@ func (p packets) Restore(context.Context) error {
 }
 
 // planPackets finds the best means there is to impair a part's packets: its region's network, the kernel, or a relay.
-func planPackets(f Fault, cfg *Config, imp link.Impairment) (plan, error) {
-	p, err := part(f, cfg)
-	if err != nil {
-		return plan{}, err
-	}
+func planPackets(f Fault, cfg *Config, imp link.Impairment, p Part) (_ plan, err error) {
 	if err := imp.Validate(); err != nil {
 		return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
 	}
