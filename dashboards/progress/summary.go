@@ -197,6 +197,9 @@ func crowdLines(r *report.Report, fold func(mark string, st style, kind, text st
 			text += fmt.Sprintf(", %s (%s) late by this machine's own doing", words.Count(l.Late), words.Percent(l.LatePercent))
 		}
 		fold(mark, st, "load", text)
+		if l.FirstFailure != "" {
+			fold(" ", dim, "", safe("first wrong answer: "+l.FirstFailure))
+		}
 	}
 	for i, s := range r.Storms {
 		if i == maxStorms {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
@@ -272,7 +273,9 @@ func (r *reader) beside(at noted[struct{}], name string) []audience.Point {
 	}
 	points, err := audience.ReadCurve(name, bytes.NewReader(b))
 	if err != nil {
-		r.bad(at.node, at.path, "%s", err)
+		for _, line := range strings.Split(err.Error(), "\n") { // one sentence each
+			r.bad(at.node, at.path, "%s", line)
+		}
 	}
 	return points
 }
@@ -357,6 +360,12 @@ func (r *reader) starts(n ast.Node, path string, end time.Duration) []Start {
 			}},
 		})
 		r.curve(n, path, &leg, rate, amplitude, period, file)
+		if leg.Curve == string(audience.Ramp) && rate.ok && length.node == nil {
+			r.bad(n, join(path, "for"), "missing: how long the rate takes to get there, such as 30s")
+		}
+		if k := len(leg.Points); leg.Curve == string(audience.CSV) && k > 0 && end > 0 && leg.At < end && !length.ok && leg.At+leg.Points[k-1].At > end {
+			r.bad(file.node, file.path, "the curve lasts until %s, but the event until %s: say with for how much of it is sent", short(leg.At+leg.Points[k-1].At), short(end))
+		}
 		if times.ok && leg.Curve != string(audience.Forecast) {
 			r.bad(times.node, times.path, "only the curve forecast comes so many times as large")
 		}

@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -252,6 +253,9 @@ func (r *reader) whole(n ast.Node, path string, least, most uint64) (uint64, boo
 	return 0, false
 }
 
+// exponent is a number that the YAML reader takes for text.
+var exponent = regexp.MustCompile(`^[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+$`)
+
 // number reads a number from 0 to most.
 func (r *reader) number(n ast.Node, path string, most float64) (float64, bool) {
 	switch n.(type) {
@@ -261,6 +265,16 @@ func (r *reader) number(n ast.Node, path string, most float64) (float64, bool) {
 			return v, true
 		}
 		r.bad(n, path, "want a number from 0 to %s, got %s", strconv.FormatFloat(most, 'f', -1, 64), clip(n.GetToken().Value))
+	case *ast.StringNode:
+		if tok := n.GetToken(); tok.Type == token.StringType && exponent.MatchString(tok.Value) { // a number as YAML 1.2 has them
+			v, err := strconv.ParseFloat(tok.Value, 64)
+			if err == nil && v >= 0 && v <= most {
+				return v, true
+			}
+			r.bad(n, path, "want a number from 0 to %s, got %s", strconv.FormatFloat(most, 'f', -1, 64), clip(tok.Value))
+			break
+		}
+		r.bad(n, path, "want a number, got %s", describe(n))
 	case *ast.AliasNode:
 	default:
 		r.bad(n, path, "want a number, got %s", describe(n))

@@ -542,3 +542,27 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// A leg that would not be sent as it is written is a mistake, and a number with an exponent is a number.
+func TestLegsAreSentAsTheyAreWritten(t *testing.T) {
+	csv := func(string) ([]byte, error) { return []byte("0,1\n60,5\n"), nil }
+	for leg, want := range map[string]string{
+		"{at: 0s, rate: 10, curve: ramp}":                  "audience.starts[0].for: missing: how long the rate takes to get there",
+		"{at: 0s, rate: 10, for: 5s, curve: ramp}":         "",
+		"{at: 0s, curve: csv, file: c.csv}":                "audience.starts[0].file: the curve lasts until 1m, but the event until 10s",
+		"{at: 0s, for: 5s, curve: csv, file: c.csv}":       "",
+		"{at: 0s, rate: 1e3}":                              "",
+		"{at: 0s, rate: 1e9}":                              "want a number from 0 to 1000000, got 1e9",
+		`{at: 0s, rate: "1e3"}`:                            `want a number, got the text "1e3"`,
+		"{at: 0s, for: 5s, curve: csv, file: two-bad.csv}": `two-bad.csv:3: "y" is neither`,
+	} {
+		open := csv
+		if strings.Contains(leg, "two-bad") {
+			open = func(string) ([]byte, error) { return []byte("0,1\nx,1\ny,1\n"), nil }
+		}
+		_, err := spec.Read("f", []byte(with("{players: 1}", "{starts: ["+leg+"], players: 1}")), open)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", leg, err, want)
+		}
+	}
+}

@@ -15,6 +15,7 @@ import (
 // Bounds on a file of ReadCurve.
 const (
 	maxCurveLines  = 4_000_000
+	maxCurveErrors = 10   // that are told
 	maxCurveLine   = 1024 // bytes
 	maxCurveLength = 24 * time.Hour
 )
@@ -33,6 +34,7 @@ var curveHeads = [][]string{{"seconds", "rate"}, {"timestamp", "rate"}, {"second
 // seconds since 1970. With timestamps of either sort the curve begins at the first line. Rates are play starts a second and must
 // come in order of their times; single starts may come in any order and are counted in bins of 0.1 s (1 s when they span over
 // 1,000 s, 10 s when over 10,000 s), so that their number is kept exactly.
+// The error names every line that is wrong, ten at the most.
 func ReadCurve(name string, r io.Reader) ([]Point, error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, maxCurveLine), maxCurveLine)
@@ -49,17 +51,14 @@ func ReadCurve(name string, r io.Reader) ([]Point, error) {
 	bad := func(format string, a ...any) error {
 		return fmt.Errorf("%s:%d: %w", name, max(1, n), fmt.Errorf(format, a...))
 	}
-	for lines.Scan() {
-		if n++; n > maxCurveLines {
-			return nil, bad("more than %d lines", maxCurveLines)
-		}
+	line := func() error {
 		text := lines.Text()
 		if n == 1 {
 			text = strings.TrimPrefix(text, "\ufeff")
 		}
 		text = strings.TrimSpace(text)
 		if text == "" || text[0] == '#' {
-			continue
+			return nil
 		}
 		fields := strings.Split(text, ",")
 		for i := range fields {
@@ -67,13 +66,13 @@ func ReadCurve(name string, r io.Reader) ([]Point, error) {
 		}
 		if form.fields == 0 && len(points) == 0 && slices.ContainsFunc(curveHeads, func(h []string) bool { return slices.Equal(h, fields) }) {
 			form.fields = -len(fields) // told, but for the sort of time
-			continue
+			return nil
 		}
 		if want := max(form.fields, -form.fields); want == 0 && len(fields) > 2 || want > 0 && len(fields) != want {
 			if want == 0 {
-				return nil, bad("%d columns, want seconds,rate or timestamp,rate or a timestamp alone", len(fields))
+				return bad("%d columns, want seconds,rate or timestamp,rate or a timestamp alone", len(fields))
 			}
-			return nil, bad("%d columns where the lines before have %d", len(fields), want)
+			return bad("%d columns where the lines before have %d", len(fields), want)
 		}
 
 		first := form.fields <= 0
@@ -83,7 +82,7 @@ func ReadCurve(name string, r io.Reader) ([]Point, error) {
 		if !isNumber {
 			var ok bool
 			if stamp, ok = timestamp(fields[0]); !ok {
-				return nil, bad("%q is neither a number of seconds nor a time such as 2026-11-21T19:58:00Z", clip(fields[0]))
+				return bad("%q is neither a number of seconds nor a time such as 2026-11-21T19:58:00Z", clip(fields[0]))
 			}
 		}
 		if first {
@@ -94,36 +93,51 @@ func ReadCurve(name string, r io.Reader) ([]Point, error) {
 		}
 		switch {
 		case form.stamps == isNumber:
-			return nil, bad("a number of seconds and a timestamp in one file")
+			return bad("a number of seconds and a timestamp in one file")
 		case seconds >= 1e11:
-			return nil, bad("%q: times are in seconds, and this looks like milliseconds", clip(fields[0]))
+			return bad("%q: times are in seconds, and this looks like milliseconds", clip(fields[0]))
 		case !isNumber:
 			seconds = float64(stamp.Sub(form.zero)) / 1e9
 		case form.epoch:
 			seconds -= form.origin
 		}
 		if math.Abs(seconds) > maxCurveLength.Seconds() {
-			return nil, bad("%q is more than %v from the start of the curve", clip(fields[0]), maxCurveLength)
+			return bad("%q is more than %v from the start of the curve", clip(fields[0]), maxCurveLength)
 		}
 		if len(fields) == 1 {
 			if seconds < 0 && !form.stamps && !form.epoch {
-				return nil, bad("a time before 0")
+				return bad("a time before 0")
 			}
 			starts = append(starts, seconds)
-			continue
+			return nil
 		}
 		rate, ok := number(fields[1])
 		if !ok || rate < 0 || rate > MaxRate {
-			return nil, bad("rate %q, want play starts a second, 0 to %.0f", clip(fields[1]), float64(MaxRate))
+			return bad("rate %q, want play starts a second, 0 to %.0f", clip(fields[1]), float64(MaxRate))
 		}
 		at := time.Duration(math.Round(seconds * 1e9))
 		if seconds < 0 || len(points) > 0 && at <= points[len(points)-1].At {
-			return nil, bad("times must increase from line to line, and %q does not", clip(fields[0]))
+			return bad("times must increase from line to line, and %q does not", clip(fields[0]))
 		}
 		if len(points) == MaxPoints {
-			return nil, bad("more than %d points", MaxPoints)
+			return bad("more than %d points", MaxPoints)
 		}
 		points = append(points, Point{At: at, Rate: rate})
+		return nil
+	}
+	var errs []error
+	for lines.Scan() {
+		if n++; n > maxCurveLines {
+			return nil, bad("more than %d lines", maxCurveLines)
+		}
+		if err := line(); err != nil {
+			if errs = append(errs, err); len(errs) == maxCurveErrors {
+				return nil, errors.Join(append(errs, fmt.Errorf("%s: and perhaps more", name))...)
+			}
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
 	}
 	if err := lines.Err(); err != nil {
 		n++

@@ -119,3 +119,15 @@ func FuzzReadCurve(f *testing.F) {
 		}
 	})
 }
+
+// All that is wrong with a file is said at once, up to a bound.
+func TestReadCurveNamesEveryMistake(t *testing.T) {
+	_, err := audience.ReadCurve("c.csv", strings.NewReader("0,1\nx,2\n2,-1\n3,4\n"))
+	if err == nil || !strings.Contains(err.Error(), "c.csv:2: ") || !strings.Contains(err.Error(), "c.csv:3: ") || strings.Count(err.Error(), "\n") != 1 {
+		t.Errorf("%v", err)
+	}
+	_, err = audience.ReadCurve("c.csv", strings.NewReader("0,1\n"+strings.Repeat("x,2\n", 1000)))
+	if n := strings.Count(err.Error(), "\n"); n != 10 || !strings.HasSuffix(err.Error(), "and perhaps more") {
+		t.Errorf("%d lines: %v", n, err)
+	}
+}

@@ -391,7 +391,7 @@ func (s *shard) take(i uint32, v *audience.Viewer, r reply, now time.Duration) {
 	case good:
 		session, p, problem := s.read(r.body)
 		if problem != noReason {
-			s.stats.wrong(r)
+			s.stats.wrong(r, problem, s.g.lookedFor(problem))
 			s.stats.attemptFailures.add(problem)
 			s.pressed(i, v, isFailed, problem, policy{}, now)
 			return
@@ -407,16 +407,27 @@ func (s *shard) take(i uint32, v *audience.Viewer, r reply, now time.Duration) {
 			s.pressed(i, v, isShed, shed, p, now)
 			return
 		}
-		s.stats.wrong(r)
+		s.stats.wrong(r, noReason, "")
 		s.attemptFailed(i, or(problem, answered+reason(r.status)), now)
 	case r.status < 500: // the service understood and said no: another region would too
-		s.stats.wrong(r)
+		s.stats.wrong(r, noReason, "")
 		s.stats.attemptFailures.add(answered + reason(r.status))
 		s.pressed(i, v, isFailed, answered+reason(r.status), policy{}, now)
 	default:
-		s.stats.wrong(r)
+		s.stats.wrong(r, noReason, "")
 		s.attemptFailed(i, answered+reason(r.status), now)
 	}
+}
+
+// lookedFor names the path that was looked for in vain, for a person.
+func (g *Generator) lookedFor(problem reason) string {
+	switch t := g.c.Target; {
+	case t != nil && problem == noSession:
+		return " at " + t.Session
+	case t != nil && problem == noManifest && t.Manifest != "":
+		return " at " + t.Manifest
+	}
+	return ""
 }
 
 // maxSession bounds a session's name.

@@ -264,7 +264,7 @@ func (st *stats) sentLate(own, now time.Duration) {
 const maxShown = 200
 
 // wrong keeps the first answer that is not as it should be.
-func (st *stats) wrong(r reply) {
+func (st *stats) wrong(r reply, problem reason, at string) {
 	if st.firstFailure != "" {
 		return
 	}
@@ -287,6 +287,9 @@ func (st *stats) wrong(r reply) {
 		text = "no text"
 	}
 	st.firstFailure = fmt.Sprintf("HTTP %d: %s%s", r.status, text, more)
+	if problem != noReason {
+		st.firstFailure += " (" + problem.String() + at + ")"
+	}
 }
 
 // second is where what happens at now is counted.
