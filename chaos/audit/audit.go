@@ -198,6 +198,13 @@ func share[T any](values []T, f func(T) bool) float64 {
 	return float64(n) / float64(len(values))
 }
 
+// mostly reports whether f holds for that share of the values at least. One of four or more may stray whatever its share: a
+// machine under load has its moments.
+func mostly[T any](values []T, f func(T) bool, least float64) bool {
+	n, good := len(values), len(only(values, f))
+	return n > 0 && (float64(good) >= least*float64(n) || n >= fewest && n-good <= 1)
+}
+
 // only returns the values for which f holds.
 func only[T any](values []T, f func(T) bool) (out []T) {
 	for _, v := range values {

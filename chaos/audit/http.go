@@ -358,7 +358,7 @@ func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample)
 	e := evidence.Evidence{Status: evidence.Inconclusive, Expected: percent(want.Share), Measured: percent(measured), Unit: "% of requests"}
 	what := fmt.Sprintf("during the fault %s of %d requests had %s", count(is, hit), len(is), want.promise())
 	agrees, telling := agreement(want.Share, measured, len(is))
-	wellBefore, wellAfter := share(was, well), share(then, well)
+	wellBefore := share(was, well)
 	others := only(is, func(s sample) bool { return !hit(s) })
 	switch {
 	case len(is) < fewest:
@@ -367,7 +367,7 @@ func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample)
 	case len(was) < fewest:
 		e.Detail = fmt.Sprintf("too little was measured before the fault: %d requests; %s", len(was), what)
 		return e
-	case wellBefore < enough || base.status >= 400:
+	case !mostly(was, well, enough) || base.status >= 400:
 		e.Detail = fmt.Sprintf("the target was not well before the fault: %s; %s", tally(was), what)
 		return e
 	case want.Kind == Throttle && float64(base.bytes) < 0.3*want.Rate:
@@ -380,7 +380,7 @@ func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample)
 	case !telling:
 		e.Detail = fmt.Sprintf("%d requests are too few to tell a share of %.4g %%: %d would do; %s", len(is), percent(want.Share), needed(want.Share), what)
 		return e
-	case len(others) >= fewest && share(others, func(s sample) bool { return s.fail == "" && s.status == base.status }) < enough:
+	case len(others) >= fewest && !mostly(others, func(s sample) bool { return s.fail == "" && s.status == base.status }, enough):
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("something else happened as well: %s; %s", tally(others), what)
 		return e
@@ -396,18 +396,17 @@ func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample)
 		since = then[i].end.Sub(w.Restored)
 		from := then[i].start
 		then = only(then, func(s sample) bool { return !s.start.Before(from) })
-		wellAfter = share(then, well)
 	}
 	// A machine that has become slower meanwhile is slower for what the fault does not reach too.
 	latencyAfter := median(latencies(only(then, well)))
 	slower := latencyAfter - base.latency - max(median(latencies(in(after, true)))-median(latencies(in(before, true))), 0)
 	switch {
-	case len(control) > 0 && share(control, func(s sample) bool { return s.fail == "" && s.status < 400 && !hit(s) }) < enough:
+	case len(control) > 0 && !mostly(control, func(s sample) bool { return s.fail == "" && s.status < 400 && !hit(s) }, enough):
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("the fault reached %s too: %s; %s", elsewhere, tally(control), what)
 	case len(then) == 0:
 		e.Detail = what + "; nothing was measured after it"
-	case wellAfter < back*wellBefore:
+	case !mostly(then, well, back*wellBefore):
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("the fault outlived its end: after it %s; %s", tally(then), what)
 	case want.Kind == Latency && slower > max(base.latency/20, want.Delay/20, slack):

@@ -241,9 +241,6 @@ func playOnce(t *testing.T, i injector, o observer, before, during, after time.D
 	return o.Judge(w)
 }
 
-// atOnce is how many faults are rehearsed together: they wait far more than they work.
-const atOnce = 14
-
 // together runs subtests side by side, however few cores there are.
 type together struct {
 	t    *testing.T

@@ -152,7 +152,7 @@ func judgeSegments(d media.Defect, w evidence.Window, elsewhere string, samples 
 	case len(was) < 2:
 		e.Detail = "too little was measured before the fault; " + what
 		return e
-	case wellBefore < enough:
+	case !mostly(was, well, enough):
 		e.Detail = fmt.Sprintf("the rung was not well before the fault: %s of %d segments were; %s", count(was, well), len(was), what)
 		return e
 	case d.Kind == media.NoAudio && !base.audio:
@@ -165,11 +165,11 @@ func judgeSegments(d media.Defect, w evidence.Window, elsewhere string, samples 
 		e.Status = evidence.Mismatch
 		e.Detail = "every segment chosen was expected to be " + defectWords(d) + ", but " + what
 		return e
-	case len(others) >= 2 && share(others, well) < enough:
+	case len(others) >= 2 && !mostly(others, well, enough):
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("segments that were not chosen suffered too: %s of %d were whole; %s", count(others, well), len(others), what)
 		return e
-	case len(controls) >= 2 && share(controls, func(p piece) bool { return aside.sound(d, p) }) < enough:
+	case len(controls) >= 2 && !mostly(controls, func(p piece) bool { return aside.sound(d, p) }, enough):
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("the fault reached %s too: %s of %d segments there were whole; %s", elsewhere, count(controls, func(p piece) bool { return aside.sound(d, p) }), len(controls), what)
 		return e
@@ -187,7 +187,7 @@ func judgeSegments(d media.Defect, w evidence.Window, elsewhere string, samples 
 	switch {
 	case len(then) == 0:
 		e.Detail = what + "; nothing was measured after it"
-	case share(then, well) < back*wellBefore:
+	case !mostly(then, well, back*wellBefore):
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("the fault outlived its end: after it %s of %d segments were whole; %s", count(then, well), len(then), what)
 	default:

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -114,10 +115,15 @@ func edge(t testing.TB) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var made sync.Map // path → bytes: one packager for all that ask
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ref, ok := fast.Find(r.URL.Path)
 		if newest, _ := fast.Newest(time.Now()); !ok || ref.Number > newest {
 			http.NotFound(w, r)
+			return
+		}
+		if out, ok := made.Load(r.URL.Path); ok {
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(out.([]byte)))
 			return
 		}
 		for _, track := range l.Segment(max(ref.Number, zero) - zero).Tracks {
@@ -135,6 +141,7 @@ func edge(t testing.TB) http.Handler {
 			if err != nil {
 				t.Error(err)
 			}
+			made.Store(r.URL.Path, out)
 			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(out))
 			return
 		}
