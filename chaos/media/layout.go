@@ -63,7 +63,7 @@ type Layout struct {
 	// Clocked: segment n covers [n, n+1) times Duration since 1970, so that the clock alone says which is newest and
 	// when each is due.
 	Clocked bool
-	// InitName is the initialisation segment's path, relative to the segment's.
+	// InitName is the initialisation segment's path, relative to the segment's; {rung} in it stands for the rung's name.
 	InitName string
 
 	expr   *regexp.Regexp
@@ -260,8 +260,11 @@ func (l Layout) Find(p string) (Ref, bool) {
 func (l Layout) beside(p string) (Ref, bool) {
 	r := Ref{path: p}
 	switch name := path.Base(p); {
-	case l.InitName != "" && name == path.Base(l.InitName):
+	case l.isInit(name, &r):
 		r.Kind = Init
+		if r.Rung != "" {
+			return r, true
+		}
 	case strings.HasSuffix(name, ".mpd"), name == "master.m3u8":
 		return Ref{Kind: Manifest, path: p}, true
 	case strings.HasSuffix(name, ".m3u8"):
@@ -277,12 +280,30 @@ func (l Layout) beside(p string) (Ref, bool) {
 	return r, true
 }
 
+// isInit reports whether a name is an initialisation segment's, and reads the rung off it.
+func (l Layout) isInit(name string, r *Ref) bool {
+	head, tail, named := strings.Cut(path.Base(l.InitName), "{rung}")
+	if !named {
+		return l.InitName != "" && name == head
+	}
+	rest, ok := strings.CutPrefix(name, head)
+	if !ok {
+		return false
+	}
+	if rest, ok = strings.CutSuffix(rest, tail); !ok || rest == "" {
+		return false
+	}
+	r.Rung, r.Track = rest, trackOf(rest)
+	return true
+}
+
 // InitPath is the path of the initialisation segment that goes with a segment.
 func (l Layout) InitPath(r Ref) string {
-	if strings.HasPrefix(l.InitName, "/") {
-		return l.InitName
+	name := strings.ReplaceAll(l.InitName, "{rung}", r.Rung)
+	if strings.HasPrefix(name, "/") {
+		return name
 	}
-	return path.Join(path.Dir(r.path), l.InitName)
+	return path.Join(path.Dir(r.path), name)
 }
 
 // Newest is the newest complete segment at now, by the clock alone; false when the layout is not clocked.

@@ -73,6 +73,15 @@ func TestLayoutsFindSegments(t *testing.T) {
 			t.Errorf("%s: the one before is %s, want %s", c.path, r.Sibling(r.Number-1), c.sibling)
 		}
 	}
+	// As ffmpeg names them with -var_stream_map and %v.
+	own := pattern(`/(?P<rung>[^/]+)-(?P<number>\d+)\.m4s$`)
+	own.InitName = "init-{rung}.mp4"
+	if r, ok := own.Find("/live/360p-7.m4s"); !ok || r.Rung != "360p" || own.InitPath(r) != "/live/init-360p.mp4" {
+		t.Errorf("%+v, %s", r, own.InitPath(r))
+	}
+	if r, ok := own.Find("/live/init-360p.mp4"); !ok || r.Kind != Init || r.Rung != "360p" {
+		t.Errorf("%+v", r)
+	}
 	if p, ok := template("/live/{rung}/$Number%05d$.m4s").Path("v1", 7); !ok || p != "/live/v1/00007.m4s" {
 		t.Errorf("%q %v", p, ok)
 	}
