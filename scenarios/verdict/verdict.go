@@ -76,7 +76,7 @@ func doubts(r *report.Report) []string {
 		if r.Pods > 0 {
 			who, again = "a pod's machine", "with more pods, or on quieter or bigger machines"
 		}
-		out = append(out, fmt.Sprintf("%s could not send the crowd on time: %d play starts (%.3g %%) went out more than 10 ms late by its own doing, not the service's; rerun %s", who, l.Late, l.LatePercent, again))
+		out = append(out, fmt.Sprintf("%s could not send the crowd on time: %d play starts (%.3g\u00a0%%) went out more than 10\u00a0ms late by its own doing, not the service's; rerun %s", who, l.Late, l.LatePercent, again))
 	}
 	if p := r.Load.PlayStarts; p.Intended > 0 && float64(p.Dropped) > MaxDroppedShare*float64(p.Intended) {
 		out = append(out, fmt.Sprintf("the generator could not send %d of %d play starts in time: the crowd was smaller than asked for", p.Dropped, p.Intended))

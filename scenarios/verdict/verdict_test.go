@@ -45,7 +45,7 @@ func TestDecide(t *testing.T) {
 		{"events from nowhere", func(r *report.Report) { r.Telemetry.Stored = 1001 }, report.Inconclusive, 98, "does not add up"},
 		{"a crowd too small", func(r *report.Report) { r.Load.PlayStarts.Dropped = 21 }, report.Inconclusive, 98, "could not send 21 of 20000"},
 		{"a crowd just large enough", func(r *report.Report) { r.Load.PlayStarts.Dropped = 20 }, report.Go, 0, ""},
-		{"a crowd that came late", func(r *report.Report) { r.Load.Late, r.Load.LatePercent = 25, 0.125 }, report.Inconclusive, 98, "this machine could not send the crowd on time: 25 play starts (0.125 %)"},
+		{"a crowd that came late", func(r *report.Report) { r.Load.Late, r.Load.LatePercent = 25, 0.125 }, report.Inconclusive, 98, "this machine could not send the crowd on time: 25 play starts (0.125\u00a0%)"},
 		{"pods that came late", func(r *report.Report) { r.Pods, r.Load.Late, r.Load.LatePercent = 2, 25, 0.125 }, report.Inconclusive, 98, "a pod's machine could not send the crowd on time"},
 		{"a miss for want of a machine", func(r *report.Report) { miss(r); r.Load.Late, r.Load.LatePercent = 2000, 10 }, report.Inconclusive, 98, "rerun on a quieter or a bigger one"},
 		{"a crowd that came as good as on time", func(r *report.Report) { r.Load.Late, r.Load.LatePercent = 20, 0.1 }, report.Go, 0, ""},
