@@ -231,7 +231,8 @@ type stats struct {
 	failures, attemptFailures        tally
 	seconds                          []Second
 	fromIntended, fromSent, sendLag  *hdrhistogram.Histogram // µs
-	ownLag                           *hdrhistogram.Histogram // µs
+	ownLag                           *hdrhistogram.Histogram // µs, but for those in ownShort
+	ownShort                         [1024]uint32            // by µs
 }
 
 // The histograms' range and precision: 1 µs to an hour, three significant digits, 200 KB each.
@@ -253,6 +254,10 @@ func record(h *hdrhistogram.Histogram, d time.Duration) {
 
 // sentLate takes how much later than due a start was sent by the generator's own doing.
 func (st *stats) sentLate(own, now time.Duration) {
+	if µs := uint64(own / time.Microsecond); µs < uint64(len(st.ownShort)) {
+		st.ownShort[µs]++ // as good as all: a tenth of what the histogram costs
+		return
+	}
 	record(st.ownLag, own)
 	if own > LateAfter {
 		st.late++
@@ -312,7 +317,13 @@ func (g *Generator) Snapshot() Snapshot {
 		from[0] = append(from[0], st.fromIntended.Clone())
 		from[1] = append(from[1], st.fromSent.Clone())
 		from[2] = append(from[2], st.sendLag.Clone())
-		from[3] = append(from[3], st.ownLag.Clone())
+		own := st.ownLag.Clone()
+		for µs, n := range st.ownShort {
+			if n > 0 {
+				_ = own.RecordValues(int64(µs), int64(n)) // within its range: no error
+			}
+		}
+		from[3] = append(from[3], own)
 		out.Intended += st.intended
 		out.Sent += st.sent
 		out.OK += st.ended[isOK]
