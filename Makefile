@@ -7,7 +7,7 @@ SCENARIO ?= first-light
 BIN := bin/tminus
 
 .PHONY: help rehearse up build test test-short bench lint fuzz clips golden clean setup \
-	k6 k6-test k6-mod lint-deploy setup-k6 setup-go setup-clickhouse setup-kafka setup-ffmpeg setup-chromium setup-players setup-peers bench-play-starts
+	k6 k6-test k6-mod lint-deploy setup-k6 setup-go setup-clickhouse setup-kafka setup-ffmpeg setup-chromium setup-nginx setup-players setup-peers bench-play-starts
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,7 +83,7 @@ golden: setup-go ## rewrite the golden files from what the code now says
 clean: ## remove what was built and every run
 	@rm -rf bin runs
 
-setup: setup-go setup-clickhouse setup-kafka setup-ffmpeg setup-chromium setup-players ## install all that build and tests need
+setup: setup-go setup-clickhouse setup-kafka setup-ffmpeg setup-chromium setup-nginx setup-players ## install all that build and tests need
 
 setup-go:
 	@command -v go >/dev/null || { echo "tminus: Go is missing: install Go 1.26 or later (https://go.dev/dl), then run make again" >&2; exit 1; }
@@ -99,6 +99,9 @@ setup-k6: ## build xk6, which builds k6 with extensions
 
 setup-ffmpeg:
 	@scenarios/e2e/apt.sh ffmpeg ffmpeg ffprobe
+
+setup-nginx:
+	@scenarios/e2e/apt.sh nginx-light nginx
 
 setup-chromium:
 	@scenarios/e2e/apt.sh chromium chromium

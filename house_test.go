@@ -41,7 +41,7 @@ var deciders = []string{"reference/timeline", "reference/manifest", "reference/o
 var timeless = []string{
 	"reference/timeline", "reference/manifest", "reference/origin/availability", "reference/playback/steering", "reference/playback/admission", "reference/playback/token", "reference/spread", "reference/defect",
 	"simulator/audience", "simulator/player", "simulator/stream",
-	"dashboards", "scenarios/spec", "scenarios/experiment", "scenarios/verdict", "telemetry/event", "telemetry/qoe",
+	"dashboards", "scenarios/spec", "scenarios/experiment", "chaos/link", "chaos/evidence", "chaos/media", "scenarios/verdict", "telemetry/event", "telemetry/qoe",
 }
 
 type file struct {

@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"context"
 	"fmt"
 	"regexp"
 	"strings"
@@ -91,15 +90,11 @@ var httpKinds = []Kind{{
 	},
 }}
 
-// relayed is the injector of every fault that a relay in front of a part commits.
-type relayed struct {
-	relay *httprelay.Relay
-	id    string
-	rule  httprelay.Rule
+// relayed is a fault that the relay in front of a part commits.
+func relayed(f Fault, p Part, rule httprelay.Rule, o Observer) plan {
+	i := &httprelay.Injector{Relays: []*httprelay.Relay{p.HTTP}, Owner: f.ID, Rules: []httprelay.Rule{rule}}
+	return plan{injector: i, observer: o, note: i.Note, means: behindRelay}
 }
-
-func (r relayed) Inject(context.Context) error  { return r.relay.Add(r.id, []httprelay.Rule{r.rule}) }
-func (r relayed) Restore(context.Context) error { r.relay.Remove(r.id); return nil }
 
 // behind finds a part with an HTTP relay in front of it.
 func behind(f Fault, cfg *Config) (Part, error) {
@@ -141,7 +136,7 @@ func planAnswers(f Fault, cfg *Config, action httprelay.Action, want audit.Want)
 	if err != nil {
 		return plan{}, err
 	}
-	return plan{injector: relayed{p.HTTP, f.ID, rule}, observer: o, means: behindRelay}, nil
+	return relayed(f, p, rule, o), nil
 }
 
 // asks is what is asked of a part to see how it answers.
@@ -294,7 +289,7 @@ func planSegments(f Fault, cfg *Config, defect media.Defect, selector media.Sele
 	if err != nil {
 		return plan{}, err
 	}
-	return plan{injector: relayed{p.HTTP, f.ID, rule}, observer: o, means: behindRelay}, nil
+	return relayed(f, p, rule, o), nil
 }
 
 // streamOf is a rung that a selector is about, as it is watched at a part.

@@ -98,7 +98,7 @@ func storeModel(m Model, action httprelay.Action, want audit.Want) Model {
 			return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
 		}
 		rule := httprelay.Rule{Name: f.ID, Share: 1, Methods: []string{http.MethodGet, http.MethodHead, http.MethodPost}, Action: action}
-		return plan{injector: relayed{p.HTTP, f.ID, rule}, observer: o, means: behindRelay}, nil
+		return relayed(f, p, rule, o), nil
 	}
 	return m
 }

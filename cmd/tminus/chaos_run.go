@@ -21,14 +21,15 @@ import (
 
 // chaosRunFlags are what a fault by hand is made of.
 type chaosRunFlags struct {
-	fault    chaos.Fault
-	where    string
-	set      []string
-	relay    string
-	segments string
-	initName string
-	dryRun   bool
-	asJSON   bool
+	fault     chaos.Fault
+	where     string
+	set       []string
+	relay     string
+	datagrams bool
+	segments  string
+	initName  string
+	dryRun    bool
+	asJSON    bool
 }
 
 func chaosRunCommand() *cobra.Command {
@@ -59,6 +60,7 @@ to break; 1 any other error, or it could not be undone.`,
 	fl.DurationVar(&f.fault.For, "for", 20*time.Second, "how long")
 	fl.Uint64Var(&f.fault.Seed, "seed", 1, "of what is left to chance")
 	fl.StringVar(&f.relay, "relay", "", "address for a relay in front of it, such as 127.0.0.1:9080")
+	fl.BoolVar(&f.datagrams, "udp", false, "it takes UDP datagrams, and no connections")
 	fl.StringVar(&f.segments, "segments", "", "for faults in segments: template of their paths, such as /live/{rung}/{number}.m4s")
 	fl.StringVar(&f.initName, "init", "", "for faults in segments: path of the initialisation segment, relative to theirs")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and do nothing")
@@ -167,7 +169,7 @@ func (f *chaosRunFlags) read() (chaos.Fault, spec.Own, error) {
 		}
 		fault.Params[name] = value
 	}
-	own := spec.Own{Segments: f.segments, Init: f.initName}
+	own := spec.Own{Segments: f.segments, Init: f.initName, Datagrams: f.datagrams}
 	for _, a := range []struct {
 		flag, text string
 		to         *netip.AddrPort

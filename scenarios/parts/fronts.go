@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -64,25 +65,34 @@ type Place struct {
 	Layout         media.Layout // of the segments that are behind it; zero: none
 }
 
-// Put puts a relay in front of a part and notes it there; a front that is no relay is none.
-func (f *Fronts) Put(p *chaos.Part, front chaos.Front, at Place) error {
-	cfg := relay.Config{Listen: at.Public, Upstream: at.Behind, From: at.From}
-	switch front {
-	case chaos.FrontHTTP:
-		r, err := httprelay.Listen(httprelay.Config{Listen: at.Public.String(), Upstream: at.Behind.String(), Layout: at.Layout, Now: time.Now, Log: f.log})
+// Put puts relays in front of a part and notes them there. Of two the one for streams is met first, so that what it does to
+// packets is done to whatever the other one answers too.
+func (f *Fronts) Put(p *chaos.Part, fronts []chaos.Front, at Place) error {
+	if slices.Contains(fronts, chaos.FrontHTTP) {
+		public := at.Public
+		if slices.Contains(fronts, chaos.FrontTCP) {
+			public = netip.AddrPortFrom(at.Public.Addr(), 0)
+		}
+		r, err := httprelay.Listen(httprelay.Config{Listen: public.String(), Upstream: at.Behind.String(), Layout: at.Layout, Now: time.Now, Log: f.log})
 		if err != nil {
 			return err
 		}
 		p.HTTP = r
 		f.stand("the HTTP relay in front of "+p.Name, r.Run)
-	case chaos.FrontTCP:
+		if at.Behind, err = netip.ParseAddrPort(r.Addr()); err != nil {
+			return err
+		}
+	}
+	cfg := relay.Config{Listen: at.Public, Upstream: at.Behind, From: at.From}
+	switch {
+	case slices.Contains(fronts, chaos.FrontTCP):
 		r, err := relay.ListenTCP(cfg)
 		if err != nil {
 			return err
 		}
 		p.TCP = r
 		f.stand("the TCP relay in front of "+p.Name, r.Run)
-	case chaos.FrontUDP:
+	case slices.Contains(fronts, chaos.FrontUDP):
 		r, err := relay.ListenUDP(cfg)
 		if err != nil {
 			return err
@@ -95,36 +105,31 @@ func (f *Fronts) Put(p *chaos.Part, front chaos.Front, at Place) error {
 
 // PutOwn puts in front of an own part what faults about it need, at the relay's address that its owner gave it.
 func (f *Fronts) PutOwn(p *chaos.Part, o spec.Own, faults []chaos.Fault) error {
-	front, err := FrontOf(p.Name, p.Kind, faults)
-	if err != nil {
-		return err
-	}
-	if front == chaos.FrontNothing && o.Relay.IsValid() {
-		front = chaos.FrontTCP // whoever goes through it is to find something there
-	}
-	if front == chaos.FrontNothing {
+	fronts := FrontsOf(p.Name, p.Kind, faults)
+	switch {
+	case o.Datagrams:
+		if slices.Contains(fronts, chaos.FrontHTTP) {
+			return fmt.Errorf("%s takes datagrams: there is nothing of HTTP to break", o.Name)
+		}
+		fronts = []chaos.Front{chaos.FrontUDP}
+	case len(fronts) == 0 && o.Relay.IsValid():
+		fronts = []chaos.Front{chaos.FrontTCP} // whoever goes through it is to find something there
+	case len(fronts) == 0:
 		return nil
 	}
 	if !o.Relay.IsValid() {
 		return fmt.Errorf("%s needs a relay in front of it for its faults: give it an address of its own, and send its users there (relay: 127.0.0.1:…)", o.Name)
 	}
-	return f.Put(p, front, Place{Public: o.Relay, Behind: o.Address, Layout: p.Layout})
+	return f.Put(p, fronts, Place{Public: o.Relay, Behind: o.Address, Layout: p.Layout})
 }
 
-// FrontOf says what must stand in front of a part for all of its faults; two different things cannot.
-func FrontOf(name, kind string, faults []chaos.Fault) (chaos.Front, error) {
-	front, first := chaos.FrontNothing, ""
+// FrontsOf says what must stand in front of a part for all of its faults, each thing once.
+func FrontsOf(name, kind string, faults []chaos.Fault) (fronts []chaos.Front) {
 	for _, fault := range faults {
-		if fault.Where != name {
-			continue
-		}
-		switch next := fault.FrontFor(kind); {
-		case next == chaos.FrontNothing, next == front:
-		case front == chaos.FrontNothing:
-			front, first = next, fault.ID
-		default:
-			return front, fmt.Errorf("faults %s and %s need two different things in front of %s (%s and %s): rehearse them one at a time, or as root, where the kernel does without", first, fault.ID, name, front, next)
+		front := fault.FrontFor(kind)
+		if fault.Where == name && front != chaos.FrontNothing && !slices.Contains(fronts, front) {
+			fronts = append(fronts, front)
 		}
 	}
-	return front, nil
+	return fronts
 }

@@ -29,13 +29,13 @@ type system struct {
 	guard    *watchdog.Watchdog
 	network  *netns.Network // nil: regions are on the loopback
 
-	front map[string]chaos.Front // what stands in front of a part, by name
+	front map[string][]chaos.Front // what stands in front of a part, by name
 	parts []chaos.Part
 }
 
 // openSystem prepares what the scenario's faults need before anything of the run listens.
 func openSystem(ctx context.Context, cfg Config, run string) (_ *system, err error) {
-	s := &system{scenario: cfg.Scenario, faults: faultsOf(cfg.Scenario), fronts: parts.NewFronts(cfg.Log), front: map[string]chaos.Front{}}
+	s := &system{scenario: cfg.Scenario, faults: faultsOf(cfg.Scenario), fronts: parts.NewFronts(cfg.Log), front: map[string][]chaos.Front{}}
 	if len(s.faults) == 0 {
 		return s, nil
 	}
@@ -46,15 +46,14 @@ func openSystem(ctx context.Context, cfg Config, run string) (_ *system, err err
 	}()
 	var networked []string
 	for _, p := range cfg.Scenario.Parts() {
-		front, err := parts.FrontOf(p.Name, p.Kind, s.faults)
-		if err != nil {
-			return nil, err
-		}
-		if front == chaos.FrontNetwork {
+		fronts := parts.FrontsOf(p.Name, p.Kind, s.faults)
+		if i := slices.Index(fronts, chaos.FrontNetwork); i >= 0 {
 			networked = append(networked, p.Name)
-			continue
+			fronts = slices.Delete(fronts, i, i+1)
 		}
-		s.front[p.Name] = front
+		if len(fronts) > 0 {
+			s.front[p.Name] = fronts
+		}
 	}
 	if s.guard, err = watchdog.Start(ctx, watchdog.Config{Run: run}); err != nil {
 		return nil, err
@@ -62,8 +61,8 @@ func openSystem(ctx context.Context, cfg Config, run string) (_ *system, err err
 	if len(networked) == 0 {
 		return s, nil
 	}
-	for name, front := range s.front {
-		if front != chaos.FrontNothing && strings.Contains(name, "/") {
+	for name := range s.front {
+		if strings.Contains(name, "/") {
 			return nil, fmt.Errorf("%s needs a network of the run's own and %s a relay in front of it: rehearse these faults one at a time", networked[0], name)
 		}
 	}
@@ -110,7 +109,7 @@ func (s *system) place(regions []pipeline.RegionConfig) {
 			r.Block = s.network.Prefix(r.Name)
 		}
 		for _, p := range s.scenario.Parts() {
-			if name, component := strings.CutPrefix(p.Name, r.Name+"/"); component && s.front[p.Name] != chaos.FrontNothing {
+			if name, component := strings.CutPrefix(p.Name, r.Name+"/"); component && len(s.front[p.Name]) > 0 {
 				r.Behind = append(r.Behind, name)
 			}
 		}
@@ -145,7 +144,7 @@ func (s *system) assemble(cfg pipeline.Config, regions []*Region) error {
 		if err != nil {
 			return err
 		}
-		if front := s.front[p.Name]; front != chaos.FrontNothing {
+		if front := s.front[p.Name]; len(front) > 0 {
 			public := out.Addrs[0]
 			i := slices.IndexFunc(cfg.Regions, func(r pipeline.RegionConfig) bool { return r.Name == p.Region })
 			err := s.fronts.Put(&out, front, parts.Place{Public: public, Behind: cfg.Regions[i].Shadow(public), From: public.Addr(), Layout: reference.Layout()})
@@ -175,7 +174,7 @@ func (s *system) assembleOwn() error {
 
 // kafka stands in front of the embedded broker, which listens at an address of its own; nil: nothing does.
 func (s *system) kafka() func(listening string) (string, error) {
-	if s == nil || s.front["kafka"] == chaos.FrontNothing {
+	if s == nil || len(s.front["kafka"]) == 0 {
 		return nil
 	}
 	front := s.front["kafka"]
@@ -196,7 +195,7 @@ func (s *system) kafka() func(listening string) (string, error) {
 
 // clickhouse stands in front of the embedded store at base and returns where it is reached.
 func (s *system) clickhouse(base string) (string, error) {
-	if s == nil || s.front["clickhouse"] == chaos.FrontNothing {
+	if s == nil || len(s.front["clickhouse"]) == 0 {
 		return base, nil
 	}
 	front := s.front["clickhouse"]

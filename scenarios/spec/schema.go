@@ -106,6 +106,7 @@ type (
 	fileOwn struct {
 		Address  string `json:"address" jsonschema:"description=Where it listens: 127.0.0.1:8080"`
 		Relay    string `json:"relay,omitempty" jsonschema:"description=Where a relay in front of it is to listen: for faults in what it answers"`
+		Protocol string `json:"protocol,omitempty" jsonschema:"enum=tcp,enum=udp,default=tcp"`
 		Segments string `json:"segments,omitempty" jsonschema:"description=Template of its segments' paths: /live/{rung}/{number}.m4s"`
 		Init     string `json:"init,omitempty" jsonschema:"description=Path of their initialisation segment; relative to the segment's"`
 	}

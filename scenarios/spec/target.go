@@ -14,8 +14,9 @@ import (
 )
 
 var (
-	methods  = []string{"POST", "GET", "PUT"}
-	variable = regexp.MustCompile(`\{\{([^{}]*)\}\}`)
+	protocols = []string{"tcp", "udp"}
+	methods   = []string{"POST", "GET", "PUT"}
+	variable  = regexp.MustCompile(`\{\{([^{}]*)\}\}`)
 )
 
 // target reads a target; manifest and play say which of the two it has, well or badly written.
@@ -60,6 +61,7 @@ func (r *reader) own(n ast.Node, path string) []Own {
 		r.mapping(e.value, at, []field{
 			{"address", "where it listens, such as 127.0.0.1:8080", func(n ast.Node, path string) { o.Address = r.local(n, path) }},
 			{"relay", "", func(n ast.Node, path string) { o.Relay = r.local(n, path) }},
+			{"protocol", "", func(n ast.Node, path string) { o.Datagrams = r.word(n, path, "protocol", protocols) == "udp" }},
 			{"segments", "", func(n ast.Node, path string) {
 				var ok bool
 				if o.Segments, ok = r.text(n, path, "a template such as /live/{rung}/{number}.m4s"); ok {

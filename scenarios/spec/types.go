@@ -115,11 +115,12 @@ type Target struct {
 
 // Own is something of the target's on this machine that the scenario's owner declares as theirs to break.
 type Own struct {
-	Name     string         // as `where:` names it
-	Address  netip.AddrPort // where it listens
-	Relay    netip.AddrPort // where a relay in front of it listens, for faults that need one; not valid: none
-	Segments string         // template of its segments' paths, for faults in segments: "/live/{rung}-{number}.m4s"
-	Init     string         // path of their initialisation segment, relative to the segment's
+	Name      string         // as `where:` names it
+	Address   netip.AddrPort // where it listens
+	Datagrams bool           // it takes UDP datagrams, and no connections
+	Relay     netip.AddrPort // where a relay in front of it listens, for faults that need one; not valid: none
+	Segments  string         // template of its segments' paths, for faults in segments: "/live/{rung}-{number}.m4s"
+	Init      string         // path of their initialisation segment, relative to the segment's
 }
 
 // Play is an HTTP API that answers play starts.
