@@ -131,7 +131,7 @@ func TestCoverageOfMeans(t *testing.T) {
 		na, nb         int
 		sigmaA, sigmaB float64
 	}{{20, 20, 1, 1}, {10, 40, 5, 1}, {40, 10, 5, 1}, {300, 200, 1, 3}} {
-		got := covered(2000, func(rng *rand.Rand) (Interval, float64) {
+		got := covered(1500, func(rng *rand.Rand) (Interval, float64) {
 			_, i, _ := Means(MomentsOf(normals(rng, c.na, 6, c.sigmaA)), MomentsOf(normals(rng, c.nb, 7, c.sigmaB)))
 			return i, 1
 		})
@@ -162,7 +162,7 @@ func TestCoverageOfSkewedMeans(t *testing.T) {
 		{"stalls, the same", stalls, 2, 1, 40, 40, 0.92},
 		{"stalls, five times", stalls, 2, 5, 50, 50, 0.92},
 	} {
-		got := covered(500, func(rng *rand.Rand) (Interval, float64) {
+		got := covered(300, func(rng *rand.Rand) (Interval, float64) {
 			a, b := make([]float64, c.na), make([]float64, c.nb)
 			for i := range a {
 				a[i] = c.draw(rng)
