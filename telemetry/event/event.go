@@ -13,7 +13,7 @@ const (
 	// air before an interruption.
 	PlayStart Kind = "play_start"
 	// LoadStats: the open-loop crowd, for each second of the event; At = its middle. Nums: scheduled (play starts that the schedule had
-	// due), requests (sent, with every retry and return), ok, shed, failed, dropped.
+	// due), sent, late (of those, by the sender's own doing), requests (sent, with every retry and return), ok, shed, failed, dropped.
 	LoadStats Kind = "load_stats"
 	// FirstFrame: a player's first frame. Value = startup time ms, from pressing Play; Rendition.
 	FirstFrame Kind = "first_frame"
