@@ -371,7 +371,7 @@ func TestStormCountsThoseWhoGaveUp(t *testing.T) {
 			storms = wordsOf(n)
 		}
 	}
-	for _, want := range []string{"never: 90.03 % came back", "Gave up", "1,994 (9.97 %)", "after 58 s"} {
+	for _, want := range []string{"never within 90 s: 90.03 % came back", "Not back within 90 s", "1,994 (9.97 %)", "after 58 s"} {
 		if !strings.Contains(storms, want) {
 			t.Errorf("the page does not say %q:\n%s", want, storms)
 		}
@@ -379,7 +379,7 @@ func TestStormCountsThoseWhoGaveUp(t *testing.T) {
 	if strings.Contains(storms, "Requests for each viewer") {
 		t.Error("requests for each viewer are the same on both sides, and are said all the same")
 	}
-	if got, want := r.Storms[1].ReturnWords(), "90.03\u00a0% of those cut off came back"; got != want {
+	if got, want := r.Storms[1].ReturnWords(), "90.03\u00a0% of those cut off came back within 90\u00a0s"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -116,7 +116,7 @@ type (
 		Grow  float64
 	}
 	faultRow struct {
-		ID, Words, When, Status, Tone, Evidence, Detail, Undone, UndoneTone string
+		ID, Words, Settings, When, Status, Tone, Evidence, Detail, Undone, UndoneTone string
 	}
 	objectiveRow struct {
 		Title, Code, Measured, Limit, Margin string
@@ -469,7 +469,7 @@ func (p *page) faults(r *Report) {
 		row := faultRow{
 			ID: f.ID, Words: f.Words(), Status: f.Evidence.Status, Tone: evidenceTone(f.Evidence.Status),
 			When:     clk.At(f.AtS) + " to " + clk.At(f.AtS+f.ForS) + ", " + words.Lasting(f.ForS),
-			Evidence: f.EvidenceWords(), Detail: f.Evidence.Detail, Undone: "yes", UndoneTone: "ok",
+			Settings: f.Settings(), Evidence: f.EvidenceWords(), Detail: f.Evidence.Detail, Undone: "yes", UndoneTone: "ok",
 		}
 		if !f.Injected() {
 			row.When, row.Detail = "not injected", ""

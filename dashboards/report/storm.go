@@ -42,15 +42,23 @@ func (s Storm) BackWords() string {
 	case s.BackS >= 0:
 		return "after " + words.Lasting(s.BackS)
 	case s.Back > 0:
-		return "never: " + partOf(s.Back, s.Viewers) + " came back"
+		return "never" + s.within() + ": " + partOf(s.Back, s.Viewers) + " came back"
 	}
 	return "not before the end"
+}
+
+// within is how long the return was followed: to the next interruption, or to the end of the event.
+func (s Storm) within() string {
+	if n := len(s.Series) - before; n > 0 {
+		return " within " + words.Lasting(float64(n))
+	}
+	return ""
 }
 
 // ReturnWords says the same in a clause of its own: "95 % back after 38 s".
 func (s Storm) ReturnWords() string {
 	if s.BackS < 0 && s.Back > 0 {
-		return partOf(s.Back, s.Viewers) + " of those cut off came back"
+		return partOf(s.Back, s.Viewers) + " of those cut off came back" + s.within()
 	}
 	return "95" + words.NBSP + "% back " + s.BackWords()
 }
@@ -327,7 +335,7 @@ func (p *page) storms(r *Report) {
 		}
 		c.Facts = append(c.Facts, fact{"Cut off", who})
 		if s.Back > 0 && s.Viewers >= s.Back {
-			c.Facts = append(c.Facts, fact{"Gave up", words.Count(s.Viewers-s.Back) + " (" + partOf(s.Viewers-s.Back, s.Viewers) + ")"})
+			c.Facts = append(c.Facts, fact{"Not back" + s.within(), words.Count(s.Viewers-s.Back) + " (" + partOf(s.Viewers-s.Back, s.Viewers) + ")"})
 		}
 		p.Storms = append(p.Storms, c)
 	}

@@ -59,14 +59,16 @@ type Objective struct {
 
 // Fault is one fault and the evidence that it happened.
 type Fault struct {
-	ID       string   `json:"id"`              // "region-1": kind and position in the scenario
-	Fail     string   `json:"fail"`            // "region"
-	Model    string   `json:"model,omitempty"` // "crash", "cut"
-	Where    string   `json:"where"`
-	AtS      float64  `json:"at_s"`  // as measured, from the start of the event
-	ForS     float64  `json:"for_s"` // as measured
-	Evidence Evidence `json:"evidence"`
-	Restored bool     `json:"restored"`
+	ID       string            `json:"id"`              // "region-1": kind and position in the scenario
+	Fail     string            `json:"fail"`            // "region"
+	Model    string            `json:"model,omitempty"` // "crash", "cut"
+	Where    string            `json:"where"`
+	Params   map[string]string `json:"params,omitempty"` // of the model, as written: {"loss": "5%"}
+	Means    string            `json:"means,omitempty"`  // how it was done, where there are several ways
+	AtS      float64           `json:"at_s"`             // as measured, from the start of the event
+	ForS     float64           `json:"for_s"`            // as measured
+	Evidence Evidence          `json:"evidence"`
+	Restored bool              `json:"restored"`
 }
 
 // Evidence is an independent measurement of a fault's effect.
@@ -179,7 +181,7 @@ type Storm struct {
 	AboveS        float64   `json:"above_s"`         // seconds with more than twice the base
 	Attempts      float64   `json:"attempts"`        // requests for each viewer who pressed Play again
 	BackS         float64   `json:"back_s"`          // until 95 % of Viewers were watching again, seconds; -1: never
-	Back          uint64    `json:"back,omitempty"`  // of Viewers, who were watching again in the end; the others gave up
+	Back          uint64    `json:"back,omitempty"`  // of Viewers, who were watching again before the next interruption or the end
 	Series        []float64 `json:"series"`          // play requests a second, from 10 s before it on
 }
 

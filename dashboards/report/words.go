@@ -1,6 +1,7 @@
 package report
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -182,8 +183,17 @@ func (f Fault) Words() string {
 		}
 		return model + " of " + f.Where
 	}
+	if f.Fail == "process" {
+		return f.Model + " of the processes of " + f.Where
+	}
+	switch f.Fail {
+	case "http":
+		return "HTTP " + f.Model + " at " + f.Where
+	case "segments":
+		return f.Model + " segments at " + f.Where
+	}
 	s := strings.ReplaceAll(f.Fail, "-", " ")
-	if f.Where != "" {
+	if f.Where != "" && f.Where != f.Fail {
 		s += " on " + f.Where
 	}
 	if f.Model != "" {
@@ -195,6 +205,21 @@ func (f Fault) Words() string {
 // Words says what was expected and what was measured: "expected 100 %, measured 98.7 %".
 func (e Evidence) Words() string {
 	return "expected " + words.WithUnit(words.Significant(e.Expected, 4), e.Unit) + ", measured " + words.WithUnit(words.Significant(e.Measured, 4), e.Unit)
+}
+
+// Settings says how the fault was set up, and by what means: "burst 8, loss 5%; by a relay in user space".
+func (f Fault) Settings() string {
+	var set []string
+	for _, name := range slices.Sorted(maps.Keys(f.Params)) {
+		if f.Params[name] != "" {
+			set = append(set, name+" "+f.Params[name])
+		}
+	}
+	s := strings.Join(set, ", ")
+	if f.Means != "" {
+		s += "; by " + f.Means
+	}
+	return strings.TrimPrefix(s, "; ")
 }
 
 // Injected says whether the fault was in effect at all. A run that ends early, or an injection that fails, leaves a

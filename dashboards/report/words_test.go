@@ -37,6 +37,10 @@ func TestFaultWords(t *testing.T) {
 		"crash of us-east":   {Fail: "region", Model: "crash", Where: "us-east"},
 		"failure of us-east": {Fail: "region", Where: "us-east"},
 		"packet loss on contribution/a (gilbert-elliott)": {Fail: "packet-loss", Where: "contribution/a", Model: "gilbert-elliott"},
+		"HTTP status at us-east/edge-1":                   {Fail: "http", Where: "us-east/edge-1", Model: "status"},
+		"missing segments at us-east/origin":              {Fail: "segments", Where: "us-east/origin", Model: "missing"},
+		"hang of the processes of nginx":                  {Fail: "process", Where: "nginx", Model: "hang"},
+		"kafka (gone)":                                    {Fail: "kafka", Where: "kafka", Model: "gone"},
 	} {
 		if got := f.Words(); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -226,7 +226,7 @@ func processReport(p qoe.Process, incarnated int) report.Process {
 
 func faultReport(f chaos.Result, out outcome) report.Fault {
 	r := report.Fault{
-		ID: f.Fault.ID, Fail: f.Fault.Fail, Model: f.Fault.Model, Where: f.Fault.Where,
+		ID: f.Fault.ID, Fail: f.Fault.Fail, Model: f.Fault.Model, Where: f.Fault.Where, Params: f.Fault.Params, Means: f.Means,
 		AtS: f.AtS, ForS: f.ForS, Evidence: report.Evidence(f.Evidence), Restored: f.Restored,
 	}
 	if f.ForS == 0 && out.ran < f.Fault.At {
