@@ -121,7 +121,8 @@ func (r *reader) experiment(n ast.Node, path string, s *Scenario, faults noted[s
 		r.bad(baseline.node, baseline.path, "a baseline is what a canary is compared with: name the faults' region under experiment.canary")
 	case canary.value != "" && canary.value == baseline.value:
 		r.bad(baseline.node, baseline.path, "%q is the canary: the baseline is another region", clip(baseline.value))
-	case x.Canary != "" && x.Baseline != "":
+	}
+	if x.Canary != "" {
 		r.contained(faults, x.Canary, s)
 	}
 	r.phases(n, path, faults, x, s)
