@@ -62,7 +62,7 @@ func (r *Rehearsal) storms(ctx context.Context, db *clickhouse.DB, ran time.Dura
 		if err != nil {
 			return nil, err
 		}
-		s.Attempts, s.BackS, s.Back = back.Attempts, back.BackS, back.OK
+		s.Attempts, s.BackS, s.Back = back.Attempts, back.BackS, min(back.OK, s.Viewers) // who was cut off before may come back now
 		if i.At+time.Duration(s.BackS)*time.Second > until {
 			s.BackS = -1
 		}
