@@ -121,15 +121,42 @@ type finding struct {
 	unit               string
 	tolerance          float64
 	promised           bool // by the fault; else it is to stay as it was
+	bound              bound
 }
 
-func (f finding) holds() bool { return math.Abs(f.measured-f.expected) <= f.tolerance }
+// bound is what a finding says where others share a bottleneck: they take of its rate and fill its queue, so that one flow
+// alone sees as much harm as was promised, or more.
+type bound int
+
+const (
+	exactly bound = iota
+	orMore
+	orLess
+)
+
+func (f finding) holds() bool {
+	over := f.measured - f.expected
+	switch f.bound {
+	case orMore:
+		return over >= -f.tolerance
+	case orLess:
+		return over <= f.tolerance
+	}
+	return math.Abs(over) <= f.tolerance
+}
 
 // tells reports whether half of the promise, or nothing, would have been noticed.
 func (f finding) tells() bool { return f.tolerance < telling*f.expected }
 
 func (f finding) String() string {
-	return fmt.Sprintf("%s %s (expected %s ± %s)", f.what, quantity(f.measured, f.unit), number(f.expected), number(f.tolerance))
+	than := ""
+	switch f.bound {
+	case orMore:
+		than = " or more"
+	case orLess:
+		than = " or less"
+	}
+	return fmt.Sprintf("%s %s (expected %s ± %s%s)", f.what, quantity(f.measured, f.unit), number(f.expected), number(f.tolerance), than)
 }
 
 func quantity(v float64, unit string) string { return number(v) + " " + unit }
@@ -216,6 +243,14 @@ func compare(d Direction, before, during Measures, records []Record) []finding {
 				what: "spread of delays " + d.Name, expected: 0, measured: millis(during.Spread), unit: unitTime,
 				tolerance: millis(timeSlack+2*noise) + millis(i.Delay)/2,
 			})
+		}
+	}
+	if d.Shared && i.Rate > 0 {
+		for k := range all {
+			all[k].bound = orMore
+			if all[k].unit == unitRate {
+				all[k].bound = orLess
+			}
 		}
 	}
 	share("repeated", i.Duplicate > 0, func(m Measures) float64 { return m.Duplicates })

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -299,5 +300,32 @@ func TestAFlippedBitIsSeenAndThePacketKnown(t *testing.T) {
 	}
 	if _, _, ok := parse(b[:99], 100); ok {
 		t.Error("a short packet is taken")
+	}
+}
+
+// Where others share a bottleneck, a flow of its own sees as much harm as was promised, or more; never less.
+func TestWhoSharesABottleneck(t *testing.T) {
+	for _, c := range []struct {
+		f     finding
+		holds bool
+	}{
+		{finding{expected: 60, measured: 150, tolerance: 10, bound: orMore}, true},
+		{finding{expected: 60, measured: 55, tolerance: 10, bound: orMore}, true},
+		{finding{expected: 60, measured: 20, tolerance: 10, bound: orMore}, false},
+		{finding{expected: 20, measured: 6, tolerance: 2, bound: orLess}, true},
+		{finding{expected: 20, measured: 40, tolerance: 2, bound: orLess}, false},
+		{finding{expected: 20, measured: 6, tolerance: 2}, false},
+	} {
+		if c.f.holds() != c.holds {
+			t.Errorf("%+v", c.f)
+		}
+	}
+	shared := Direction{Name: "upwards", Promise: link.Impairment{Rate: 20e6, Delay: 60 * time.Millisecond}, Shared: true, Train: 10, Size: 1000}
+	var bounds []bound
+	for _, f := range compare(shared, Measures{}, Measures{}, []Record{{Copies: 1}}) {
+		bounds = append(bounds, f.bound)
+	}
+	if !slices.Contains(bounds, orLess) || !slices.Contains(bounds, orMore) {
+		t.Errorf("bounds %v", bounds)
 	}
 }
