@@ -84,6 +84,31 @@ var regionKinds = []Kind{{
 	},
 }}
 
+// Foresee says what a fault would do to a part of some kind on this machine, without the part: the means are those that
+// would be there.
+func (f Fault) Foresee(on string) (Step, error) {
+	f, err := f.Complete()
+	if err != nil {
+		return Step{}, err
+	}
+	_, m, err := lookup(f)
+	if err != nil {
+		return Step{}, err
+	}
+	s := Step{Fault: f, Does: m.Summary, Proof: m.Evidence}
+	switch f.FrontFor(on) {
+	case FrontNetwork:
+		s.Means = "a network of the run's own, with its regions in namespaces"
+	case FrontHTTP:
+		s.Means = "an HTTP relay in front of it"
+	case FrontTCP:
+		s.Means = "a TCP relay in front of it"
+	case FrontUDP:
+		s.Means = "a UDP relay in front of it"
+	}
+	return s, nil
+}
+
 // lookup finds a fault's kind and model.
 func lookup(f Fault) (Kind, Model, error) {
 	var kinds []string

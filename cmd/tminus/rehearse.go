@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/dashboards/progress"
 	"github.com/tminus-live/tminus/dashboards/report"
 	"github.com/tminus-live/tminus/reference/pipeline"
@@ -94,7 +97,7 @@ func (f *pipelineFlags) rehearsal(sc *spec.Scenario, w io.Writer) (*rehearsal.Re
 
 func rehearseCommand() *cobra.Command {
 	var flags pipelineFlags
-	var asJSON bool
+	var asJSON, dryRun bool
 	cmd := &cobra.Command{
 		Use:   "rehearse [SCENARIO]",
 		Short: "Run a scenario from venue to verdict and write a report",
@@ -108,6 +111,9 @@ Exit status: 0 GO, 99 NO-GO, 98 inconclusive, 104 invalid scenario, 2 usage, 1 a
 			sc, err := flags.scenario(args)
 			if err != nil {
 				return err
+			}
+			if dryRun {
+				return foresee(cmd, sc, asJSON)
 			}
 			show := progress.New(cmd.ErrOrStderr(), false, nil)
 			if f, ok := cmd.ErrOrStderr().(*os.File); ok {
@@ -137,7 +143,63 @@ Exit status: 0 GO, 99 NO-GO, 98 inconclusive, 104 invalid scenario, 2 usage, 1 a
 	}
 	flags.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print report.json on standard output and nothing else there")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be broken here, when, how and how it would be proven, and do nothing")
 	return cmd
+}
+
+// foreseen is what a fault of a scenario would do, as --dry-run --json prints it.
+type foreseen struct {
+	ID     string            `json:"id"`
+	AtS    float64           `json:"at_s"`
+	ForS   float64           `json:"for_s"`
+	Fail   string            `json:"fail"`
+	Model  string            `json:"model"`
+	Where  string            `json:"where"`
+	Params map[string]string `json:"params,omitempty"`
+	Does   string            `json:"does"`
+	Means  string            `json:"means,omitempty"`
+	Proof  string            `json:"proof"`
+}
+
+// foresee prints what a scenario would break on this machine. What cannot be done here is a usage error, as in a rehearsal.
+func foresee(cmd *cobra.Command, sc *spec.Scenario, asJSON bool) error {
+	var faults []chaos.Fault
+	for _, f := range sc.Faults {
+		faults = append(faults, chaos.Fault(f))
+	}
+	if err := chaos.Preflight(faults); err != nil {
+		return usage(err)
+	}
+	all := []foreseen{}
+	for _, f := range faults {
+		on := ""
+		for _, p := range sc.Parts() {
+			if p.Name == f.Where {
+				on = p.Kind
+			}
+		}
+		s, err := f.Foresee(on)
+		if err != nil {
+			return err
+		}
+		all = append(all, foreseen{f.ID, f.At.Seconds(), f.For.Seconds(), f.Fail, s.Fault.Model, f.Where, s.Fault.Params, s.Does, s.Means, s.Proof})
+	}
+	if asJSON {
+		return printJSON(cmd, all)
+	}
+	out := cmd.OutOrStdout()
+	fmt.Fprintf(out, "%s: %s, %d faults\n", sc.Name, sc.Event.Duration, len(all))
+	for _, f := range all {
+		fmt.Fprintf(out, "\nT+%gs for %gs: %s of %s (%s)\n  does       %s\n", f.AtS, f.ForS, f.Fail, f.Where, f.Model, f.Does)
+		for _, name := range slices.Sorted(maps.Keys(f.Params)) {
+			fmt.Fprintf(out, "  %-10s %s\n", name, f.Params[name])
+		}
+		if f.Means != "" {
+			fmt.Fprintf(out, "  by         %s\n", f.Means)
+		}
+		fmt.Fprintf(out, "  proven by  %s\n", f.Proof)
+	}
+	return nil
 }
 
 // withLogs says where more is to be read, if anything was written.
