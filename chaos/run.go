@@ -38,7 +38,7 @@ type Config struct {
 	Now     func() time.Time // the run's clock
 	Sink    event.Sink       // takes event.Fault and event.Probe; nil = event.Discard
 	Logger  *slog.Logger     // nil = silent
-	Guard   watchdog.Guard   // knows how to undo what would outlive this process; nil: faults that need one are refused
+	Guard   watchdog.Guard   // knows how to undo what would outlive this process, and ends the faults when it is lost; nil: faults that need one are refused
 
 	// Stop, once closed, ends the faults and not the run: those in effect are undone at once, all together, and none is
 	// injected any more, but what was undone is watched as ever. Nil: nobody stops them.
@@ -121,6 +121,9 @@ func Run(ctx context.Context, cfg Config) ([]Result, error) {
 		return nil, err
 	}
 
+	over := make(chan struct{})
+	defer close(over)
+	cfg.Stop = either(cfg.Stop, lostOf(cfg.Guard), over)
 	conductor := &conductor{cfg: cfg}
 	var wg sync.WaitGroup
 	for _, r := range runs {
@@ -141,6 +144,35 @@ func Run(ctx context.Context, cfg Config) ([]Result, error) {
 		}
 	}
 	return results, errors.Join(left...)
+}
+
+// lostOf is closed when a guard is dead; nil: it cannot be.
+func lostOf(g watchdog.Guard) <-chan struct{} {
+	if mortal, ok := g.(interface{ Lost() <-chan struct{} }); ok {
+		return mortal.Lost()
+	}
+	return nil
+}
+
+// either is closed when a or b is; it is let go when over is closed.
+func either(a, b, over <-chan struct{}) <-chan struct{} {
+	if a == nil {
+		return b
+	}
+	if b == nil {
+		return a
+	}
+	first := make(chan struct{})
+	go func() {
+		select {
+		case <-a:
+		case <-b:
+		case <-over:
+			return
+		}
+		close(first)
+	}()
+	return first
 }
 
 // Step is what a fault would do.

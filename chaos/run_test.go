@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tminus-live/tminus/chaos/watchdog"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
 
@@ -393,5 +394,32 @@ func TestCatalogueIsDocumented(t *testing.T) {
 				t.Errorf("%s/%s: %v", k.Fail, m.Name, err)
 			}
 		}
+	}
+}
+
+// mortal is a guard that dies.
+type mortal struct{ lost chan struct{} }
+
+func (m mortal) Protect(watchdog.Entry) (watchdog.Token, error) { return 1, nil }
+func (m mortal) Release(watchdog.Token) error                   { return nil }
+func (m mortal) Lost() <-chan struct{}                          { return m.lost }
+
+// Nothing stays broken when nobody would undo it any more, whether or not others may stop the faults too.
+func TestALostWatchdogEndsTheFaults(t *testing.T) {
+	for _, stop := range []chan struct{}{nil, make(chan struct{})} {
+		synctest.Test(t, func(t *testing.T) {
+			town := newTown("us-east", "us-west")
+			cfg := config(town, &tape{}, crashEast)
+			guard := mortal{make(chan struct{})}
+			cfg.Guard = guard
+			if stop != nil {
+				cfg.Stop = make(chan struct{})
+			}
+			time.AfterFunc(35*time.Second, func() { close(guard.lost) })
+			results, err := Run(t.Context(), cfg)
+			if err != nil || !results[0].Restored || results[0].ForS > 5.1 {
+				t.Errorf("in effect for %g s, %+v, %v", results[0].ForS, results[0], err)
+			}
+		})
 	}
 }

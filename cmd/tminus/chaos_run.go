@@ -118,7 +118,7 @@ func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, guard.Close()) }()
-	cfg.Guard, cfg.Stop = guard, guard.Lost()
+	cfg.Guard = guard
 	cfg.Start = time.Now()
 	steps, err := chaos.Plan(cfg)
 	if err != nil {
