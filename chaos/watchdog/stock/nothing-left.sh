@@ -22,8 +22,7 @@ done
 # Each line begins with what it is about. Counters, indexes and ages are left out: they change by themselves.
 stock() {
 	tc qdisc show 2>/dev/null | sed 's/^/qdisc: /; s/ refcnt [0-9]*//'
-	for path in /sys/class/net/*; do
-		device=${path##*/}
+	for device in $(ip -o link show | awk '{ sub(/@.*/, "", $2); sub(/:$/, "", $2); print $2 }'); do
 		for hook in ingress egress; do
 			tc filter show dev "$device" "$hook" 2>/dev/null | sed "s/^/filter: $device $hook /"
 		done

@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -67,10 +69,11 @@ const envInside = "STOCK_INSIDE"
 func Inside() bool { return os.Getenv(envInside) != "" }
 
 // Isolated runs the test that calls it once more, by itself, on a machine of its own as far as that goes: in namespaces of
-// processes, interfaces and mounts, with an empty /run (mode 0755, with netns in it). There a script may insist on everything.
-// It takes root; it skips the test where there is none, or no unshare(1). The caller returns when Isolated has, and does
-// its work when Inside.
-func Isolated(t *testing.T) {
+// processes, interfaces and mounts, in control groups of its own, with an empty /run (mode 0755, with netns in it), which is
+// for temporary files too. There a script may insist on everything. It takes root; it skips the test where there is none, or no
+// unshare(1). The caller returns when Isolated has, and does its work when Inside, where env ("KEY=value") is added to the
+// environment. Tests may be isolated at the same time.
+func Isolated(t *testing.T, env ...string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("namespaces take root")
@@ -78,18 +81,86 @@ func Isolated(t *testing.T) {
 	if _, err := exec.LookPath("unshare"); err != nil {
 		t.Skip("there is no unshare(1)")
 	}
+	groups := ownGroups(t)
+	var enter, bind strings.Builder
+	for _, g := range groups {
+		fmt.Fprintf(&enter, "echo $$ > '%s/cgroup.procs' && ", g.dir)
+		// In its place, not over it: who looks for a group takes the first mount of its tree.
+		fmt.Fprintf(&bind, "mount --bind '%s' /run/group && umount '%s' && mount --move /run/group '%s' && ", g.dir, g.mount, g.mount)
+	}
 	// The shell reaps what is left to process 1, as any machine's first process does.
-	args := []string{"--net", "--ipc", "--pid", "--fork", "--mount", "--mount-proc", "--kill-child", "sh", "-c",
-		`mount -t tmpfs -o mode=755 none /run && mkdir /run/netns && ip link set lo up && { "$0" "$@" & wait $!; }`, os.Args[0],
-		"-test.run", "^" + t.Name() + "$", "-test.v"}
+	// What somebody else mounts below /run, and takes away meanwhile, would be missing here too.
+	inside := `for m in $(awk '$2 ~ "^/run/" { print $2 }' /proc/self/mounts | sort -r); do umount -l "$m"; done; mount -t tmpfs -o mode=755 none /run && mkdir /run/netns /run/group && ` + bind.String() + `rmdir /run/group && mount -t tmpfs none /dev/shm && ip link set lo up && { "$0" "$@" & wait $!; }`
+	args := []string{"-c", enter.String() + `exec unshare --net --ipc --pid --fork --mount --mount-proc --kill-child sh -c "$0" "$@"`, inside, os.Args[0],
+		"-test.run", "^" + strings.ReplaceAll(regexp.QuoteMeta(t.Name()), "/", "$/^") + "$", "-test.v"}
 	if testing.Short() {
 		args = append(args, "-test.short")
 	}
-	cmd := exec.CommandContext(t.Context(), "unshare", args...)
-	cmd.Env = append(os.Environ(), envInside+"=yes", "TMPDIR=/run")
+	cmd := exec.CommandContext(t.Context(), "sh", args...)
+	cmd.Env = append(append(os.Environ(), envInside+"=yes", "TMPDIR=/run"), env...)
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
 		t.Fatalf("on a machine of its own: %v", err)
 	}
+}
+
+// group is a control group of one isolated test's, seen there as the root of its tree.
+type group struct{ dir, mount string }
+
+// groupsMade numbers the isolated tests of this process.
+var groupsMade atomic.Uint64
+
+// ownGroups makes a control group for the test below this process's own in each tree that lets it, and removes them when the
+// test ends: that fails while anything is left in one.
+func ownGroups(t *testing.T) (groups []group) {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := map[string]string{} // this process's group by controller; "": version 2
+	for l := range strings.Lines(string(text)) {
+		fields := strings.SplitN(strings.TrimSpace(l), ":", 3)
+		if len(fields) != 3 {
+			continue
+		}
+		for c := range strings.SplitSeq(fields[1], ",") {
+			at[c] = fields[2]
+		}
+	}
+	name := fmt.Sprintf("stock-%d-%d", os.Getpid(), groupsMade.Add(1))
+	for l := range strings.Lines(string(mounts)) {
+		fields := strings.Fields(l)
+		if len(fields) < 4 || fields[2] != "cgroup" && fields[2] != "cgroup2" {
+			continue
+		}
+		own, ok := at[""], fields[2] == "cgroup2"
+		for option := range strings.SplitSeq(fields[3], ",") {
+			if path, is := at[option]; is && option != "" {
+				own, ok = path, true
+			}
+		}
+		// Processors have to be given to a group before it may have a process: what nobody limits is not asked for.
+		if dir := filepath.Join(fields[1], own, name); ok && !strings.Contains(fields[3], "cpuset") && os.Mkdir(dir, 0o755) == nil {
+			groups = append(groups, group{dir, fields[1]})
+		}
+	}
+	t.Cleanup(func() {
+		for _, g := range groups {
+			err := os.Remove(g.dir)
+			// The last of its processes may be on its way out.
+			for end := time.Now().Add(5 * time.Second); err != nil && time.Now().Before(end); err = os.Remove(g.dir) {
+				time.Sleep(10 * time.Millisecond)
+			}
+			if err != nil {
+				t.Errorf("something is left in a control group: %v", err)
+			}
+		}
+	})
+	return groups
 }
