@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tminus-live/tminus/chaos/kernel"
 	"github.com/tminus-live/tminus/chaos/link"
 	"github.com/tminus-live/tminus/chaos/netns"
@@ -218,6 +220,9 @@ func planPackets(f Fault, cfg *Config, imp link.Impairment, p Part) (_ plan, err
 		return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
 	}
 	inject := packets{to: imp, from: imp}
+	// With the same draws both ways, what goes there and comes back would meet the same fate twice: a bit that is flipped there is
+	// flipped back here.
+	inject.from.Seed = link.Flow(imp.Seed, 1)
 	switch f.Text("direction") {
 	case toPart:
 		inject.from = link.Impairment{}
@@ -434,7 +439,7 @@ func observePackets(f Fault, cfg *Config, p Part, inject packets) (Observer, fun
 		if c.Near, err = datagrams(homeAny); err != nil {
 			return nil, nil, err
 		}
-		c.Far, err = datagrams(far(p))
+		c.Far, err = farBeside(p, inject)
 	}
 	if err != nil {
 		c.Near.Close()
@@ -487,6 +492,25 @@ func far(p Part) netip.AddrPort {
 	a := p.Prefix.Masked().Addr().As4()
 	a[3] = lastHost
 	return netip.AddrPortFrom(netip.AddrFrom4(a), 0)
+}
+
+// farBeside is a probe's far end at a part whose packets the kernel impairs: where the part listens, or, where somebody takes
+// datagrams there already (HTTP/3 does), at a port of its own, to which the same is done.
+func farBeside(p Part, inject packets) (*net.UDPConn, error) {
+	c, err := datagrams(far(p))
+	if !errors.Is(err, unix.EADDRINUSE) {
+		return c, err
+	}
+	if c, err = datagrams(netip.AddrPortFrom(far(p).Addr(), 0)); err != nil {
+		return nil, err
+	}
+	port := uint16(c.LocalAddr().(*net.UDPAddr).Port)
+	for _, path := range inject.paths {
+		if k, ok := path.(*kernelPath); ok {
+			k.flow.Ports = append(k.flow.Ports, port)
+		}
+	}
+	return c, nil
 }
 
 func datagrams(at netip.AddrPort) (*net.UDPConn, error) {
