@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/chaos/netns"
 	"github.com/tminus-live/tminus/chaos/watchdog"
 	"github.com/tminus-live/tminus/scenarios/process"
@@ -71,7 +72,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var e exit
 	if !errors.As(err, &e) {
 		e = exit{exitError, err}
-		if errors.Is(err, consent.ErrNoConsent) || errors.Is(err, rehearsal.ErrRefused) {
+		if errors.Is(err, consent.ErrNoConsent) || errors.Is(err, rehearsal.ErrRefused) || errors.Is(err, chaos.ErrRefused) || errors.Is(err, chaos.ErrUnsupported) {
 			e.status = exitUsage
 		}
 	}

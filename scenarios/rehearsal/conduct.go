@@ -126,7 +126,7 @@ func (r *Rehearsal) Folder() string { return r.folder }
 // and the report says that it was interrupted. When Run returns, nothing that it started is left running.
 func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 	r.phase("prepare", "opening the event path to the store")
-	if err := chaos.Preflight(faultsOf(r.cfg.Scenario)); err != nil {
+	if err := errors.Join(chaos.Preflight(faultsOf(r.cfg.Scenario)), elsewhere(r.cfg)); err != nil {
 		return nil, err
 	}
 	var undo stack
@@ -175,6 +175,10 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 		r.zero = time.Now().Add(time.Second)
 	}
 
+	// What cannot be broken, or is not this run's to break, is told before anybody presses Play.
+	if _, err := chaos.Plan(r.breaking()); err != nil {
+		return nil, err
+	}
 	out, err := r.event(ctx)
 	if err != nil {
 		return nil, err
@@ -263,13 +267,7 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	}()
 	wg.Go(func() {
 		var err error
-		out.faults, out.course, err = r.underWatch(live, r.system.chaos(chaos.Config{
-			Start:   r.zero,
-			Regions: breakable(r.regions),
-			Now:     time.Now,
-			Sink:    faultWatch{r.telemetry.sink, &r.state},
-			Logger:  r.log,
-		}))
+		out.faults, out.course, err = r.underWatch(live, r.breaking())
 		if err != nil {
 			stop(err)
 		}
@@ -413,6 +411,30 @@ func faultsOf(sc *spec.Scenario) []chaos.Fault {
 		faults[i] = chaos.Fault(f)
 	}
 	return faults
+}
+
+// elsewhere refuses faults in what the run was given by others: somebody else's broker, or store.
+func elsewhere(cfg Config) error {
+	var errs []error
+	for _, f := range faultsOf(cfg.Scenario) {
+		for name, address := range map[string]string{"kafka": cfg.Kafka, "clickhouse": cfg.ClickHouse} {
+			if f.Where == name && address != "" {
+				errs = append(errs, fmt.Errorf("fault %s: %w to touch %s at %s: it is not of this run, which can break its own embedded one alone", f.ID, chaos.ErrRefused, name, address))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// breaking is what the event breaks, once everything of the run listens.
+func (r *Rehearsal) breaking() chaos.Config {
+	return r.system.chaos(chaos.Config{
+		Start:   r.zero,
+		Regions: breakable(r.regions),
+		Now:     time.Now,
+		Sink:    faultWatch{r.telemetry.sink, &r.state},
+		Logger:  r.log,
+	})
 }
 
 // breakable is the regions as chaos takes them.

@@ -193,12 +193,11 @@ func (s *system) kafka() func(listening string) (string, error) {
 	}
 }
 
-// clickhouse stands in front of the embedded store at base and returns where it is reached.
-func (s *system) clickhouse(base string) (string, error) {
-	if s == nil || len(s.front["clickhouse"]) == 0 {
+// clickhouse stands in front of the embedded store at base, where its faults need that, and returns where it is reached.
+func (s *system) clickhouse(base string, processes func() ([]procfs.Process, error)) (string, error) {
+	if s == nil || !slices.ContainsFunc(s.faults, func(f chaos.Fault) bool { return f.Where == "clickhouse" }) {
 		return base, nil
 	}
-	front := s.front["clickhouse"]
 	u, err := url.Parse(base)
 	if err != nil {
 		return "", err
@@ -207,14 +206,17 @@ func (s *system) clickhouse(base string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	public, err := freePort(behind.Addr())
-	if err != nil {
-		return "", err
+	public := behind
+	p := chaos.Part{Name: "clickhouse", Kind: chaos.PartClickHouse, Look: "/ping", Processes: processes}
+	if front := s.front["clickhouse"]; len(front) > 0 {
+		if public, err = freePort(behind.Addr()); err != nil {
+			return "", err
+		}
+		if err := s.fronts.Put(&p, front, parts.Place{Public: public, Behind: behind}); err != nil {
+			return "", err
+		}
 	}
-	p := chaos.Part{Name: "clickhouse", Kind: chaos.PartClickHouse, Addrs: []netip.AddrPort{public}, URL: "http://" + public.String(), Look: "/ping"}
-	if err := s.fronts.Put(&p, front, parts.Place{Public: public, Behind: behind}); err != nil {
-		return "", err
-	}
+	p.Addrs, p.URL = []netip.AddrPort{public}, "http://"+public.String()
 	s.parts = append(s.parts, p)
 	u.Host = public.String()
 	return u.String(), nil

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/tminus-live/tminus/chaos/procfs"
 	"github.com/tminus-live/tminus/scenarios/process"
 	"github.com/tminus-live/tminus/telemetry/clickhouse"
 	"github.com/tminus-live/tminus/telemetry/clickhouse/engine"
@@ -96,7 +97,8 @@ func openTelemetry(ctx context.Context, cfg Config, run, folder string, st *stat
 		}
 	}()
 
-	if err := t.openStore(ctx, cfg.ClickHouse, folder, sys.clickhouse); err != nil {
+	front := func(url string) (string, error) { return sys.clickhouse(url, t.processes) }
+	if err := t.openStore(ctx, cfg.ClickHouse, folder, front); err != nil {
 		return nil, err
 	}
 	address := cfg.Kafka
@@ -187,6 +189,18 @@ func (t *telemetryPath) startStore(ctx context.Context, dir, logPath string) (ur
 		return t.process.Stop(ctx)
 	})
 	return url, nil
+}
+
+// processes are the embedded store's while it lives.
+func (t *telemetryPath) processes() ([]procfs.Process, error) {
+	if t.process == nil || !t.process.Alive() {
+		return nil, nil
+	}
+	p, err := procfs.Read(t.process.PID())
+	if err != nil {
+		return nil, err
+	}
+	return []procfs.Process{p}, nil
 }
 
 // died is closed when the embedded store's process ends before it is told to; with somebody else's server it never is.
