@@ -56,7 +56,7 @@ var When = []Parameter{
 
 // Catalogue lists every fault there is.
 func Catalogue() []Kind {
-	return slices.Concat(regionKinds, packetKinds, processKinds, httpKinds, segmentKinds, defectKinds, streamKinds)
+	return slices.Concat(regionKinds, packetKinds, processKinds, httpKinds, segmentKinds, defectKinds, streamKinds, dnsKinds)
 }
 
 var regionKinds = []Kind{{
@@ -105,6 +105,8 @@ func (f Fault) Foresee(on string) (Step, error) {
 		s.Means = "a TCP relay in front of it"
 	case FrontUDP:
 		s.Means = "a UDP relay in front of it"
+	case FrontDNS:
+		s.Means = "a DNS relay in front of it"
 	}
 	return s, nil
 }

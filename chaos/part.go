@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tminus-live/tminus/chaos/dnsrelay"
 	"github.com/tminus-live/tminus/chaos/httprelay"
 	"github.com/tminus-live/tminus/chaos/media"
 	"github.com/tminus-live/tminus/chaos/netns"
@@ -44,6 +45,7 @@ type Part struct {
 	Network   *netns.Network                   // that its region lives in
 	HTTP      *httprelay.Relay                 // in front of it
 	TCP       *relay.TCP                       // in front of it
+	DNS       *dnsrelay.Relay                  // in front of it, when it is a resolver
 	Datagrams *relay.UDP                       // in front of it
 	Orders    *Orders                          // where its own misbehaviour is ordered
 	Pass      func(until time.Time) string     // the beginning of paths that it lets pass; nil: none is needed
@@ -67,6 +69,7 @@ const (
 	FrontHTTP    Front = "http"    // an HTTP relay
 	FrontTCP     Front = "tcp"     // a TCP relay
 	FrontUDP     Front = "udp"     // a UDP relay
+	FrontDNS     Front = "dns"     // a DNS relay
 	FrontNetwork Front = "network" // a network of the run's own, with the part's region in it
 )
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tminus-live/tminus/chaos"
+	"github.com/tminus-live/tminus/chaos/dnsrelay"
 	"github.com/tminus-live/tminus/chaos/httprelay"
 	"github.com/tminus-live/tminus/chaos/media"
 	"github.com/tminus-live/tminus/chaos/relay"
@@ -92,6 +93,13 @@ func (f *Fronts) Put(p *chaos.Part, fronts []chaos.Front, at Place) error {
 		}
 		p.TCP = r
 		f.stand("the TCP relay in front of "+p.Name, r.Run)
+	case slices.Contains(fronts, chaos.FrontDNS):
+		r, err := dnsrelay.Listen(at.Public, at.Behind)
+		if err != nil {
+			return err
+		}
+		p.DNS = r
+		f.stand("the DNS relay in front of "+p.Name, r.Run)
 	case slices.Contains(fronts, chaos.FrontUDP):
 		r, err := relay.ListenUDP(cfg)
 		if err != nil {
@@ -111,7 +119,14 @@ func (f *Fronts) PutOwn(p *chaos.Part, o spec.Own, faults []chaos.Fault) error {
 		if slices.Contains(fronts, chaos.FrontHTTP) {
 			return fmt.Errorf("%s takes datagrams: there is nothing of HTTP to break", o.Name)
 		}
-		fronts = []chaos.Front{chaos.FrontUDP}
+		if slices.Contains(fronts, chaos.FrontDNS) && len(fronts) > 1 {
+			return fmt.Errorf("faults in what %s answers and in its packets cannot be in one rehearsal", o.Name)
+		}
+		if !slices.Contains(fronts, chaos.FrontDNS) {
+			fronts = []chaos.Front{chaos.FrontUDP}
+		}
+	case slices.Contains(fronts, chaos.FrontDNS):
+		return fmt.Errorf("a resolver takes datagrams: say so of %s (protocol: udp, --udp)", o.Name)
 	case len(fronts) == 0 && o.Relay.IsValid():
 		fronts = []chaos.Front{chaos.FrontTCP} // whoever goes through it is to find something there
 	case len(fronts) == 0:
