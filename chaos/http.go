@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"net/http"
 	"regexp"
 	"strings"
 	"time"
@@ -14,7 +15,7 @@ import (
 var onHTTP = []string{PartPackager, PartOrigin, PartEdge, PartPlayback, PartService}
 
 const (
-	behindRelay  = "a relay in front of the part answers for it"
+	behindRelay  = "a relay in front of it"
 	httpEvidence = "requests of its own, at the address that clients use, before, during and after; a neighbour's are answered throughout"
 	// passFor is how long what an audit asks an edge with is let pass.
 	passFor = 24 * time.Hour
@@ -25,6 +26,7 @@ var (
 	ofRequests = Parameter{Name: "share", Type: TypeShare, Default: "100%", Least: .001, Most: 1, Summary: "of requests"}
 	afterBytes = Parameter{Name: "after", Type: TypeSize, Default: "0B", Most: 1e9, Summary: "bytes of the body that pass before"}
 	onPath     = Parameter{Name: "path", Type: TypeText, Summary: "regular expression on the path; every path where left out"}
+	ofMethod   = Parameter{Name: "method", Type: TypeWord, Words: []string{"any", http.MethodGet, http.MethodPost, http.MethodPut}, Default: "any", Summary: "of requests with this method; it is proven by GET"}
 	askedPath  = Parameter{Name: "ask", Type: TypeText, Summary: "path that is asked for to prove it; the newest segment, or what says that the part is well, where left out"}
 )
 
@@ -32,7 +34,7 @@ var (
 func answers(name, summary, example string, parameters []Parameter, does func(Fault) (httprelay.Action, audit.Want)) Model {
 	return Model{
 		Name: name, Summary: summary, Evidence: httpEvidence, Example: example,
-		Parameters: append(parameters, ofRequests, onPath, askedPath),
+		Parameters: append(parameters, ofRequests, ofMethod, onPath, askedPath),
 		front:      func(Fault, string) Front { return FrontHTTP },
 		plan: func(f Fault, cfg *Config) (plan, error) {
 			action, want := does(f)
@@ -114,6 +116,9 @@ func planAnswers(f Fault, cfg *Config, action httprelay.Action, want audit.Want)
 		return plan{}, err
 	}
 	rule := httprelay.Rule{Name: f.ID, Share: want.Share, Seed: f.Seed, Action: action}
+	if rule.Methods = []string{f.Text("method")}; f.Text("method") == "any" {
+		rule.Methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete}
+	}
 	if expr := f.Text("path"); expr != "" {
 		if rule.Path, err = regexp.Compile(expr); err != nil {
 			return plan{}, fmt.Errorf("fault %s: path: %w", f.ID, err)
