@@ -81,7 +81,9 @@ func (c Connections) want() Outcome {
 // tcpPhases are the questions before, during and after a fault.
 type tcpPhases struct{ before, during, after struct{ fresh, steady []Ask } }
 
-func sortAsks(w evidence.Window, start time.Time, end time.Duration, longest time.Duration, asks []Ask) tcpPhases {
+// sortAsks sorts questions by when they were asked. One that waits for an answer needs so long for it on a path that does what the fault
+// promises, as long as there is to be one: asked any later, it says nothing when the fault ends first.
+func sortAsks(w evidence.Window, start time.Time, end time.Duration, longest, needs time.Duration, asks []Ask) tcpPhases {
 	var p tcpPhases
 	since := func(t time.Time) time.Duration { return t.Sub(start) }
 	for _, a := range asks {
@@ -91,10 +93,13 @@ func sortAsks(w evidence.Window, start time.Time, end time.Duration, longest tim
 			to = &p.before
 		case w.Injected.IsZero() || a.Sent < since(w.Injected)+settle:
 		case w.Restore.IsZero() || a.Sent < since(w.Restore)-border:
-			to = &p.during
 			if !w.Restore.IsZero() && a.Done >= since(w.Restore) {
+				if a.Sent+needs > since(w.Restore) {
+					continue
+				}
 				a.Outcome = Silent // as long as it lasted
 			}
+			to = &p.during
 		case !w.Restored.IsZero() && a.Sent >= since(w.Restored)+settle+longest && a.Sent < end-inFlight-longest:
 			to = &p.after
 		}
@@ -247,7 +252,11 @@ func bystander(c Connections, w evidence.Window, start time.Time) string {
 func JudgeTCP(w evidence.Window, start time.Time, end time.Duration, c Connections) evidence.Evidence {
 	want := c.want()
 	longest := c.Up.Longest() + c.Down.Longest()
-	p := sortAsks(w, start, end, longest, c.Asks)
+	needs := time.Duration(0)
+	if want == Answered {
+		needs = 2*longest + border // the handshake's round trip, and the question's
+	}
+	p := sortAsks(w, start, end, longest, needs, c.Asks)
 	e := evidence.Evidence{
 		Status: evidence.Inconclusive, Expected: 100, Measured: round(shareOf(p.during.fresh, want)), Unit: unitConnections,
 	}
