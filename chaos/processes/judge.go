@@ -43,7 +43,7 @@ func phases(w evidence.Window, samples []sample, gets []get) (before, during, af
 		return nil
 	}
 	for _, s := range samples {
-		if p := in(s.at.Add(-s.since), s.at); p != nil {
+		if p := in(s.at.Add(-s.since), s.at.Add(s.took)); p != nil {
 			p.samples = append(p.samples, s)
 		}
 	}

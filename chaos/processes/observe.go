@@ -64,6 +64,7 @@ type Observer struct {
 // sample is one look at /proc.
 type sample struct {
 	at        time.Time
+	took      time.Duration // to look
 	alive     int
 	stopped   int
 	used      time.Duration // processor time, since the sample before
@@ -117,6 +118,7 @@ func (o *Observer) Watch(ctx context.Context) {
 	look := looker{target: o.target, last: make(map[Ref]time.Duration)}
 	for {
 		s, err := look.at(o.expect.Now())
+		s.took = o.expect.Now().Sub(s.at)
 		o.mu.Lock()
 		if err == nil && len(o.samples) < samplesKept {
 			o.samples = append(o.samples, s)
