@@ -2,8 +2,11 @@ package procfs
 
 import (
 	"bufio"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"slices"
@@ -20,7 +23,7 @@ type listens struct {
 	inode string
 }
 
-// parseListening reads the IPv4 sockets that listen from a table such as /proc/net/tcp (proc_net(5)): addresses are
+// parseListening reads the sockets that listen from a table such as /proc/net/tcp or tcp6 (proc_net(5)): addresses are
 // 32-bit words in the machine's byte order, which is little-endian on every machine that this is built for.
 func parseListening(r io.Reader) (out []listens) {
 	const listen = "0A"
@@ -31,27 +34,46 @@ func parseListening(r io.Reader) (out []listens) {
 			continue
 		}
 		host, port, ok := strings.Cut(f[1], ":")
-		if !ok || len(host) != 8 || len(port) != 4 {
+		if !ok || len(port) != 4 {
 			continue
 		}
-		a, errA := strconv.ParseUint(host, 16, 32)
-		p, errP := strconv.ParseUint(port, 16, 16)
-		if errA != nil || errP != nil {
+		a, ok := parseAddress(host)
+		p, err := strconv.ParseUint(port, 16, 16)
+		if !ok || err != nil {
 			continue
 		}
-		out = append(out, listens{netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(a), byte(a >> 8), byte(a >> 16), byte(a >> 24)}), uint16(p)), f[9]})
+		out = append(out, listens{netip.AddrPortFrom(a, uint16(p)), f[9]})
 	}
 	return out
 }
 
-// table reads the sockets that listen in a process's network namespace.
-func table(pid string) ([]listens, error) {
-	f, err := os.Open("/proc/" + pid + "/net/tcp")
-	if err != nil {
-		return nil, err
+// parseAddress reads one word, or four. IPv4 addresses that are written as IPv6 are IPv4.
+func parseAddress(text string) (netip.Addr, bool) {
+	words, err := hex.DecodeString(text)
+	if err != nil || len(words) != 4 && len(words) != 16 {
+		return netip.Addr{}, false
 	}
-	defer f.Close()
-	return parseListening(f), nil
+	for i := 0; i < len(words); i += 4 {
+		slices.Reverse(words[i : i+4])
+	}
+	a, ok := netip.AddrFromSlice(words)
+	return a.Unmap(), ok
+}
+
+// table reads the sockets that listen in a process's network namespace.
+func table(pid string) (out []listens, err error) {
+	for _, name := range []string{"tcp", "tcp6"} {
+		f, err := os.Open("/proc/" + pid + "/net/" + name)
+		if errors.Is(err, fs.ErrNotExist) && name == "tcp6" {
+			continue // a kernel without IPv6
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, parseListening(f)...)
+		f.Close()
+	}
+	return out, nil
 }
 
 // sockets lists the inodes of a process's sockets.
@@ -74,7 +96,7 @@ func sockets(pid int) (map[string]bool, error) {
 	return mine, nil
 }
 
-// Listening lists the IPv4 addresses that a process listens at over TCP.
+// Listening lists the addresses that a process listens at over TCP.
 func Listening(pid int) ([]netip.AddrPort, error) {
 	mine, err := sockets(pid)
 	if err != nil {
@@ -94,9 +116,16 @@ func Listening(pid int) ([]netip.AddrPort, error) {
 }
 
 // Covers reports whether a socket that listens at one address takes connections to another: itself, or every address of
-// the machine.
+// the machine. One that listens at :: takes IPv4 too, as it does unless its owner says otherwise.
 func Covers(listening, to netip.AddrPort) bool {
-	return listening == to || listening.Addr() == netip.IPv4Unspecified() && listening.Port() == to.Port()
+	every := listening.Addr() == netip.IPv4Unspecified() && to.Addr().Unmap().Is4() || listening.Addr() == netip.IPv6Unspecified()
+	return listening.Port() == to.Port() && (every || listening.Addr() == to.Addr().Unmap())
+}
+
+// Taken reports whether anybody at all listens at an address in this process's network namespace: another user, too.
+func Taken(addr netip.AddrPort) (bool, error) {
+	all, err := table("self")
+	return slices.ContainsFunc(all, func(l listens) bool { return Covers(l.at, addr) }), err
 }
 
 // At lists the processes that listen at an address in this process's network namespace, those that share the socket

@@ -16,9 +16,13 @@ func TestParseListening(t *testing.T) {
    2: 0100007F:1F98 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 4713 1 0000000000000000 20 4 30 10 -1
    3: 0B02007F:1F90 00000000:0000 0A short
    garbage
+   4: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4714 1 0000000000000000 100 0 0 10 0
+   5: 0000000000000000FFFF00000100007F:1F91 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4715 1 0000000000000000 100 0 0 10 0
+   6: 00000000000000000000000001000000:1F92 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4716 1 0000000000000000 100 0 0 10 0
 `
 	got := parseListening(strings.NewReader(text))
-	want := []listens{{netip.MustParseAddrPort("127.0.0.1:8088"), "4711"}, {netip.MustParseAddrPort("0.0.0.0:80"), "4712"}}
+	want := []listens{{netip.MustParseAddrPort("127.0.0.1:8088"), "4711"}, {netip.MustParseAddrPort("0.0.0.0:80"), "4712"},
+		{netip.MustParseAddrPort("[::]:8080"), "4714"}, {netip.MustParseAddrPort("127.0.0.1:8081"), "4715"}, {netip.MustParseAddrPort("[::1]:8082"), "4716"}}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
@@ -36,25 +40,51 @@ func FuzzParseListening(f *testing.F) {
 }
 
 func TestWhoListens(t *testing.T) {
-	ln, err := net.Listen("tcp4", "127.0.0.9:0")
-	if err != nil {
-		t.Fatal(err)
+	for _, at := range []string{"127.0.0.9:0", ":0"} { // the other at every address, of IPv6 too where there is such
+		ln, err := net.Listen("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		addr := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.9"), ln.Addr().(*net.TCPAddr).AddrPort().Port())
+		mine, err := Listening(os.Getpid())
+		if err != nil || !slices.ContainsFunc(mine, func(l netip.AddrPort) bool { return Covers(l, addr) }) {
+			t.Errorf("this process listens at %v, %v: want %s too", mine, err, addr)
+		}
+		got, err := At(addr)
+		if err != nil || len(got) != 1 || got[0].PID != os.Getpid() {
+			t.Errorf("at %s listen %v, %v", addr, got, err)
+		}
+		if taken, err := Taken(addr); err != nil || !taken {
+			t.Errorf("nobody listens at %s, %v", addr, err)
+		}
+		ln.Close()
+		if got, err := At(addr); err != nil || len(got) != 0 {
+			t.Errorf("nobody listens there any more, but %v, %v", got, err)
+		}
+		if taken, err := Taken(addr); err != nil || taken {
+			t.Errorf("somebody listens at %s still, %v", addr, err)
+		}
 	}
-	defer ln.Close()
-	addr := ln.Addr().(*net.TCPAddr).AddrPort()
-	mine, err := Listening(os.Getpid())
-	if err != nil || !slices.Contains(mine, addr) {
-		t.Errorf("this process listens at %v, %v: want %s too", mine, err, addr)
-	}
-	got, err := At(addr)
-	if err != nil || len(got) != 1 || got[0].PID != os.Getpid() {
-		t.Errorf("at %s listen %v, %v", addr, got, err)
-	}
-	ln.Close()
-	if got, err := At(addr); err != nil || len(got) != 0 {
-		t.Errorf("nobody listens there any more, but %v, %v", got, err)
-	}
-	if !Covers(netip.MustParseAddrPort("0.0.0.0:80"), netip.MustParseAddrPort("127.0.0.1:80")) || Covers(netip.MustParseAddrPort("0.0.0.0:80"), netip.MustParseAddrPort("127.0.0.1:81")) {
-		t.Error("Covers")
+}
+
+func TestCovers(t *testing.T) {
+	for _, c := range []struct {
+		listening, to string
+		want          bool
+	}{
+		{"127.0.0.1:80", "127.0.0.1:80", true},
+		{"127.0.0.1:80", "127.0.0.2:80", false},
+		{"0.0.0.0:80", "127.0.0.1:80", true},
+		{"0.0.0.0:80", "127.0.0.1:81", false},
+		{"0.0.0.0:80", "[::1]:80", false},
+		{"[::]:80", "127.0.0.1:80", true},
+		{"[::]:80", "[::1]:80", true},
+		{"[::1]:80", "127.0.0.1:80", false},
+		{"127.0.0.1:80", "[::ffff:127.0.0.1]:80", true},
+	} {
+		if got := Covers(netip.MustParseAddrPort(c.listening), netip.MustParseAddrPort(c.to)); got != c.want {
+			t.Errorf("%s covers %s: %v", c.listening, c.to, got)
+		}
 	}
 }

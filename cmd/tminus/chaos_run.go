@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tminus-live/tminus/chaos"
+	"github.com/tminus-live/tminus/chaos/procfs"
 	"github.com/tminus-live/tminus/chaos/watchdog"
 	"github.com/tminus-live/tminus/scenarios/parts"
 	"github.com/tminus-live/tminus/scenarios/spec"
@@ -98,6 +100,9 @@ func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
 		return usage(err)
 	}
 	log := slog.New(slog.DiscardHandler)
+	if taken, err := procfs.Taken(own.Address); !own.Datagrams && (err != nil || !taken) {
+		return usage(errors.Join(err, fmt.Errorf("--where: %w to touch %s: nobody listens there, in this network namespace", chaos.ErrRefused, own.Address)))
+	}
 	part, err := parts.Own(own)
 	if err != nil {
 		return usage(err)
@@ -191,8 +196,15 @@ func (f *chaosRunFlags) read() (chaos.Fault, spec.Own, error) {
 	if err := readFiles(&fault); err != nil {
 		return fault, own, err
 	}
-	_, err := fault.Complete()
-	return fault, own, err
+	if _, err := fault.Complete(); err != nil {
+		return fault, own, err
+	}
+	for _, kind := range chaos.Catalogue() {
+		if kind.Fail == fault.Fail && !slices.Contains(kind.On, chaos.PartService) {
+			return fault, own, fmt.Errorf("--fail %s: %w to break %s: it is not something of one's own, but %s, in a rehearsal", fault.Fail, chaos.ErrRefused, own.Name, kind.Where)
+		}
+	}
+	return fault, own, nil
 }
 
 // readFiles reads the files that a fault's parameters name.
