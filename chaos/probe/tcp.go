@@ -390,9 +390,11 @@ func give(c *net.TCPConn, n uint32) error {
 	return nil
 }
 
-// take reads n bytes and measures the pace of all after the first that came.
+// take reads n bytes and measures the pace of all after the first that came, or, where all came at once, of all since they were
+// waited for: no slower than that.
 func take(c *net.TCPConn, n uint32) (counted uint64, took time.Duration, err error) {
 	b := make([]byte, 64<<10)
+	began, all := time.Now(), uint64(n)
 	var first, last time.Time
 	for n > 0 {
 		k, err := c.Read(b[:min(n, uint32(len(b)))])
@@ -406,6 +408,9 @@ func take(c *net.TCPConn, n uint32) (counted uint64, took time.Duration, err err
 			continue
 		}
 		counted += uint64(k)
+	}
+	if counted == 0 {
+		return all, last.Sub(began), nil
 	}
 	return counted, last.Sub(first), nil
 }
