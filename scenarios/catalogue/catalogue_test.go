@@ -136,7 +136,7 @@ var onLoopback = []round{
 	{"components, and packets of streams", []row{
 		{fail: "encoder", model: "restart", where: east + "/encoder", lasts: 10 * time.Second, seen: lastSegment, ask: func(s *system, _ row) ask { return s.made(east + "/packager") }},
 		{fail: "cache", model: "wipe", where: edge(east, 1), params: params{"every": "500ms"}, lasts: 10 * time.Second, ask: func(s *system, r row) ask { return s.cached(r.where) }},
-		{fail: "overload", model: "slots", where: edge(east, 2), params: params{"slots": "1", "service": "200ms"}, lasts: brief},
+		{fail: "overload", model: "slots", where: edge(east, 2), params: params{"slots": "1", "service": "200ms"}, lasts: brief, ask: func(s *system, r row) ask { return s.together(r.where) }},
 		{fail: "clock", model: "skewed", where: edge(east, 3), params: params{"offset": "-3s"}, lasts: brief, ask: func(s *system, r row) ask { return s.time(r.where) }},
 		{fail: "packet-delay", model: "delay", where: "web-3", params: params{"delay": "300ms"}, relay: true, lasts: brief},
 		{fail: "rate-limit", model: "rate", where: "web-4", params: params{"rate": "400kbit"}, relay: true, lasts: brief},
@@ -152,7 +152,7 @@ var onLoopback = []round{
 		{fail: "packet-loss", model: "trace", where: "web-9", params: params{"file": "trace.txt"}, files: params{"file": trace}, lasts: brief, root: true},
 		{fail: "packet-duplication", model: "duplicate", where: "web-10", params: params{"share": "40%"}, lasts: brief, root: true, quiet: true},
 		{fail: "packet-corruption", model: "flip", where: "web-11", params: params{"share": "40%"}, lasts: brief, root: true},
-		{fail: "partition", model: "silence", where: "web-12", params: params{"direction": "to"}, lasts: brief, root: true},
+		{fail: "partition", model: "silence", where: "web-12", params: params{"direction": "to"}, lasts: brief},
 	}},
 	{"a crash, and packets of datagrams", []row{
 		{fail: "region", model: "crash", where: east, lasts: brief},

@@ -287,3 +287,20 @@ func (s *system) broker(where string) ask {
 		return nil
 	}
 }
+
+// together asks an edge for as much as a player that begins does: several things at once.
+func (s *system) together(where string) ask {
+	var each []ask
+	for _, rung := range []string{"v360", "v540", "a-en", "a-es"} {
+		each = append(each, page(s.part(where).URL+"/"+stream+"/"+rung+"/init.mp4"))
+	}
+	return func(ctx context.Context) error {
+		errs := make([]error, len(each))
+		var asking sync.WaitGroup
+		for i, a := range each {
+			asking.Go(func() { errs[i] = a(ctx) })
+		}
+		asking.Wait()
+		return errors.Join(errs...)
+	}
+}

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tminus-live/tminus/chaos"
+	"github.com/tminus-live/tminus/chaos/kernel"
 	"github.com/tminus-live/tminus/chaos/netns"
 	"github.com/tminus-live/tminus/chaos/procfs"
 	"github.com/tminus-live/tminus/chaos/watchdog"
@@ -430,7 +431,7 @@ func (s *system) services(t *testing.T, ctx context.Context, rows []row, faults 
 			at = start(r.where, serviceConfig{TCP: 1, Burn: r.model == "cpu", Eat: r.model == "memory"})["tcp0"]
 		}
 		o := spec.Own{Name: r.where, Address: netip.MustParseAddrPort(at), Datagrams: r.datagrams}
-		if r.relay {
+		if r.relay || kernel.Able() != nil {
 			o.Relay = vacant(t)
 		}
 		p, err := parts.Own(o)
