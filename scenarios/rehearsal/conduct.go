@@ -143,6 +143,9 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 		if err := r.system.assembleOwn(); err != nil {
 			return nil, err
 		}
+		if err := r.system.refuse(); err != nil {
+			return nil, err
+		}
 		if r.permits, err = r.admit(ctx, target); err != nil {
 			return nil, err
 		}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/chaos/netns"
@@ -170,6 +171,17 @@ func (s *system) assembleOwn() error {
 		s.parts = append(s.parts, p)
 	}
 	return nil
+}
+
+// refuse says which of the faults in the parts that there are already cannot be, or are not this run's to have, before anybody
+// is asked for anything.
+func (s *system) refuse() error {
+	cfg := s.chaos(chaos.Config{Now: time.Now})
+	cfg.Faults = slices.DeleteFunc(slices.Clone(cfg.Faults), func(f chaos.Fault) bool {
+		return !slices.ContainsFunc(s.parts, func(p chaos.Part) bool { return p.Name == f.Where })
+	})
+	_, err := chaos.Plan(cfg)
+	return err
 }
 
 // kafka stands in front of the embedded broker, which listens at an address of its own; nil: nothing does.
