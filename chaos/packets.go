@@ -145,7 +145,7 @@ func packetModel(m Model, does func(Fault) (link.Impairment, error)) Model {
 			return FrontNothing
 		case on != PartService && netnsAble() == nil:
 			return FrontNetwork
-		case !held(imp) && kernelAble() == nil:
+		case !held(imp) && kernelAble() == nil, packetwise(imp): // in the kernel, if at all: no relay for streams does it
 			return FrontNothing
 		}
 		return FrontTCP
@@ -172,6 +172,11 @@ var (
 
 // held reports whether an impairment holds packets up, which no kernel program does.
 func held(i link.Impairment) bool { return i.Delay > 0 || i.Rate > 0 }
+
+// packetwise reports whether an impairment befalls packets one by one, of which streams that pass a relay have none.
+func packetwise(i link.Impairment) bool {
+	return i.Loss.Share > 0 || len(i.Loss.Trace) > 0 || i.Duplicate > 0 || i.Corrupt > 0
+}
 
 // traceLoss loses what a trace says was lost.
 func traceLoss(f Fault) (link.Impairment, error) {
@@ -232,12 +237,12 @@ func planPackets(f Fault, cfg *Config, imp link.Impairment, p Part) (_ plan, err
 	switch {
 	case p.Network != nil:
 		inject.paths, err = networkPaths(p)
-	case p.Datagrams != nil || p.TCP != nil:
+	case p.Datagrams != nil || p.TCP != nil && !(packetwise(imp) && kernelAble() == nil):
 		inject.paths, err = relayPaths(p, imp)
 	case kernelAble() == nil && !held(imp):
 		inject.paths, err = kernelPaths(p)
 	default:
-		err = fmt.Errorf("%w: %s", ErrUnsupported, packetLack(p, imp))
+		err = packetLack(p, imp)
 	}
 	if err != nil {
 		return plan{}, fmt.Errorf("fault %s (%s of %s): %w", f.ID, f.Fail, f.Where, err)
@@ -260,11 +265,18 @@ func (p packets) plan(o Observer, done func()) plan {
 }
 
 // packetLack says why there is no way to do it.
-func packetLack(p Part, imp link.Impairment) string {
+func packetLack(p Part, imp link.Impairment) error {
 	if held(imp) && p.Kind == PartService {
-		return fmt.Sprintf("delay and rate need a relay in front of %s: give it one (relay: 127.0.0.1:…)", p.Name)
+		return fmt.Errorf("%w: delay and rate need a relay in front of %s: give it one (relay: 127.0.0.1:…)", ErrUnsupported, p.Name)
 	}
-	return fmt.Sprintf("%s, and there is no relay in front of %s", errors.Join(kernelAble()), p.Name)
+	lack := kernelAble()
+	if lack == nil {
+		lack = fmt.Errorf("%w: a kernel program cannot hold packets up", ErrUnsupported)
+	}
+	if packetwise(imp) {
+		return fmt.Errorf("%w, and streams that pass a relay have no packets to lose, duplicate or corrupt", lack)
+	}
+	return fmt.Errorf("%w, and there is no relay in front of %s", lack, p.Name)
 }
 
 // flows are a part's packets: everything of a region, and of others what goes to and from where they listen.
@@ -393,8 +405,8 @@ func relayPaths(p Part, imp link.Impairment) (paths []impairer, err error) {
 		paths = append(paths, relayPath{p.Datagrams.Set, p.Datagrams.Clear, "a relay for datagrams in user space"})
 	}
 	if p.TCP != nil {
-		if imp.Loss.Share > 0 || len(imp.Loss.Trace) > 0 || imp.Duplicate > 0 || imp.Corrupt > 0 {
-			return nil, fmt.Errorf("%w: streams that pass a relay have no packets to lose, duplicate or corrupt: %w", ErrUnsupported, kernelAble())
+		if packetwise(imp) {
+			return nil, packetLack(p, imp)
 		}
 		paths = append(paths, relayPath{p.TCP.Set, p.TCP.Clear, "a relay for streams in user space"})
 	}
@@ -414,7 +426,7 @@ type streamed struct {
 
 // observePackets watches a part's path by packets of its own, which go where the part's go.
 func observePackets(f Fault, cfg *Config, p Part, inject packets) (Observer, func(), error) {
-	if p.Network == nil && p.Datagrams == nil && p.TCP != nil {
+	if _, streams := inject.paths[0].(relayPath); streams && p.Datagrams == nil {
 		return observeStream(p.TCP, streamed{to: inject.to, from: inject.from, conduct: probe.Sound}, cfg.Now)
 	}
 	c := probe.Config{Up: inject.to, Down: inject.from, For: f.For, Now: cfg.Now, Shared: p.Datagrams == nil || p.Network != nil}

@@ -38,6 +38,9 @@ var processKinds = []Kind{{
 			Parameters: []Parameter{{Name: "room", Type: TypeSize, Default: "16MB", Least: processes.MinRoom, Most: 1e12, Summary: "memory beyond what they have when the fault begins"}},
 			Example:    "{at: 30s, for: 20s, fail: process, where: us-east, model: {memory: {room: 8MB}}}",
 		}, func(f Fault, t processes.Target, g watchdog.Guard) (Injector, processes.Expect, error) {
+			if _, err := processes.MemoryAble(g); err != nil {
+				return nil, processes.Expect{}, err
+			}
 			i, err := processes.NewMemory(t, int64(f.Size("room")), g)
 			return i, processes.Expect{What: processes.Pressed, Room: int64(f.Size("room"))}, err
 		}),
