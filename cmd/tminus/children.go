@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -19,11 +20,18 @@ import (
 
 // What a child process cannot do it tells its parent, which says it to the person.
 
+// regionNice is the scheduling priority of a region: after the crowd's clock, before the conductor and the store.
+const regionNice = -5
+
 // regionCommand is a region of the reference pipeline, as a child process.
 func regionCommand() *cobra.Command {
 	return child(rehearsal.RegionCommand, func(ctx context.Context, cfg rehearsal.RegionConfig, log *slog.Logger) (err error) {
 		// A region holds its time-shift buffer and makes little garbage: collected early, it stays near what it holds.
 		debug.SetGCPercent(25)
+		// What is rehearsed does not wait for what measures it, which shares this machine; without the privilege it does.
+		if err := process.SetPriority(regionNice); err != nil && !errors.Is(err, os.ErrPermission) {
+			return err
+		}
 		events, err := cfg.Events.Open(log)
 		if err != nil {
 			return err
