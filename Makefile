@@ -28,7 +28,7 @@ test: setup lint ## set up and run every test, races detected
 	@# themselves.
 	@go test -race -run '^$$' ./... >/dev/null
 	@TMINUS_REQUIRE_REAL_KAFKA=1 go test -race -p 1 -timeout 15m $$(go list ./... | grep -v /scenarios/e2e)
-	@go test -race -timeout 25m ./scenarios/e2e
+	@go test -race -p 1 -timeout 25m ./scenarios/e2e/...
 	@$(MAKE) --no-print-directory k6-test
 
 test-short: setup-go ## the tests that need nothing installed
