@@ -19,6 +19,7 @@ import (
 	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/chaos/kernel"
 	"github.com/tminus-live/tminus/chaos/netns"
+	"github.com/tminus-live/tminus/chaos/watchdog/stock"
 	"github.com/tminus-live/tminus/reference/timeline"
 )
 
@@ -38,8 +39,6 @@ type row struct {
 	seen time.Duration
 
 	ask func(*system, row) ask // nil: as the kind of part suggests
-	// vague: with an injector that lets go half-way, evidence may be inconclusive; the sentence says why.
-	vague string
 }
 
 func (r row) name() string { return r.fail + " " + r.model + " of " + r.where }
@@ -76,14 +75,14 @@ func (s *system) user(r row) ask {
 	case p.Kind == chaos.PartRegion:
 		return page("http://" + p.Addrs[0].String() + "/" + stream + "/v540/init.mp4")
 	case p.Kind == chaos.PartEdge, p.Kind == chaos.PartOrigin:
-		return s.segment(r.where, "a-en", west+"/packager")
+		return s.segment(r.where, "a-en")
 	}
 	return page(p.URL + p.Look)
 }
 
 // Rungs that a row's user watches.
 func watching(rung string) func(*system, row) ask {
-	return func(s *system, r row) ask { return s.segment(r.where, rung, west+"/packager") }
+	return func(s *system, r row) ask { return s.segment(r.where, rung) }
 }
 
 const (
@@ -106,23 +105,9 @@ type round struct {
 
 // onLoopback are those that need no network of the run's own.
 var onLoopback = []round{
-	{"answers and connections", []row{
-		{fail: "http", model: "status", where: edge(east, 1), params: params{"share": "60%"}, lasts: brief},
-		{fail: "http", model: "latency", where: edge(east, 2), params: params{"delay": "700ms"}, lasts: brief},
-		{fail: "http", model: "stall", where: edge(east, 3), params: params{"for": "1s", "after": "1kB"}, lasts: brief},
-		{fail: "http", model: "reset", where: edge(east, 4), params: params{"share": "50%"}, lasts: brief},
-		{fail: "http", model: "truncate", where: edge(east, 5), params: params{"share": "50%", "after": "1kB"}, lasts: brief},
-		{fail: "http", model: "throttle", where: edge(east, 6), params: params{"rate": "100kbit"}, lasts: brief},
-		{fail: "http", model: "corrupt", where: edge(east, 7), params: params{"share": "50%"}, lasts: brief},
-		{fail: "store", model: "slow", where: west + "/origin", params: params{"delay": "700ms"}, lasts: brief},
-		{fail: "connections", model: "reset", where: "web-1", relay: true, lasts: brief},
-		{fail: "connections", model: "half-open", where: "web-2", relay: true, lasts: brief},
-		{fail: "kafka", model: "gone", where: "kafka", lasts: brief},
-		{fail: "clickhouse", model: "gone", where: "clickhouse", lasts: brief},
-	}},
-	{"segments", []row{
+	{"segments, and packets of datagrams", []row{
 		{fail: "segments", model: "missing", where: edge(west, 1), lasts: long},
-		{fail: "segments", model: "late", where: edge(west, 2), params: params{"delay": "4500ms"}, lasts: long},
+		{fail: "segments", model: "late", where: edge(west, 2), params: params{"delay": "3s"}, lasts: long},
 		{fail: "segments", model: "short", where: edge(west, 3), lasts: long},
 		{fail: "segments", model: "missing-frames", where: edge(west, 4), params: params{"share": "50%"}, lasts: long},
 		{fail: "segments", model: "corrupt", where: edge(west, 5), lasts: long},
@@ -130,32 +115,9 @@ var onLoopback = []round{
 		{fail: "segments", model: "wrong-timestamp", where: edge(west, 7), params: params{"shift": "3s"}, lasts: long},
 		{fail: "segments", model: "rung-lost", where: edge(west, 8), params: params{"rung": "v360"}, lasts: long, ask: watching("v360")},
 		{fail: "segments", model: "audio-lost", where: edge(west, 9), lasts: long},
+		{fail: "store", model: "failing", where: east + "/origin", params: params{"share": "60%"}, lasts: brief},
 		{fail: "kafka", model: "slow", where: "kafka", params: params{"delay": "300ms"}, lasts: brief},
 		{fail: "clickhouse", model: "refusing", where: "clickhouse", lasts: brief},
-	}},
-	{"components, and packets of streams", []row{
-		{fail: "encoder", model: "restart", where: east + "/encoder", lasts: 10 * time.Second, seen: lastSegment, ask: func(s *system, _ row) ask { return s.made(east + "/packager") }},
-		{fail: "cache", model: "wipe", where: edge(east, 1), params: params{"every": "500ms"}, lasts: 10 * time.Second, ask: func(s *system, r row) ask { return s.cached(r.where) }},
-		{fail: "overload", model: "slots", where: edge(east, 2), params: params{"slots": "1", "service": "200ms"}, lasts: brief, ask: func(s *system, r row) ask { return s.together(r.where) }},
-		{fail: "clock", model: "skewed", where: edge(east, 3), params: params{"offset": "-3s"}, lasts: brief, ask: func(s *system, r row) ask { return s.time(r.where) }},
-		{fail: "packet-delay", model: "delay", where: "web-3", params: params{"delay": "300ms"}, relay: true, lasts: brief},
-		{fail: "rate-limit", model: "rate", where: "web-4", params: params{"rate": "400kbit"}, relay: true, lasts: brief},
-		{fail: "partition", model: "silence", where: "web-5", relay: true, lasts: brief},
-		{fail: "brown-out", model: "slow", where: "web-6", params: params{"delay": "300ms", "jitter": "0s", "rate": "2Mbit"}, relay: true, lasts: brief},
-	}},
-	{"more components, and the kernel's packets", []row{
-		{fail: "encoder", model: "frozen", where: east + "/encoder", lasts: long, seen: lastSegment, ask: func(s *system, _ row) ask { return s.segment(east+"/packager", "v360", west+"/packager") }},
-		{fail: "store", model: "failing", where: east + "/origin", params: params{"share": "60%"}, lasts: brief},
-		{fail: "publish", model: "failing", where: east + "/packager", lasts: long, ask: func(s *system, _ row) ask { return s.offered(east+"/origin", east) }},
-		{fail: "packet-loss", model: "bernoulli", where: "web-7", params: params{"loss": "30%"}, lasts: brief, root: true},
-		{fail: "packet-loss", model: "gilbert-elliott", where: "web-8", params: params{"loss": "30%", "burst": "4"}, lasts: brief, root: true},
-		{fail: "packet-loss", model: "trace", where: "web-9", params: params{"file": "trace.txt"}, files: params{"file": trace}, lasts: brief, root: true},
-		{fail: "packet-duplication", model: "duplicate", where: "web-10", params: params{"share": "40%"}, lasts: brief, root: true, quiet: true},
-		{fail: "packet-corruption", model: "flip", where: "web-11", params: params{"share": "40%"}, lasts: brief, root: true},
-		{fail: "partition", model: "silence", where: "web-12", params: params{"direction": "to"}, lasts: brief},
-	}},
-	{"a crash, and packets of datagrams", []row{
-		{fail: "region", model: "crash", where: east, lasts: brief},
 		{fail: "packet-loss", model: "bernoulli", where: "echo-1", params: params{"loss": "30%"}, relay: true, datagrams: true, lasts: brief},
 		{fail: "packet-loss", model: "gilbert-elliott", where: "echo-2", params: params{"loss": "30%", "burst": "4"}, relay: true, datagrams: true, lasts: brief},
 		{fail: "packet-loss", model: "trace", where: "echo-3", params: params{"file": "trace.txt"}, files: params{"file": trace}, relay: true, datagrams: true, lasts: brief},
@@ -166,8 +128,41 @@ var onLoopback = []round{
 		{fail: "partition", model: "silence", where: "echo-8", relay: true, datagrams: true, lasts: brief},
 		{fail: "brown-out", model: "slow", where: "echo-9", params: params{"delay": "300ms", "jitter": "20ms", "rate": "1Mbit"}, relay: true, datagrams: true, lasts: brief},
 	}},
-	{"a cut, and processes", []row{
-		{fail: "region", model: "cut", where: east, lasts: brief, root: true},
+	{"answers, connections, and the kernel's packets", []row{
+		{fail: "http", model: "status", where: edge(east, 1), params: params{"share": "60%"}, lasts: brief},
+		{fail: "http", model: "latency", where: edge(east, 2), params: params{"delay": "700ms"}, lasts: brief},
+		{fail: "http", model: "stall", where: edge(east, 3), params: params{"for": "1s", "after": "1kB"}, lasts: brief},
+		{fail: "http", model: "reset", where: edge(east, 4), params: params{"share": "50%"}, lasts: brief},
+		{fail: "http", model: "truncate", where: edge(east, 5), params: params{"share": "50%", "after": "1kB"}, lasts: brief},
+		{fail: "http", model: "throttle", where: edge(east, 6), params: params{"rate": "100kbit"}, lasts: brief},
+		{fail: "http", model: "corrupt", where: edge(east, 7), params: params{"share": "50%"}, lasts: brief},
+		{fail: "encoder", model: "frozen", where: east + "/encoder", lasts: long, seen: lastSegment, ask: func(s *system, _ row) ask { return s.segment(east+"/packager", "v360") }},
+		{fail: "publish", model: "failing", where: east + "/packager", lasts: long, ask: func(s *system, _ row) ask { return s.offered(east+"/origin", east) }},
+		{fail: "store", model: "slow", where: west + "/origin", params: params{"delay": "700ms"}, lasts: brief},
+		{fail: "kafka", model: "gone", where: "kafka", lasts: brief},
+		{fail: "clickhouse", model: "gone", where: "clickhouse", lasts: brief},
+		{fail: "connections", model: "reset", where: "web-1", relay: true, lasts: brief},
+		{fail: "connections", model: "half-open", where: "web-2", relay: true, lasts: brief},
+		{fail: "packet-loss", model: "bernoulli", where: "web-3", params: params{"loss": "30%"}, lasts: brief, root: true},
+		{fail: "packet-loss", model: "gilbert-elliott", where: "web-4", params: params{"loss": "30%", "burst": "4"}, lasts: brief, root: true},
+		{fail: "packet-loss", model: "trace", where: "web-5", params: params{"file": "trace.txt"}, files: params{"file": trace}, lasts: brief, root: true},
+		{fail: "packet-duplication", model: "duplicate", where: "web-6", params: params{"share": "40%"}, lasts: brief, root: true, quiet: true},
+		{fail: "packet-corruption", model: "flip", where: "web-7", params: params{"share": "40%"}, lasts: brief, root: true},
+		{fail: "partition", model: "silence", where: "web-8", params: params{"direction": "to"}, lasts: brief},
+	}},
+	{"components, and packets of streams", []row{
+		{fail: "encoder", model: "restart", where: east + "/encoder", lasts: 10 * time.Second, seen: lastSegment, ask: func(s *system, _ row) ask { return s.made(east + "/packager") }},
+		{fail: "cache", model: "wipe", where: edge(east, 1), params: params{"every": "500ms"}, lasts: 10 * time.Second, ask: func(s *system, r row) ask { return s.cached(r.where) }},
+		{fail: "overload", model: "slots", where: edge(east, 2), params: params{"slots": "1", "service": "200ms"}, lasts: brief, ask: func(s *system, r row) ask { return s.together(r.where) }},
+		{fail: "clock", model: "skewed", where: edge(east, 3), params: params{"offset": "-3s"}, lasts: brief, ask: func(s *system, r row) ask { return s.time(r.where) }},
+		{fail: "packet-delay", model: "delay", where: "web-9", params: params{"delay": "300ms"}, relay: true, lasts: brief},
+		{fail: "rate-limit", model: "rate", where: "web-10", params: params{"rate": "400kbit"}, relay: true, lasts: brief},
+		{fail: "partition", model: "silence", where: "web-11", relay: true, lasts: brief},
+		{fail: "brown-out", model: "slow", where: "web-12", params: params{"delay": "300ms", "jitter": "0s", "rate": "2Mbit"}, relay: true, lasts: brief},
+	}},
+	{"regions and processes", []row{
+		{fail: "region", model: "crash", where: east, lasts: brief},
+		{fail: "region", model: "cut", where: west, lasts: brief, root: true},
 		{fail: "process", model: "hang", where: "worker-1", lasts: brief},
 		{fail: "process", model: "cpu", where: "worker-2", params: params{"cores": "0.1"}, lasts: brief, quiet: true},
 		{fail: "process", model: "memory", where: "worker-3", params: params{"room": "8MB"}, lasts: brief, root: true, quiet: true},
@@ -176,7 +171,7 @@ var onLoopback = []round{
 
 // onNetwork are those in a network of the run's own.
 var onNetwork = []round{
-	{"packets in a network", []row{
+	{"packets in a network, and a whole region", []row{
 		{fail: "packet-loss", model: "bernoulli", where: edge(east, 1), params: params{"loss": "30%"}, lasts: brief, root: true},
 		{fail: "packet-loss", model: "gilbert-elliott", where: edge(east, 2), params: params{"loss": "30%", "burst": "4"}, lasts: brief, root: true},
 		{fail: "packet-loss", model: "trace", where: edge(east, 3), params: params{"file": "trace.txt"}, files: params{"file": trace}, lasts: brief, root: true},
@@ -186,9 +181,7 @@ var onNetwork = []round{
 		{fail: "rate-limit", model: "rate", where: edge(east, 7), params: params{"rate": "200kbit"}, lasts: brief, root: true},
 		{fail: "partition", model: "silence", where: edge(east, 8), params: params{"direction": "from"}, lasts: brief, root: true},
 		{fail: "brown-out", model: "slow", where: edge(east, 9), params: params{"delay": "300ms", "jitter": "20ms", "rate": "2Mbit"}, lasts: brief, root: true},
-	}},
-	{"whole regions in a network", []row{
-		{fail: "region", model: "cut", where: east, lasts: brief, root: true},
+		{fail: "region", model: "cut", where: west, lasts: brief, root: true},
 	}},
 }
 
@@ -223,17 +216,20 @@ type way struct {
 var ways = []way{
 	{"true", nil, chaos.Confirmed},
 	{"idle", func(chaos.Fault, chaos.Injector, *liars) chaos.Injector { return idle{} }, chaos.Mismatch},
-	{"let go half-way", func(f chaos.Fault, i chaos.Injector, _ *liars) chaos.Injector {
-		return &fickle{Injector: i, after: f.For / 2}
-	}, chaos.Mismatch},
-	{"never undone", func(_ chaos.Fault, i chaos.Injector, l *liars) chaos.Injector {
+	{"gone too early, or never", func(f chaos.Fault, i chaos.Injector, l *liars) chaos.Injector {
+		if l.early[f.ID] {
+			return &fickle{Injector: i, after: f.For / 2}
+		}
 		l.list = append(l.list, i)
 		return stubborn{i}
 	}, chaos.Mismatch},
 }
 
 // liars are injectors of which something is left to undo.
-type liars struct{ list []chaos.Injector }
+type liars struct {
+	list  []chaos.Injector
+	early map[string]bool // by fault: it ends too early, rather than never
+}
 
 // idle does nothing.
 type idle struct{}
@@ -278,13 +274,42 @@ func TestCatalogue(t *testing.T) {
 	if testing.Short() {
 		t.Skip("SKIPPED: the whole catalogue takes minutes; run without -short")
 	}
-	t.Run("loopback", func(t *testing.T) { prove(t, onLoopback, false) })
+	t.Run("loopback", func(t *testing.T) {
+		if apart(t) {
+			prove(t, onLoopback, false)
+		}
+	})
 	t.Run("network", func(t *testing.T) {
 		if err := errors.Join(netns.Able(), kernel.Able()); err != nil {
 			missing(t, err)
 		}
-		prove(t, onNetwork, true)
+		if apart(t) {
+			prove(t, onNetwork, true)
+		}
 	})
+}
+
+// apart runs a test on a machine of its own as far as that goes, and sees to it that nothing is left there; false: it has been run.
+// Without root it is run where it is.
+func apart(t *testing.T) bool {
+	t.Helper()
+	if os.Getuid() == 0 && !stock.Inside() {
+		stock.Isolated(t)
+		return false
+	}
+	if !stock.Inside() {
+		return true
+	}
+	before, err := stock.Take(t.TempDir(), stock.Config{Dirs: []string{"/run/tminus", "/run/netns", "/dev/shm", "/sys/fs/bpf"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // registered first, so it runs last
+		if err := before.Compare(5 * time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+	return true
 }
 
 // missing skips what this machine cannot do, and fails where it must be possible.
@@ -298,6 +323,10 @@ func missing(t *testing.T, err error) {
 
 func prove(t *testing.T, rounds []round, networked bool) {
 	s := open(t, all(rounds), networked)
+	s.early = map[string]bool{}
+	for i, f := range faultsOf(all(rounds)) {
+		s.early[f.ID] = i%2 == 0
+	}
 	able := errors.Join(netns.Able(), kernel.Able())
 	for _, w := range ways {
 		t.Run(w.name, func(t *testing.T) {
@@ -307,7 +336,7 @@ func prove(t *testing.T, rounds []round, networked bool) {
 					if able != nil {
 						rows = slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return r.root })
 					}
-					for i, o := range s.play(t, rows, w) {
+					for i, o := range s.insist(t, rows, w) {
 						t.Run(rows[i].fail+" "+rows[i].model, func(t *testing.T) { o.judge(t, rows[i], w) })
 					}
 				})
@@ -343,6 +372,26 @@ type outcome struct {
 	start  time.Time
 }
 
+// insist plays a round, and once more those of its faults about which too little was measured: a busy machine does that.
+func (s *system) insist(t *testing.T, rows []row, w way) []outcome {
+	t.Helper()
+	outcomes := s.play(t, rows, w)
+	var again []row
+	var of []int
+	for i, o := range outcomes {
+		if o.Evidence.Status == chaos.Inconclusive {
+			t.Logf("%s is inconclusive, so once more: %s", rows[i].name(), o.Evidence.Detail)
+			again, of = append(again, rows[i]), append(of, i)
+		}
+	}
+	if len(again) > 0 {
+		for i, o := range s.play(t, again, w) {
+			outcomes[of[i]] = o
+		}
+	}
+	return outcomes
+}
+
 // play injects a round's faults together, and returns when everything is as before.
 func (s *system) play(t *testing.T, rows []row, w way) []outcome {
 	t.Helper()
@@ -362,7 +411,7 @@ func (s *system) play(t *testing.T, rows []row, w way) []outcome {
 	}
 	cfg := s.chaos(faultsOf(rows))
 	cfg.Logger = slog.New(slog.NewTextHandler(writer{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	var liars liars
+	liars := liars{early: s.early}
 	if w.lies != nil {
 		cfg.Sabotage = func(f chaos.Fault, i chaos.Injector) chaos.Injector { return w.lies(f, i, &liars) }
 	}
@@ -372,7 +421,7 @@ func (s *system) play(t *testing.T, rows []row, w way) []outcome {
 	if w.lies == nil { // what comes late is to be seen too
 		for i, res := range results {
 			select {
-			case <-time.After(time.Until(restored(cfg.Start, res).Add(calming + rows[i].seen + enough*askEvery))):
+			case <-time.After(time.Until(restored(cfg.Start, res).Add(calming + rows[i].seen + (enough+5)*askEvery))):
 			case <-ctx.Done():
 			}
 		}
@@ -457,11 +506,7 @@ func (o outcome) judge(t *testing.T, r row, w way) {
 	if o.Err != nil || !o.Restored {
 		t.Errorf("restored: %v, %v", o.Restored, o.Err)
 	}
-	switch {
-	case e.Status == w.want:
-	case w.want == chaos.Mismatch && e.Status == chaos.Inconclusive && w.name == "let go half-way" && r.vague != "":
-		t.Logf("inconclusive: %s", r.vague)
-	default:
+	if e.Status != w.want {
 		t.Errorf("the evidence says %s, want %s: %s", e.Status, w.want, e.Detail)
 	}
 	if n < enough || before < 1-tolerance {
@@ -492,7 +537,7 @@ func TestWithoutRoot(t *testing.T) {
 	// The handle to this very binary, since nobody may look into the folder that it was built in.
 	runtime.LockOSThread() // which PR_SET_PDEATHSIG is about
 	defer runtime.UnlockOSThread()
-	nobody := exec.Command("/proc/self/exe", "-test.v", "-test.run", "^TestCatalogue$/^loopback$/^(true|idle|refused)$", "-test.timeout", "10m")
+	nobody := exec.Command("/proc/self/exe", "-test.v", "-test.run", "^TestCatalogue$/^loopback$/^(true|refused)$", "-test.timeout", "10m")
 	nobody.Dir = os.TempDir()
 	nobody.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, Pdeathsig: syscall.SIGKILL}
 	nobody.Env = append(os.Environ(), "HOME="+os.TempDir())

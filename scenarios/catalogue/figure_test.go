@@ -144,9 +144,9 @@ func (c *copies) newest(rung string) string {
 	return path
 }
 
-// segment asks for the newest segment of a rung, which is to be as somebody else has it.
-func (s *system) segment(where, rung, other string) ask {
-	at, copied := s.part(where), s.part(other)
+// segment asks for the newest segment of a rung, which is to be as the calm region has it.
+func (s *system) segment(where, rung string) ask {
+	at, copied := s.part(where), s.part(calm+"/packager")
 	return func(ctx context.Context) error {
 		path := s.copies.newest(rung)
 		want, err := s.copies.get(ctx, copied.URL, path)

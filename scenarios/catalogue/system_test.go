@@ -38,12 +38,12 @@ import (
 )
 
 const (
-	east, west = "us-east", "us-west"
-	eastEdges  = 9
-	westEdges  = 10 // the last one is never broken
-	stream     = "catalogue"
-	leadIn     = 15
-	patience   = 30 * time.Second
+	// Two regions that are broken, and one that never is: what is beside a fault is seen there.
+	east, west, calm = "us-east", "us-west", "calm"
+	edges            = 9 // of those that are broken
+	stream           = "catalogue"
+	leadIn           = 15
+	patience         = 30 * time.Second
 )
 
 // What the test binary plays as a child.
@@ -250,6 +250,7 @@ type system struct {
 	regions []*region
 	parts   []chaos.Part
 	copies  copies
+	early   map[string]bool
 }
 
 // open makes a system in which the rows' faults are possible, and takes it away when the test ends.
@@ -269,7 +270,7 @@ func open(t *testing.T, rows []row, networked bool) *system {
 		}
 	})
 	if networked {
-		if s.network, err = netns.Build(netns.Config{Run: run, Regions: []string{east, west}}, s.guard); err != nil {
+		if s.network, err = netns.Build(netns.Config{Run: run, Regions: []string{east, west, calm}}, s.guard); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
@@ -297,7 +298,7 @@ func (s *system) pipeline(t *testing.T, ctx context.Context, faults []chaos.Faul
 	t.Helper()
 	s.cfg = pipeline.Config{
 		Run: "catalogue", Seed: 1, Event: stream, Ladder: "sports", First: timeline.Default.At(time.Now()) - leadIn, LeadIn: leadIn, DVR: time.Minute,
-		Regions: pipeline.Regions(freePort(t), []string{east, west}, map[string]int{east: eastEdges, west: westEdges}),
+		Regions: pipeline.Regions(freePort(t), []string{east, west, calm}, map[string]int{east: edges, west: edges, calm: 1}),
 		Key:     make([]byte, 32),
 	}
 	if _, err := rand.Read(s.cfg.Key); err != nil {
@@ -363,7 +364,9 @@ func (s *system) pipeline(t *testing.T, ctx context.Context, faults []chaos.Faul
 	t.Cleanup(func() {
 		for _, r := range s.regions {
 			if r.Alive() {
-				_ = r.process().Stop(context.Background())
+				if err := r.process().Stop(context.Background()); err != nil {
+					t.Error(err)
+				}
 			}
 		}
 	})
@@ -396,7 +399,9 @@ func (s *system) kafka(t *testing.T, faults []chaos.Fault) {
 	go func() { ended <- broker.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Errorf("the broker: %v", err)
+		}
 	})
 }
 
@@ -412,7 +417,11 @@ func (s *system) services(t *testing.T, ctx context.Context, rows []row, faults 
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = p.Stop(context.Background()) })
+		t.Cleanup(func() {
+			if err := p.Stop(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
 		return p.Info()
 	}
 	var own []row
