@@ -320,15 +320,19 @@ func JudgeTCP(w evidence.Window, start time.Time, end time.Duration, c Connectio
 		was = during(findings)
 	}
 	then, _, back := answers(p.after.steady)
+	limited := c.limited(w, start)
 	switch {
+	case back >= fewestFresh && then-median > backSlack+noise+median/20 && (then-median > busySlack || c.Up.Delay+c.Down.Delay > 0):
+		e.Status = evidence.Mismatch
+		e.Detail = fmt.Sprintf("the fault outlived its end: answers take %s longer than before; %s", quantity(millis(then-median), unitTime), was)
 	case len(p.after.fresh) < fewestFresh || want == Answered && back < fewestAsks:
 		e.Detail = was + "; nothing was measured after it"
 	case shareOf(p.after.fresh, Answered) < enough:
 		e.Status = evidence.Mismatch
 		e.Detail = "the fault outlived its end: after it " + outcomes(p.after.fresh) + "; " + was
-	case back > 0 && then-median > backSlack+noise+median/20 && (then-median > busySlack || c.Up.Delay+c.Down.Delay > 0):
+	case limited != "":
 		e.Status = evidence.Mismatch
-		e.Detail = fmt.Sprintf("the fault outlived its end: answers take %s longer than before; %s", quantity(millis(then-median), unitTime), was)
+		e.Detail = "the fault outlived its end: after it " + limited + "; " + was
 	default:
 		e.Status = evidence.Confirmed
 		e.Detail = was + "; after it everything is as it was before"
@@ -368,20 +372,51 @@ func (c Connections) times(w evidence.Window, start time.Time, p tcpPhases, befo
 		if d.rate == 0 {
 			continue
 		}
-		var rates []float64
-		for _, h := range c.Hauls {
-			if h.Sent >= w.Injected.Sub(start)+settle && (w.Restore.IsZero() || h.Done < w.Restore.Sub(start)) && d.of(h) > 0 {
-				rates = append(rates, d.of(h))
-			}
+		end := time.Duration(math.MaxInt64)
+		if !w.Restore.IsZero() {
+			end = w.Restore.Sub(start)
 		}
+		measured := c.rate(d.of, w.Injected.Sub(start)+settle, end)
 		f := finding{what: "rate " + d.name, expected: d.rate / 1e6, unit: unitRate, promised: true, tolerance: rateSlack * d.rate / 1e6}
-		if len(rates) == 0 {
-			f.what, f.tolerance, f.measured = "no rate was measured "+d.name+":", d.rate/1e6, 0
-		} else {
-			slices.Sort(rates)
-			f.measured = rates[len(rates)/2] / 1e6
+		if f.measured = measured / 1e6; measured == 0 {
+			f.what, f.tolerance = "no rate was measured "+d.name+":", d.rate/1e6
 		}
 		all = append([]finding{f}, all...)
 	}
 	return all
+}
+
+// rate is the median of the hauls one way that lie between two moments, in bit/s; 0: there are none.
+func (c Connections) rate(of func(Haul) float64, from, to time.Duration) float64 {
+	var rates []float64
+	for _, h := range c.Hauls {
+		if h.Sent >= from && h.Done < to && of(h) > 0 {
+			rates = append(rates, of(h))
+		}
+	}
+	if len(rates) == 0 {
+		return 0
+	}
+	slices.Sort(rates)
+	return rates[len(rates)/2]
+}
+
+// limited says which way a rate that was promised is kept although the fault is over; "": none.
+func (c Connections) limited(w evidence.Window, start time.Time) string {
+	if w.Restored.IsZero() {
+		return ""
+	}
+	for _, d := range []struct {
+		name string
+		rate float64
+		of   func(Haul) float64
+	}{{"upwards", c.Up.Rate, func(h Haul) float64 { return h.Up }}, {"downwards", c.Down.Rate, func(h Haul) float64 { return h.Down }}} {
+		was := c.rate(d.of, 0, w.Inject.Sub(start))
+		is := c.rate(d.of, w.Restored.Sub(start)+settle, math.MaxInt64)
+		// Half as fast as before, and no more than half as fast again as it was to be.
+		if d.rate > 0 && is > 0 && is < was/2 && is < 1.5*d.rate {
+			return fmt.Sprintf("the rate %s is %s", d.name, quantity(is/1e6, unitRate))
+		}
+	}
+	return ""
 }
