@@ -82,7 +82,19 @@ func TestCleanAfterBothWereKilled(t *testing.T) {
 		}
 		return list[0]
 	}
-	eventually(t, patience, "something is broken", func() bool { return len(journal().entries) >= 2 })
+	// It is stopped while it has something broken: left to itself it would mend that meanwhile.
+	eventually(t, patience, "something is broken", func() bool {
+		conductor.Process.Signal(unix.SIGSTOP)
+		eventually(t, patience, "the conductor is stopped", func() bool {
+			p, err := procfs.Read(conductor.Process.Pid)
+			return err == nil && p.State == procfs.Stopped
+		})
+		if len(journal().entries) >= 2 {
+			return true
+		}
+		conductor.Process.Signal(unix.SIGCONT)
+		return false
+	})
 	// What a living conductor has is not touched.
 	if found := mustSweep(t, s); len(found) != 0 {
 		t.Errorf("of a living conductor: %+v", found)

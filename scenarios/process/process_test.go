@@ -446,16 +446,25 @@ func TestKillingTheParentLeavesNothing(t *testing.T) {
 // PR_SET_PDEATHSIG is tied to the thread that forked. A caller's thread may end; its child must not.
 func TestChildOutlivesTheCallersThread(t *testing.T) {
 	started := make(chan *Process)
-	thread := make(chan int, 1)
-	go func() {
+	thread, placed := make(chan int, 1), make(chan struct{})
+	var begin func()
+	begin = func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
+		if unix.Gettid() == unix.Getpid() {
+			go begin() // the first thread never ends: on another one, while this one is held
+			<-placed
+			runtime.UnlockOSThread()
+			return
+		}
+		close(placed)
 		thread <- unix.Gettid()
 		p, err := start(t, "serve")
 		if err != nil {
 			t.Error(err)
 		}
 		started <- p
-	}()
+	}
+	go begin()
 	tid, p := <-thread, <-started
 	if p == nil {
 		return
