@@ -42,6 +42,7 @@ const (
 	freshWait  = time.Second // beside what the path itself may take
 	freshOpen  = 32          // at once, at most
 	redial     = 200 * time.Millisecond
+	repeat     = time.Second
 	haulTime   = 250 * time.Millisecond // that a haul takes at the promised rate
 	haulEvery  = time.Second
 	leastHaul  = 16 << 10
@@ -127,7 +128,9 @@ func (p *TCP) steady(ctx context.Context) {
 			for first := true; ; first = false {
 				a := Ask{Sent: p.since(), Conn: conn, First: first}
 				a.Lag = a.Sent - due
+				stop := p.insist(c)
 				_, err := ask(c, question{})
+				stop()
 				a.Done, a.Outcome = p.since(), outcome(err)
 				if ctx.Err() != nil && a.Outcome != Answered {
 					a.Outcome = Silent // to the end
@@ -140,6 +143,25 @@ func (p *TCP) steady(ctx context.Context) {
 			}
 		}()
 		pause(ctx, redial)
+	}
+}
+
+// insist repeats a question that has long been without an answer, until it is told to stop: who has forgotten a connection says so
+// only to one who sends.
+func (p *TCP) insist(c *net.TCPConn) (stop func()) {
+	if p.cfg.Conduct != HalfOpen {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var insisting sync.WaitGroup
+	insisting.Go(func() {
+		for pause(ctx, repeat) {
+			c.Write(question{}.marshal()) //nolint:errcheck // whoever reads learns of it
+		}
+	})
+	return func() {
+		cancel()
+		insisting.Wait()
 	}
 }
 

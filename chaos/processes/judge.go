@@ -252,7 +252,7 @@ func judgePressed(x Expect, e evidence.Evidence, before, during phase) evidence.
 	case limited == 0:
 	case percent(limited, len(during.samples)) < enough:
 		e.Detail = fmt.Sprintf("the limit was in force at %.0f%% of looks; %s", percent(limited, len(during.samples)), e.Detail)
-	case during.share(gone) > 0:
+	case during.share(gone) > 100-enough || gone(during.samples[len(during.samples)-1]):
 		e.Detail += "; and it ended, which it should not have"
 	case e.Measured < felt || held == 0:
 		e.Status = evidence.Inconclusive
