@@ -133,13 +133,15 @@ func (s *shard) run(zero time.Time) error {
 	s.dialAll()
 	var err error
 	for {
+		// What has ended makes room for what waits: it is taken first, or the last of a crowd would wait for somebody
+		// after it to be due.
+		s.takeResults()
 		now := s.now()
 		if s.stop.Load() || err != nil {
 			s.cancel(now)
 		} else {
 			s.tick(now)
 		}
-		s.takeResults()
 		if s.done(now) {
 			s.hangUp()
 			return err

@@ -217,3 +217,22 @@ func TestTLSCancelled(t *testing.T) {
 		t.Errorf("ended after %v", took)
 	}
 }
+
+// A start that is due while the only connection is in use goes out as soon as that is free, also when nobody is due after
+// it.
+func TestTLSLastOfACrowd(t *testing.T) {
+	t.Parallel()
+	server, client := certificate(t)
+	c := config(t, nil, schedule(t, 100*ms, audience.Leg{Rate: 50}), listen(t, func(c *net.TCPConn) {
+		over := tls.Server(c, server)
+		for readRequest(over) {
+			time.Sleep(150 * ms) // the service takes its time: the next one is due meanwhile
+			io.WriteString(over, response(200, good))
+		}
+		over.Close()
+	}))
+	c.TLS, c.PerService, c.Shards, c.MaxSendLag = client, 1, 1, 10*s
+	if n := mustRun(t, c).Snapshot(); n.OK != 5 || n.Dropped > 0 || n.SendLag.Max > 5000 {
+		t.Errorf("%+v", n)
+	}
+}
