@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -68,6 +69,7 @@ func while(d time.Duration) func(time.Duration) time.Duration {
 
 func TestJudgeTCP(t *testing.T) {
 	delay := Connections{Up: link.Impairment{Delay: 20 * ms}, Down: link.Impairment{Delay: 30 * ms}}
+	long := Connections{Up: link.Impairment{Delay: 1100 * ms}, Down: link.Impairment{Delay: 1100 * ms}}
 	drift := Connections{Up: link.Impairment{Delay: 30 * ms, Jitter: 30 * ms}}
 	slow := Connections{Down: link.Impairment{Rate: 5e6}}
 	cut := Connections{Up: link.Impairment{Cut: true}, Down: link.Impairment{Cut: true}}
@@ -108,12 +110,14 @@ func TestJudgeTCP(t *testing.T) {
 			}
 			return ms
 		}, Answered, ""), nil), evidence.Mismatch, "outlived"},
+		{"a delay so long that the last answers come after the end", with(long, questions(while(2201*ms), Answered, ""), nil), evidence.Confirmed, "longer by 2200 ms"},
 		{"silence for a delay", with(delay, questions(constant(ms), Silent, Answered), nil), evidence.Mismatch, "answered was expected"},
 		{"drift", with(drift, drifting(link.Impairment{Delay: 30 * ms, Jitter: 30 * ms, Seed: 3}), nil), evidence.Confirmed, "spread"},
 		{"a delay that does not drift", with(drift, drifting(link.Impairment{Delay: 30 * ms}), nil), evidence.Mismatch, "spread"},
 		{"rate", with(slow, well, at(4.9)), evidence.Confirmed, "rate downwards 4.9 Mbit/s"},
 		{"twice the rate", with(slow, well, at(10)), evidence.Mismatch, "rate downwards 10.0"},
 		{"a rate that nobody measured", with(slow, well, nil), evidence.Inconclusive, "no rate was measured"},
+		{"a rate that stays", with(slow, well, slices.Concat(at(500)[:5], at(4.9)[5:])), evidence.Mismatch, "outlived its end: after it the rate downwards is 4.9 Mbit/s"},
 		{"cut", with(cut, questions(constant(ms), Silent, Answered), nil), evidence.Confirmed, "silent"},
 		{"cut, and TCP is slow to send again", with(cut, questions(constant(ms), Silent, Silent), nil), evidence.Confirmed, "silent"},
 		{"half-open for a cut", with(cut, questions(constant(ms), Silent, Reset), nil), evidence.Mismatch, "not kept"},

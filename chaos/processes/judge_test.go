@@ -114,6 +114,16 @@ func TestJudge(t *testing.T) {
 		{"it ended for want of time", starved, die, nil, evidence.Mismatch, "ended during the fault"},
 		{"too little memory", pressed, press(8<<20, 12), nil, evidence.Confirmed, "held back 12 times"},
 		{"no limit", pressed, nil, nil, evidence.Mismatch, "no limit of memory was in force"},
+		{"a limit that is lifted too early", pressed, func(at time.Duration, s *sample) {
+			if within(at, 5, 10) {
+				press(8<<20, 12)(at, s)
+			}
+		}, nil, evidence.Mismatch, "in force at 48% of looks"},
+		{"one look that was missed", pressed, func(at time.Duration, s *sample) {
+			if press(8<<20, 12)(at, s); at == 7*time.Second {
+				s.alive, s.limit = 0, -1
+			}
+		}, nil, evidence.Confirmed, "held back 12 times"},
 		{"a limit that is not reached", pressed, press(2<<20, 0), nil, evidence.Inconclusive, "not felt"},
 		{"killed where it should wait", pressed, func(at time.Duration, s *sample) {
 			press(8<<20, 12)(at, s)
