@@ -11,12 +11,19 @@ import (
 // crowd was not the one that was asked for.
 const InTime = 99.9
 
-// LatePercent is how many of a crowd's starts, in per cent, the sending machine may be late with: above it the crowd was not the
-// one that was asked for, and nothing that was measured is the service's.
-const LatePercent = 0.1
+// How many of a crowd's starts, in per cent, the sending machine was more than 10 ms late with: above LatePercent what was
+// measured from the moment that they were due may be the machine's doing; above MostLatePercent it was another crowd than
+// the one that was asked for.
+const (
+	LatePercent     = 0.1
+	MostLatePercent = 5
+)
 
-// Behind says whether the machine that sent the crowd was too late with it.
+// Behind says whether the machine that sent the crowd was late enough with it to be seen in its own figures.
 func (l Load) Behind() bool { return l.LatePercent > LatePercent }
+
+// Distorted says whether the machine was so late that the crowd was another one.
+func (l Load) Distorted() bool { return l.LatePercent > MostLatePercent }
 
 type (
 	// crowdBlock is what the Load section says of an open-loop crowd beside its counts.

@@ -45,8 +45,17 @@ func TestDecide(t *testing.T) {
 		{"events from nowhere", func(r *report.Report) { r.Telemetry.Stored = 1001 }, report.Inconclusive, 98, "does not add up"},
 		{"a crowd too small", func(r *report.Report) { r.Load.PlayStarts.Dropped = 21 }, report.Inconclusive, 98, "could not send 21 of 20000"},
 		{"a crowd just large enough", func(r *report.Report) { r.Load.PlayStarts.Dropped = 20 }, report.Go, 0, ""},
-		{"a crowd that came late", func(r *report.Report) { r.Load.Late, r.Load.LatePercent = 25, 0.125 }, report.Inconclusive, 98, "this machine could not send the crowd on time: 25 play starts (0.125\u00a0%)"},
-		{"pods that came late", func(r *report.Report) { r.Pods, r.Load.Late, r.Load.LatePercent = 2, 25, 0.125 }, report.Inconclusive, 98, "a pod's machine could not send the crowd on time"},
+		{"a crowd that came late", func(r *report.Report) { r.Load.Late, r.Load.LatePercent = 2500, 12.5 }, report.Inconclusive, 98, "this machine could not send the crowd on time: 2500 play starts (12.5\u00a0%)"},
+		{"a crowd that came a little late", func(r *report.Report) { r.Load.Late, r.Load.LatePercent = 250, 1.25 }, report.Go, 0, ""},
+		{"a crowd that came a little late, and is late", func(r *report.Report) {
+			r.Load.Late, r.Load.LatePercent = 250, 1.25
+			r.Objectives = append(r.Objectives, report.Objective{Metric: "send_lag", Expression: "p(99.9)<10ms", Measured: 0.03, Threshold: 0.01, Unit: "s", Samples: 9})
+		}, report.Inconclusive, 98, "this machine could not send the crowd on time: 250 play starts (1.25\u00a0%)"},
+		{"a service that makes the crowd wait", func(r *report.Report) {
+			r.Load.Late, r.Load.LatePercent = 2, 0.01
+			r.Objectives = append(r.Objectives, report.Objective{Metric: "send_lag", Expression: "p(99.9)<10ms", Measured: 0.03, Threshold: 0.01, Unit: "s", Samples: 9})
+		}, report.NoGo, 99, ""},
+		{"pods that came late", func(r *report.Report) { r.Pods, r.Load.Late, r.Load.LatePercent = 2, 2500, 12.5 }, report.Inconclusive, 98, "a pod's machine could not send the crowd on time"},
 		{"a miss for want of a machine", func(r *report.Report) { miss(r); r.Load.Late, r.Load.LatePercent = 2000, 10 }, report.Inconclusive, 98, "rerun on a quieter or a bigger one"},
 		{"a crowd that came as good as on time", func(r *report.Report) { r.Load.Late, r.Load.LatePercent = 20, 0.1 }, report.Go, 0, ""},
 		{"nothing measured", func(r *report.Report) { r.Objectives[0].Samples = 0 }, report.Inconclusive, 98, "nothing was measured for startup_time"},
