@@ -219,7 +219,7 @@ event: {duration: 10s}
 topology: {regions: [us-east, us-west]}
 audience: {starts: [{at: 0s, rate: 2000}], players: 6}
 objectives:
-  play_start_time:      ["p(95)<%s"]
+  startup_time: ["p(95)<%s"]
   video_start_failures: ["rate<0.1%%"]
   rebuffer_ratio:       ["avg<5%%"]
 `
