@@ -16,6 +16,7 @@ import (
 	"github.com/tminus-live/tminus/scenarios/process"
 	"github.com/tminus-live/tminus/scenarios/rehearsal"
 	"github.com/tminus-live/tminus/telemetry/clickhouse/engine"
+	"github.com/tminus-live/tminus/telemetry/priority"
 )
 
 // What a child process cannot do it tells its parent, which says it to the person.
@@ -29,7 +30,7 @@ func regionCommand() *cobra.Command {
 		// A region holds its time-shift buffer and makes little garbage: collected early, it stays near what it holds.
 		debug.SetGCPercent(25)
 		// What is rehearsed does not wait for what measures it, which shares this machine; without the privilege it does.
-		if err := process.SetPriority(regionNice); err != nil && !errors.Is(err, os.ErrPermission) {
+		if err := priority.Set(regionNice); err != nil && !errors.Is(err, os.ErrPermission) {
 			return err
 		}
 		events, err := cfg.Events.Open(log)

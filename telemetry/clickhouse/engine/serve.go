@@ -24,6 +24,8 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/column"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/proto"
 	"golang.org/x/net/netutil"
+
+	"github.com/tminus-live/tminus/telemetry/priority"
 )
 
 // Bounds of the server.
@@ -80,7 +82,7 @@ func Listen(cfg Config) (_ *Server, err error) {
 		if nice < 0 {
 			return
 		}
-		if err := giveWay(nice); err != nil { // it works as well as it does
+		if err := priority.GiveWay(nice); err != nil { // it works as well as it does
 			log.Warn("the embedded ClickHouse keeps its priority", "error", err)
 		}
 	}

@@ -1,4 +1,4 @@
-package process
+package priority
 
 import (
 	"errors"
@@ -8,17 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestSetPriority(t *testing.T) {
+func TestSet(t *testing.T) {
 	was, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	nice := 20 - was
-	if err := SetPriority(nice); err != nil {
+	if err := Set(nice); err != nil {
 		t.Errorf("as it is: %v", err)
 	}
 	if os.Geteuid() != 0 {
-		if err := SetPriority(-5); !errors.Is(err, os.ErrPermission) {
+		if err := Set(-5); !errors.Is(err, os.ErrPermission) {
 			t.Errorf("without the privilege: %v", err)
 		}
 	}

@@ -1,4 +1,4 @@
-package process
+package priority
 
 import (
 	"errors"
@@ -9,10 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetPriority gives this process a scheduling priority (nice, -20 to 19, the lower the sooner): each thread that it has,
-// since Linux keeps it for each of them; threads to come take it from the one that starts them. Below 0 it needs
+// Set gives this process a scheduling priority (nice, -20 to 19, the lower the sooner). Below what it has it needs
 // CAP_SYS_NICE: without, the error wraps os.ErrPermission.
-func SetPriority(nice int) error {
+func Set(nice int) error { return each(nice, func(was int) bool { return was != nice }) }
+
+// GiveWay lowers the scheduling priority of this process to nice, but for threads that have given way further. There is
+// no way back without privileges.
+func GiveWay(nice int) error { return each(nice, func(was int) bool { return was < nice }) }
+
+// each sets the priority of every thread whose own is to change.
+func each(nice int, change func(was int) bool) error {
 	for range 10 { // a thread that is not reached yet may start another meanwhile
 		tasks, err := os.ReadDir("/proc/self/task")
 		if err != nil {
@@ -25,7 +31,7 @@ func SetPriority(nice int) error {
 				continue
 			}
 			// The system call answers 20 - nice.
-			if was, err := unix.Getpriority(unix.PRIO_PROCESS, id); err != nil || 20-was == nice {
+			if was, err := unix.Getpriority(unix.PRIO_PROCESS, id); err != nil || !change(20-was) {
 				continue
 			}
 			if err := unix.Setpriority(unix.PRIO_PROCESS, id, nice); err != nil && !errors.Is(err, unix.ESRCH) {
