@@ -103,8 +103,6 @@ func (f Fault) Foresee(on string) (Step, error) {
 		s.Means = "an HTTP relay in front of it"
 	case FrontTCP:
 		s.Means = "a TCP relay in front of it"
-	case FrontUDP:
-		s.Means = "a UDP relay in front of it"
 	case FrontDNS:
 		s.Means = "a DNS relay in front of it"
 	}

@@ -43,7 +43,7 @@ func dnsModel(kind, summary, example string, parameters []Parameter) Model {
 				return plan{}, err
 			}
 			if p.DNS == nil {
-				return plan{}, fmt.Errorf("fault %s (%s of %s): %w: it needs a relay in front of %s, which takes datagrams (protocol: udp)", f.ID, f.Fail, f.Where, ErrUnsupported, p.Name)
+				return plan{}, unfronted(f, p, "which takes datagrams (protocol: udp)")
 			}
 			rule := dnsrelay.Rule{Kind: kind, Name: f.Text("name"), Delay: f.Duration("delay")}
 			if text := f.Text("address"); text != "" {

@@ -98,6 +98,11 @@ func relayed(f Fault, p Part, rule httprelay.Rule, o Observer) plan {
 	return plan{injector: i, observer: o, note: i.Note, means: behindRelay}
 }
 
+// unfronted says that a fault needs a relay in front of a part.
+func unfronted(f Fault, p Part, which string) error {
+	return fmt.Errorf("fault %s (%s of %s): %w: it needs a relay in front of %s, %s", f.ID, f.Fail, f.Where, ErrUnsupported, p.Name, which)
+}
+
 // behind finds a part with an HTTP relay in front of it.
 func behind(f Fault, cfg *Config) (Part, error) {
 	p, err := part(f, cfg)
@@ -105,7 +110,7 @@ func behind(f Fault, cfg *Config) (Part, error) {
 		return Part{}, err
 	}
 	if p.HTTP == nil {
-		return Part{}, fmt.Errorf("fault %s (%s of %s): %w: it needs a relay in front of %s, and there is none", f.ID, f.Fail, f.Where, ErrUnsupported, p.Name)
+		return Part{}, unfronted(f, p, "and there is none")
 	}
 	return p, nil
 }

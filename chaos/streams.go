@@ -73,7 +73,7 @@ func streamModel(m Model, how relay.Break, conduct probe.Conduct) Model {
 			return plan{}, err
 		}
 		if p.TCP == nil {
-			return plan{}, fmt.Errorf("fault %s (%s of %s): %w: it needs a relay in front of %s, and there is none", f.ID, f.Fail, f.Where, ErrUnsupported, p.Name)
+			return plan{}, unfronted(f, p, "and there is none")
 		}
 		o, done, err := observeStream(p.TCP, streamed{conduct: conduct}, cfg.Now)
 		if err != nil {

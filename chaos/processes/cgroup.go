@@ -194,7 +194,7 @@ func (g *group) make(guard watchdog.Guard, s site, controller, run string, limit
 		if err := g.protect(guard, watchdog.Entry{Kind: watchdog.Setting, Path: s.enable, Value: "-" + controller}); err != nil {
 			return err
 		}
-		if err := write(s.enable, "+"+controller); err != nil {
+		if err := procfs.Write(s.enable, "+"+controller); err != nil {
 			return fmt.Errorf("have %s pass on the controller %s: %w", s.parent, controller, err)
 		}
 	}
@@ -205,7 +205,7 @@ func (g *group) make(guard watchdog.Guard, s site, controller, run string, limit
 		return fmt.Errorf("make a control group: %w", err)
 	}
 	for _, l := range limits {
-		if err := write(filepath.Join(g.path, l.file), l.value); err != nil {
+		if err := procfs.Write(filepath.Join(g.path, l.file), l.value); err != nil {
 			return fmt.Errorf("set %s of control group %s to %s: %w", l.file, g.path, l.value, err)
 		}
 	}
@@ -248,7 +248,7 @@ func (g *group) move(controller string, t Target) error {
 				// The watchdog would have to know the way back of each.
 				return fmt.Errorf("%w: processes of %s are in different control groups (%s and %s)", evidence.ErrUnsupported, t.Name, g.site.home, s.home)
 			}
-			err = write(filepath.Join(g.path, "cgroup.procs"), strconv.Itoa(p.PID))
+			err = procfs.Write(filepath.Join(g.path, "cgroup.procs"), strconv.Itoa(p.PID))
 			if err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("move process %d into control group %s: %w", p.PID, g.path, err)
 			}
@@ -277,18 +277,6 @@ func word(run string) string {
 		return "run"
 	}
 	return s[:min(len(s), 64)]
-}
-
-func write(path, value string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(value)
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	return err
 }
 
 // try makes an empty group with these limits and removes it: the smallest harmless version of a fault that needs one.

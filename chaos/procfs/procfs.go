@@ -188,3 +188,16 @@ func Parse(b []byte) (Process, error) {
 	}
 	return p, nil
 }
+
+// Write writes a value to a file of the kernel's, which must be there.
+func Write(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return err
+}

@@ -305,10 +305,10 @@ func TestCleanFindsByName(t *testing.T) {
 				continue // this machine has none of version 1
 			}
 			if err = os.Mkdir(e.Path, 0o755); err == nil {
-				err = set(e.Path+"/cgroup.procs", strconv.Itoa(p.PID))
+				err = procfs.Write(e.Path+"/cgroup.procs", strconv.Itoa(p.PID))
 			}
 			if err == nil {
-				err = set(e.Path+"/freezer.state", "FROZEN")
+				err = procfs.Write(e.Path+"/freezer.state", "FROZEN")
 			}
 		}
 		if err != nil {

@@ -85,7 +85,7 @@ func undo(e Entry) error {
 	case File:
 		return os.RemoveAll(e.Path)
 	case Setting:
-		return set(e.Path, e.Value)
+		return procfs.Write(e.Path, e.Value)
 	}
 	return fmt.Errorf("there is no kind %q of entry", e.Kind)
 }
@@ -197,7 +197,7 @@ func removeCgroup(dir, home string) error {
 		home = filepath.Dir(dir)
 	}
 	for _, l := range lifted {
-		if err := set(filepath.Join(dir, l.file), l.value); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := procfs.Write(filepath.Join(dir, l.file), l.value); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -229,22 +229,9 @@ func moveAll(from, to string) error {
 		if n, err := strconv.Atoi(pid); err != nil || n == 0 {
 			return fmt.Errorf("process %s of it is not in this pid namespace", pid)
 		}
-		if err := set(filepath.Join(to, "cgroup.procs"), pid); err != nil && !errors.Is(err, unix.ESRCH) {
+		if err := procfs.Write(filepath.Join(to, "cgroup.procs"), pid); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("move process %s to %s: %w", pid, to, err)
 		}
 	}
 	return nil
-}
-
-// set writes a value to a file of the kernel's.
-func set(path, value string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(value)
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	return err
 }

@@ -405,9 +405,9 @@ func conduct() {
 			check(makeTun(e.Name))
 		case Cgroup:
 			check(os.Mkdir(e.Path, 0o755))
-			check(set(filepath.Join(e.Path, "cgroup.procs"), strconv.Itoa(prey[0].PID)))
+			check(procfs.Write(filepath.Join(e.Path, "cgroup.procs"), strconv.Itoa(prey[0].PID)))
 		case Setting:
-			check(set(e.Path, "1"))
+			check(procfs.Write(e.Path, "1"))
 		}
 		if len(list) >= 2+random.IntN(10) {
 			for len(list) > 0 && random.IntN(5) > 0 {
