@@ -178,7 +178,7 @@ func Judge(want Rule, w evidence.Window, asks []Ask) evidence.Evidence {
 	}
 	back := 0
 	for _, a := range after {
-		if a.Answer == right {
+		if a.Answer == right && !want.shows(a, right, usual) { // right, but as late as during the fault, is not over
 			back++
 		}
 	}

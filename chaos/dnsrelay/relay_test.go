@@ -189,6 +189,22 @@ func TestJudgeNeedsAResolverThatWasWell(t *testing.T) {
 			t.Errorf("%s: %+v", c.name, e)
 		}
 	}
+	late := func(until float64) (all []Ask) {
+		for _, a := range asks(func(float64) string { return "192.0.2.7" }) {
+			if s := a.Start.Sub(t0).Seconds(); s >= 5 && s < until {
+				a.End = a.End.Add(300 * time.Millisecond)
+			}
+			all = append(all, a)
+		}
+		return all
+	}
+	slow := Rule{Kind: Slow, Delay: 300 * time.Millisecond}
+	if e := Judge(slow, w, late(10)); e.Status != evidence.Confirmed {
+		t.Errorf("late while it lasts: %+v", e)
+	}
+	if e := Judge(slow, w, late(15)); e.Status != evidence.Mismatch {
+		t.Errorf("late for ever: %+v", e)
+	}
 	if e := Judge(rule, w, nil); e.Status != evidence.Inconclusive {
 		t.Errorf("%+v", e)
 	}

@@ -33,6 +33,7 @@ type row struct {
 	root      bool // it is refused without
 	relay     bool // a service of one's own that has a relay in front of it
 	datagrams bool // which takes datagrams
+	resolver  bool // which answers questions for names with them
 	quiet     bool // it may be that its user does not notice
 
 	// seen is for how long its user gets what was made while the fault was in effect.
@@ -68,6 +69,8 @@ func (s *system) user(r row) ask {
 	switch {
 	case r.ask != nil:
 		return r.ask(s, r)
+	case r.resolver:
+		return s.resolved(r.where)
 	case r.datagrams:
 		return s.echo(r.where)
 	case r.where == "kafka":
@@ -150,7 +153,7 @@ var onLoopback = []round{
 		{fail: "packet-corruption", model: "flip", where: "web-7", params: params{"share": "40%"}, lasts: brief, root: true},
 		{fail: "partition", model: "silence", where: "web-8", params: params{"direction": "to"}, lasts: brief},
 	}},
-	{"components, and packets of streams", []row{
+	{"components, packets of streams, and names", []row{
 		{fail: "encoder", model: "restart", where: east + "/encoder", lasts: 10 * time.Second, seen: lastSegment, ask: func(s *system, _ row) ask { return s.made(east + "/packager") }},
 		{fail: "cache", model: "wipe", where: edge(east, 1), params: params{"every": "500ms"}, lasts: 10 * time.Second, ask: func(s *system, r row) ask { return s.cached(r.where) }},
 		{fail: "overload", model: "slots", where: edge(east, 2), params: params{"slots": "1", "service": "200ms"}, lasts: brief, ask: func(s *system, r row) ask { return s.together(r.where) }},
@@ -159,6 +162,11 @@ var onLoopback = []round{
 		{fail: "rate-limit", model: "rate", where: "web-10", params: params{"rate": "400kbit"}, relay: true, lasts: brief},
 		{fail: "partition", model: "silence", where: "web-11", relay: true, lasts: brief},
 		{fail: "brown-out", model: "slow", where: "web-12", params: params{"delay": "300ms", "jitter": "0s", "rate": "2Mbit"}, relay: true, lasts: brief},
+		{fail: "dns", model: "nxdomain", where: "resolver-1", params: params{"name": title}, relay: true, datagrams: true, resolver: true, lasts: brief},
+		{fail: "dns", model: "servfail", where: "resolver-2", params: params{"name": title}, relay: true, datagrams: true, resolver: true, lasts: brief},
+		{fail: "dns", model: "address", where: "resolver-3", params: params{"name": title, "address": "127.9.9.9"}, relay: true, datagrams: true, resolver: true, lasts: brief},
+		{fail: "dns", model: "silence", where: "resolver-4", params: params{"name": title}, relay: true, datagrams: true, resolver: true, lasts: brief},
+		{fail: "dns", model: "slow", where: "resolver-5", params: params{"name": title, "delay": "800ms"}, relay: true, datagrams: true, resolver: true, lasts: brief},
 	}},
 	{"regions and processes", []row{
 		{fail: "region", model: "crash", where: east, lasts: brief},

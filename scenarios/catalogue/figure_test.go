@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -259,6 +260,21 @@ func (s *system) echo(where string) ask {
 			return errors.New("twice")
 		}
 		return nil
+	}
+}
+
+// resolved asks a resolver for the address of title.
+func (s *system) resolved(where string) ask {
+	to := s.part(where).DNS.Addr().String()
+	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp4", to)
+	}}
+	return func(ctx context.Context) error {
+		got, err := resolver.LookupNetIP(ctx, "ip4", title+".")
+		if want := netip.AddrFrom4(titleAddr); err == nil && (len(got) != 1 || got[0] != want) {
+			err = fmt.Errorf("%v rather than %v", got, want)
+		}
+		return err
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 
 	"github.com/tminus-live/tminus/chaos"
@@ -103,6 +104,7 @@ func play(role string) error {
 // serviceConfig is a service of one's own.
 type serviceConfig struct {
 	TCP, UDP int  // addresses that it answers HTTP at, and those where it sends datagrams back
+	DNS      int  // those where it says the address of title
 	Burn     bool // it takes half a core
 	Eat      bool // it takes memory and gives it back, over and over
 }
@@ -124,22 +126,31 @@ func (c serviceConfig) serve(ctx context.Context) error {
 		info["tcp"+strconv.Itoa(i)] = ln.Addr().String()
 		go server.Serve(ln)
 	}
-	for i := range c.UDP {
-		conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		info["udp"+strconv.Itoa(i)] = conn.LocalAddr().String()
-		go func() {
-			buf := make([]byte, 64<<10)
-			for {
-				n, from, err := conn.ReadFrom(buf)
-				if err != nil {
-					return
-				}
-				conn.WriteTo(buf[:n], from)
+	datagrams := func(name string, n int, answer func([]byte) []byte) error {
+		for i := range n {
+			conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+			if err != nil {
+				return err
 			}
-		}()
+			info[name+strconv.Itoa(i)] = conn.LocalAddr().String()
+			go func() {
+				buf := make([]byte, 64<<10)
+				for {
+					n, from, err := conn.ReadFrom(buf)
+					if err != nil {
+						return
+					}
+					conn.WriteTo(answer(buf[:n]), from)
+				}
+			}()
+		}
+		return nil
+	}
+	if err := datagrams("udp", c.UDP, func(asked []byte) []byte { return asked }); err != nil {
+		return err
+	}
+	if err := datagrams("dns", c.DNS, resolve); err != nil {
+		return err
 	}
 	if c.Burn {
 		go burn(ctx)
@@ -152,6 +163,26 @@ func (c serviceConfig) serve(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	return server.Close()
+}
+
+// What a resolver is asked for, and what it says.
+const title = "play.example.test"
+
+var titleAddr = [4]byte{127, 0, 0, 53}
+
+// resolve answers every question with the address of title.
+func resolve(asked []byte) []byte {
+	var m dnsmessage.Message
+	if err := m.Unpack(asked); err != nil || len(m.Questions) != 1 {
+		return nil
+	}
+	m.Response = true
+	m.Answers = []dnsmessage.Resource{{
+		Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET, TTL: 1},
+		Body:   &dnsmessage.AResource{A: titleAddr},
+	}}
+	b, _ := m.Pack()
+	return b
 }
 
 // burn takes half of a core.
@@ -430,11 +461,14 @@ func (s *system) services(t *testing.T, ctx context.Context, rows []row, faults 
 			own = append(own, r)
 		}
 	}
-	shared := start("shared", serviceConfig{TCP: len(own) + 1, UDP: len(own)})
+	shared := start("shared", serviceConfig{TCP: len(own) + 1, UDP: len(own), DNS: len(own)})
 	for i, r := range own {
 		at := shared["tcp"+strconv.Itoa(i)]
 		if r.datagrams {
 			at = shared["udp"+strconv.Itoa(i)]
+		}
+		if r.resolver {
+			at = shared["dns"+strconv.Itoa(i)]
 		}
 		if r.fail == "process" {
 			at = start(r.where, serviceConfig{TCP: 1, Burn: r.model == "cpu", Eat: r.model == "memory"})["tcp0"]
