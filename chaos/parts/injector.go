@@ -2,6 +2,7 @@ package parts
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -54,6 +55,7 @@ type Injector struct {
 	surely  time.Time          // until when it may be in force, whoever answers
 	lapses  int                // renewals that found it gone
 	failed  error              // of the last renewal
+	late    bool               // the last order was not answered: it may arrive after the one that ends the defect
 }
 
 // NewInjector checks an order.
@@ -88,7 +90,8 @@ func (i *Injector) Inject(ctx context.Context) error {
 		return nil
 	}
 	i.surely = time.Now().Add(i.order.Lease + time.Second) // an order may take a moment, and succeed though its answer is lost
-	if _, err := i.send(ctx, http.MethodPut, i.body, http.StatusCreated, http.StatusOK); err != nil {
+	status, err := i.send(ctx, http.MethodPut, i.body, http.StatusCreated, http.StatusOK)
+	if i.late = err != nil && status == 0; err != nil {
 		return err
 	}
 	i.surely = time.Now().Add(i.order.Lease)
@@ -99,7 +102,8 @@ func (i *Injector) Inject(ctx context.Context) error {
 	return nil
 }
 
-// renew renews the lease until ctx ends.
+// renew renews the lease until ctx ends. A renewal that is under way then is not broken off: cut short it could arrive after the
+// order that ends the defect, and bring it back for another lease.
 func (i *Injector) renew(ctx context.Context, done chan struct{}) {
 	defer close(done)
 	every := i.order.Lease / 3
@@ -111,17 +115,15 @@ func (i *Injector) renew(ctx context.Context, done chan struct{}) {
 			return
 		case <-tick.C:
 		}
-		asked, cancel := context.WithTimeout(ctx, every)
+		asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), every)
 		sent := time.Now()
 		i.mu.Lock()
 		i.surely = maxTime(i.surely, sent.Add(i.order.Lease+every)) // it may arrive though its answer does not
 		i.mu.Unlock()
 		status, err := i.send(asked, http.MethodPut, i.body, http.StatusCreated, http.StatusOK)
 		cancel()
-		if ctx.Err() != nil {
-			return // it is being restored, and waits for the lease of an order that may have arrived
-		}
 		i.mu.Lock()
+		i.late = err != nil && status == 0
 		switch i.failed = err; {
 		case err == nil && status == http.StatusCreated:
 			i.lapses++
@@ -140,7 +142,8 @@ func maxTime(a, b time.Time) time.Time {
 	return b
 }
 
-// Restore ends the defect. When the region does not answer it returns when the last lease is over for certain, or ctx is.
+// Restore ends the defect. When the region does not answer, or did not answer an order that may still arrive, it returns when the
+// last lease is over for certain, or ctx is.
 func (i *Injector) Restore(ctx context.Context) error {
 	i.mu.Lock()
 	stop, renewed := i.stop, i.renewed
@@ -154,19 +157,19 @@ func (i *Injector) Restore(ctx context.Context) error {
 	asked, cancel := context.WithTimeout(ctx, 2*time.Second)
 	_, err := i.send(asked, http.MethodDelete, nil, http.StatusNoContent)
 	cancel()
-	if err == nil {
+	i.mu.Lock()
+	surely, late := i.surely, i.late
+	i.mu.Unlock()
+	if err == nil && !late {
 		return nil
 	}
-	i.mu.Lock()
-	surely := i.surely
-	i.mu.Unlock()
 	timer := time.NewTimer(time.Until(surely))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("end %s of %s before its lease is over: %w", i.order.Kind, i.order.Part, err)
+		return fmt.Errorf("end %s of %s before its lease is over: %w", i.order.Kind, i.order.Part, cmp.Or(err, ctx.Err()))
 	}
 }
 
@@ -183,7 +186,7 @@ func (i *Injector) Note() string {
 	return ""
 }
 
-// send sends one order and returns the status of the answer, an error unless it is one of want.
+// send sends one order and returns the status of the answer (0: there was none), an error unless it is one of want.
 func (i *Injector) send(ctx context.Context, method string, body []byte, want ...int) (int, error) {
 	what := fmt.Sprintf("order %s of %s", i.order.Kind, i.order.Part)
 	path := ordersPath + url.PathEscape(i.order.ID)
@@ -213,11 +216,11 @@ func (i *Injector) send(ctx context.Context, method string, body []byte, want ..
 		Error string `json:"error"`
 	}
 	if json.Unmarshal(answer, &said) != nil || said.Error == "" {
-		return 0, fmt.Errorf("%s: answered %s", what, resp.Status)
+		return resp.StatusCode, fmt.Errorf("%s: answered %s", what, resp.Status)
 	}
 	refusal := errors.New(said.Error)
 	if resp.StatusCode == http.StatusForbidden {
-		return 0, fmt.Errorf("%s: %w: %w", what, evidence.ErrRefused, refusal)
+		return resp.StatusCode, fmt.Errorf("%s: %w: %w", what, evidence.ErrRefused, refusal)
 	}
-	return 0, fmt.Errorf("%s: %w", what, refusal)
+	return resp.StatusCode, fmt.Errorf("%s: %w", what, refusal)
 }

@@ -1,8 +1,10 @@
 package parts
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -201,6 +203,47 @@ func TestARegionThatDoesNotAnswerIsRestoredByItsLease(t *testing.T) {
 	defer cancel()
 	if err := i.Restore(short); err == nil {
 		t.Error("it is said to be undone before that is certain")
+	}
+}
+
+// A renewal that is under way when the defect is to end does not bring it back.
+func TestARenewalUnderWayDoesNotOutliveTheEnd(t *testing.T) {
+	o, set, _ := region(t)
+	desk := orders.Handler(orders.Config{Set: set, Key: key, Now: time.Now})
+	var puts atomic.Int32
+	underWay, ended, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		renewal := r.Method == http.MethodPut && puts.Add(1) == 2
+		if renewal {
+			close(underWay)
+			select { // the end overtakes it, if it can
+			case <-ended:
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+		desk.ServeHTTP(w, r)
+		switch {
+		case renewal:
+			close(done)
+		case r.Method == http.MethodDelete:
+			close(ended)
+		}
+	}))
+	defer s.Close()
+	o.URL = s.URL
+	i := injector(t, o)
+	if err := i.Inject(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-underWay
+	if err := i.Restore(t.Context()); err != nil {
+		t.Error(err)
+	}
+	<-done
+	if in := set.At(time.Now()); len(in) != 0 {
+		t.Errorf("in force after it was undone: %+v", in)
 	}
 }
 
