@@ -14,7 +14,11 @@ const (
 	ownDoing = "the component itself, on order and on lease"
 	// crowdSize is how many requests at once see whether an edge has enough hands.
 	crowdSize = 24
+
+	viewerEvidence = "a viewer's requests, before, during and after; another region's are answered throughout"
 )
+
+var ofEndpoint = Parameter{Name: "endpoint", Type: TypeWord, Words: []string{"all", "play", "manifest", "steering", "licence"}, Default: "all", Summary: "what viewers ask it for; all is proven by play starts"}
 
 // defectKinds are what a component of the reference pipeline gets wrong by itself.
 var defectKinds = []Kind{
@@ -66,18 +70,64 @@ var defectKinds = []Kind{
 				},
 				Example: "{at: 30s, for: 20s, fail: store, where: us-east/origin, model: {slow: {delay: 600ms}}}",
 			}, func(f Fault, p Part, cfg *Config) (defect, error) {
-				params := map[string]any{"delay_ms": milliseconds(f.Duration("delay")), "jitter_ms": milliseconds(f.Duration("jitter")), "share": f.Share("share"), "on": "read"}
+				params := map[string]any{"delay_ms": milliseconds(f.Duration("delay")), "jitter_ms": milliseconds(f.Duration("jitter")), "share": f.Share("share"), "on": "read", "seed": seeded(f)}
 				o, err := asked(f, p, cfg, audit.Want{Kind: audit.Latency, Delay: f.Duration("delay"), Jitter: f.Duration("jitter"), Share: f.Share("share")})
 				return defect{"store-latency", params, o}, err
+			}),
+			defectModel(Model{
+				Name: "throttled", Summary: "reads from the store share so much throughput and no more: who asks waits, and is refused when the store is 8 s behind",
+				Evidence:   httpEvidence,
+				Parameters: []Parameter{{Name: "rate", Type: TypeRate, Required: true, Least: 8000, Most: 1e11, Summary: "of all reads together"}},
+				Example:    "{at: 30s, for: 20s, fail: store, where: us-east/origin, model: {throttled: {rate: 2Mbit}}}",
+			}, func(f Fault, p Part, cfg *Config) (defect, error) {
+				o, err := asked(f, p, cfg, audit.Want{Kind: audit.Held, Rate: f.Rate("rate") / 8, Share: 1})
+				return defect{"store-throttle", map[string]any{"bits_per_s": f.Rate("rate"), "on": "read"}, o}, err
 			}),
 			defectModel(Model{
 				Name: "failing", Summary: "reads from the store fail", Evidence: httpEvidence,
 				Parameters: []Parameter{ofRequests}, Example: "{at: 30s, for: 20s, fail: store, where: us-east/origin, model: {failing: {share: 50%}}}",
 			}, func(f Fault, p Part, cfg *Config) (defect, error) {
 				o, err := asked(f, p, cfg, audit.Want{Kind: audit.Status, Status: 500, Share: f.Share("share")})
-				return defect{"store-failure", map[string]any{"share": f.Share("share"), "on": "read"}, o}, err
+				return defect{"store-failure", map[string]any{"share": f.Share("share"), "on": "read", "seed": seeded(f)}, o}, err
 			}),
 		},
+	},
+	{
+		Fail: "playback", Summary: "a playback service answers late, or fails", Where: "a region's playback service: us-east/playback", On: []string{PartPlayback},
+		Models: []Model{
+			defectModel(Model{
+				Name: "slow", Summary: "answers take their time", Evidence: viewerEvidence,
+				Parameters: []Parameter{
+					{Name: "delay", Type: TypeDuration, Required: true, Least: .001, Most: 8, Summary: "how much longer"},
+					{Name: "jitter", Type: TypeDuration, Default: "0s", Most: 8, Summary: "the delay varies by so much to either side"}, ofRequests, ofEndpoint,
+				},
+				Example: "{at: 30s, for: 20s, fail: playback, where: us-east/playback, model: {slow: {delay: 1500ms, share: 50%}}}",
+			}, func(f Fault, p Part, cfg *Config) (defect, error) {
+				params := map[string]any{"delay_ms": milliseconds(f.Duration("delay")), "jitter_ms": milliseconds(f.Duration("jitter")), "share": f.Share("share"), "endpoint": f.Text("endpoint"), "seed": seeded(f)}
+				o, err := viewed(f, p, cfg, f.Text("endpoint"), audit.Want{Kind: audit.Latency, Delay: f.Duration("delay"), Jitter: f.Duration("jitter"), Share: f.Share("share")})
+				return defect{"playback-slow", params, o}, err
+			}),
+			defectModel(Model{
+				Name: "failing", Summary: "requests fail", Evidence: viewerEvidence,
+				Parameters: []Parameter{{Name: "status", Type: TypeWhole, Default: "503", Least: 400, Most: 599, Summary: "what is answered"}, ofRequests, ofEndpoint},
+				Example:    "{at: 30s, for: 20s, fail: playback, where: us-east/playback, model: {failing: {share: 20%, endpoint: play}}}",
+			}, func(f Fault, p Part, cfg *Config) (defect, error) {
+				params := map[string]any{"status": f.Number("status"), "share": f.Share("share"), "endpoint": f.Text("endpoint"), "seed": seeded(f)}
+				o, err := viewed(f, p, cfg, f.Text("endpoint"), audit.Want{Kind: audit.Status, Status: f.Whole("status"), Share: f.Share("share")})
+				return defect{"playback-error", params, o}, err
+			}),
+		},
+	},
+	{
+		Fail: "steering", Summary: "a content steering server answers nobody", Where: "a region's playback service: us-east/playback", On: []string{PartPlayback},
+		Models: []Model{defectModel(Model{
+			Name: "gone", Summary: "every steering manifest is refused; play starts go on", Evidence: viewerEvidence,
+			Parameters: []Parameter{{Name: "status", Type: TypeWhole, Default: "503", Least: 400, Most: 599, Summary: "what is answered"}},
+			Example:    "{at: 30s, for: 20s, fail: steering, where: us-east/playback}",
+		}, func(f Fault, p Part, cfg *Config) (defect, error) {
+			o, err := viewed(f, p, cfg, "steering", audit.Want{Kind: audit.Status, Status: f.Whole("status"), Share: 1})
+			return defect{"steering-gone", map[string]any{"status": f.Number("status")}, o}, err
+		})},
 	},
 	{
 		Fail: "publish", Summary: "an origin takes no segments from a packager", Where: "a region's packager: us-east/packager", On: []string{PartPackager},
@@ -88,7 +138,7 @@ var defectKinds = []Kind{
 			Example:    "{at: 30s, for: 20s, fail: publish, where: us-east/packager}",
 		}, func(f Fault, p Part, cfg *Config) (defect, error) {
 			at := beside(p, PartOrigin, cfg)
-			return defect{"publish-failure", map[string]any{"share": f.Share("share")}, parts.Candidates(p.Name, at.URL, "", p.Region, watched(p), f.Share("share"))}, nil
+			return defect{"publish-failure", map[string]any{"share": f.Share("share"), "seed": seeded(f)}, parts.Candidates(p.Name, at.URL, "", p.Region, watched(p), f.Share("share"))}, nil
 		})},
 	},
 	{
@@ -216,6 +266,24 @@ func asked(f Fault, p Part, cfg *Config, want audit.Want) (Observer, error) {
 		if url, err := asks(other, "", cfg.Now()); err == nil {
 			c.Control, c.Elsewhere = []audit.URL{url}, other.Name
 		}
+	}
+	return audit.NewHTTP(c)
+}
+
+// seeded is a fault's seed as an order takes it: a number that JSON holds exactly.
+func seeded(f Fault) float64 { return float64(f.Seed & (1<<53 - 1)) }
+
+// viewed watches how a playback service answers a viewer at an endpoint, beside one elsewhere.
+func viewed(f Fault, p Part, cfg *Config, endpoint string, want audit.Want) (Observer, error) {
+	if p.Asks == nil {
+		return nil, fmt.Errorf("%w: %s is no playback service of the reference pipeline", ErrUnsupported, p.Name)
+	}
+	a := p.Asks(endpoint, cfg.Now())
+	c := audit.HTTPConfig{
+		Fault: f.ID, Region: p.Region, For: f.For, Targets: []audit.URL{audit.Fixed(p.URL + a.Path)}, Method: a.Method, Body: a.Body, Want: want, Now: cfg.Now, Sink: cfg.Sink,
+	}
+	if other := elsewhere(p, p.Kind, f, cfg); other.URL != "" {
+		c.Control, c.Elsewhere = []audit.URL{audit.Fixed(other.URL + a.Path)}, other.Name
 	}
 	return audit.NewHTTP(c)
 }

@@ -41,17 +41,24 @@ type Part struct {
 	URL    string           // base URL of what it serves, without a trailing slash; "": not HTTP
 	Look   string           // path of URL that answers 200 when it is well, in a moment: "/healthz"
 
-	Processes func() ([]procfs.Process, error) // those of it that live now
-	Network   *netns.Network                   // that its region lives in
-	HTTP      *httprelay.Relay                 // in front of it
-	TCP       *relay.TCP                       // in front of it
-	DNS       *dnsrelay.Relay                  // in front of it, when it is a resolver
-	Datagrams *relay.UDP                       // in front of it
-	Orders    *Orders                          // where its own misbehaviour is ordered
-	Pass      func(until time.Time) string     // the beginning of paths that it lets pass; nil: none is needed
-	Layout    media.Layout                     // of the segments that it serves
-	Event     string                           // that it serves, the first element of its paths
-	Rungs     []string                         // names of the renditions that it serves, the first one video
+	Processes func() ([]procfs.Process, error)        // those of it that live now
+	Network   *netns.Network                          // that its region lives in
+	HTTP      *httprelay.Relay                        // in front of it
+	TCP       *relay.TCP                              // in front of it
+	DNS       *dnsrelay.Relay                         // in front of it, when it is a resolver
+	Datagrams *relay.UDP                              // in front of it
+	Orders    *Orders                                 // where its own misbehaviour is ordered
+	Pass      func(until time.Time) string            // the beginning of paths that it lets pass; nil: none is needed
+	Layout    media.Layout                            // of the segments that it serves
+	Asks      func(endpoint string, at time.Time) Ask // what a viewer asks of it, when it is a playback service
+	Event     string                                  // that it serves, the first element of its paths
+	Rungs     []string                                // names of the renditions that it serves, the first one video
+}
+
+// Ask is a request to a part.
+type Ask struct {
+	Method, Path string
+	Body         []byte
 }
 
 // Orders is where a component of the reference pipeline takes orders to misbehave.

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -88,6 +89,8 @@ func (r response) outcome() string {
 type asker struct {
 	client *http.Client
 	now    func() time.Time
+	method string // "": GET
+	body   []byte
 }
 
 func newAsker(dial func(ctx context.Context, network, addr string) (net.Conn, error), now func() time.Time) asker {
@@ -116,7 +119,7 @@ func (a asker) ask(ctx context.Context, url string, l limits) response {
 	defer cancel()
 	quiet := time.AfterFunc(l.patience, cancel)
 	defer quiet.Stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(ctx, cmp.Or(a.method, http.MethodGet), url, bytes.NewReader(a.body))
 	if err != nil {
 		r.end, r.fail = a.now(), failed
 		return r

@@ -1,12 +1,14 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"math"
 	"net"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -27,6 +29,7 @@ const (
 	Truncate = "truncate"
 	Throttle = "throttle"
 	Corrupt  = "corrupt"
+	Held     = "held" // answers wait until their bytes would have come at a rate, shared by everybody who asks; too many are refused
 )
 
 // Want is the effect that a fault promises.
@@ -37,7 +40,7 @@ type Want struct {
 	Delay  time.Duration // of Latency
 	Jitter time.Duration // of Latency
 	For    time.Duration // of Stall; 0: for as long as the fault lasts
-	Rate   float64       // of Throttle, bytes a second
+	Rate   float64       // of Throttle and Held, bytes a second
 }
 
 // URL says what to ask for at a moment.
@@ -65,6 +68,8 @@ type HTTPConfig struct {
 	Targets       []URL         // what the fault reaches, asked in turn
 	Control       []URL         // what it must not reach; none: nothing is compared
 	Elsewhere     string        // what the control is called in the evidence
+	Method        string        // of the requests; "": GET
+	Body          []byte        // of each of them
 	Want          Want
 	Dial          func(ctx context.Context, network, addr string) (net.Conn, error) // nil: a plain dialer
 	Now           func() time.Time
@@ -77,6 +82,8 @@ type HTTP struct {
 	asker asker
 	every time.Duration
 	limit limits
+	// atOnce is how many requests may be open; one that comes too soon is left out.
+	atOnce int
 
 	mu      sync.Mutex
 	samples []sample
@@ -95,6 +102,7 @@ const (
 	slowest = 10.0  // requests a second, at least
 	fastest = 400.0 // and at most
 	reading = 1500 * time.Millisecond
+	patient = 12 * time.Second
 )
 
 // NewHTTP checks the configuration.
@@ -116,7 +124,7 @@ func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 		if w.Delay <= 0 {
 			errs = append(errs, errors.New("no delay is expected"))
 		}
-	case Throttle:
+	case Throttle, Held:
 		if w.Rate <= 0 {
 			errs = append(errs, errors.New("no rate is expected"))
 		}
@@ -129,12 +137,18 @@ func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 	if cfg.Sink == nil {
 		cfg.Sink = event.Discard
 	}
+	cfg.Method = cmp.Or(cfg.Method, http.MethodGet)
 	h := &HTTP{cfg: cfg, asker: newAsker(cfg.Dial, cfg.Now), limit: limits{patience: 2*time.Second + w.Delay + w.Jitter, keep: w.Kind == Corrupt}}
+	h.asker.method, h.asker.body = cfg.Method, cfg.Body
 	if w.Kind == Stall && w.For > 0 {
 		h.limit.patience += w.For
 	}
-	if w.Kind == Throttle {
+	h.atOnce = inFlight
+	switch w.Kind {
+	case Throttle:
 		h.limit.reading = reading
+	case Held: // one after the other, so that the audit by itself makes no queue
+		h.atOnce, h.limit.patience = 1, patient
 	}
 	h.every = pace(w, cfg.For, h.limit.patience)
 	return h, nil
@@ -167,7 +181,7 @@ func pace(w Want, length, patience time.Duration) time.Duration {
 func (h *HTTP) Watch(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	open := make(chan struct{}, inFlight)
+	open := make(chan struct{}, h.atOnce)
 	ticker := time.NewTicker(h.every)
 	defer ticker.Stop()
 	for n := 0; ; n++ {
@@ -187,9 +201,11 @@ func (h *HTTP) Watch(ctx context.Context) {
 				h.once(ctx, u, control)
 			})
 		default:
-			h.mu.Lock()
-			h.skipped++
-			h.mu.Unlock()
+			if h.atOnce > 1 {
+				h.mu.Lock()
+				h.skipped++
+				h.mu.Unlock()
+			}
 		}
 		select {
 		case <-ticker.C:
@@ -223,7 +239,7 @@ func (h *HTTP) once(ctx context.Context, u URL, control bool) {
 	h.mu.Unlock()
 	e := event.Event{
 		At: s.start, Kind: event.Probe, Fault: h.cfg.Fault, Region: h.cfg.Region, Component: component, Status: s.outcome(),
-		Value: millis(s.end.Sub(s.start)), Bytes: uint64(s.bytes), Detail: "GET " + s.path,
+		Value: millis(s.end.Sub(s.start)), Bytes: uint64(s.bytes), Detail: h.cfg.Method + " " + s.path,
 	}
 	if control {
 		e.Detail = "control; " + e.Detail
@@ -259,6 +275,9 @@ func (s sample) rate() float64 {
 	}
 	return 0
 }
+
+// whole is the rate from the request on, in bytes a second.
+func (s sample) whole() float64 { return float64(s.bytes) / s.end.Sub(s.start).Seconds() }
 
 func learn(w evidence.Window, samples []sample) baseline {
 	b := baseline{sums: map[string]uint64{}}
@@ -307,6 +326,8 @@ func (b baseline) affected(w Want, s sample) bool {
 		return s.fail == truncated
 	case Throttle:
 		return s.fail == "" && s.status == b.status && s.rate() > 0 && s.rate() <= 1.3*w.Rate
+	case Held:
+		return s.fail == "" && (s.status >= 500 || s.status == b.status && s.whole() <= 1.2*w.Rate)
 	case Corrupt:
 		sum, known := b.sums[s.path]
 		return s.fail == "" && s.status == b.status && known && s.sum != sum
@@ -332,6 +353,8 @@ func (w Want) promise() string {
 		return "a body cut short"
 	case Throttle:
 		return fmt.Sprintf("%.0f kbit/s", w.Rate*8/1000)
+	case Held:
+		return fmt.Sprintf("no more than %.0f kbit/s", w.Rate*8/1000)
 	case Corrupt:
 		return "a corrupted body"
 	}
@@ -366,6 +389,9 @@ func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample)
 		return e
 	case len(was) < fewest:
 		e.Detail = fmt.Sprintf("too little was measured before the fault: %d requests; %s", len(was), what)
+		return e
+	case want.Kind == Held && float64(base.bytes)/want.Rate < max(100*time.Millisecond, 2*base.latency).Seconds():
+		e.Detail = fmt.Sprintf("bodies of %d bytes are too small to feel a rate of %.0f kbit/s", base.bytes, want.Rate*8/1000)
 		return e
 	case !mostly(was, well, enough) || base.status >= 400:
 		e.Detail = fmt.Sprintf("the target was not well before the fault: %s; %s", tally(was), what)
@@ -459,6 +485,17 @@ func magnitude(want Want, base baseline, hits []sample, e *evidence.Evidence) st
 		e.Expected, e.Measured, e.Unit = want.Rate*8/1000, math.Round(rate*8/1000), "kbit/s"
 		if math.Abs(rate-want.Rate) > 0.2*want.Rate {
 			return fmt.Sprintf("bodies came at %.0f kbit/s, %.0f was expected", rate*8/1000, want.Rate*8/1000)
+		}
+	case Held: // others ask as well: it may be less
+		var rates []float64
+		for _, s := range hits {
+			if s.status == base.status {
+				rates = append(rates, s.whole())
+			}
+		}
+		e.Expected, e.Measured, e.Unit = want.Rate*8/1000, math.Round(median(rates)*8/1000), "kbit/s at most"
+		if len(rates) == 0 {
+			return "every request was refused"
 		}
 	}
 	return ""

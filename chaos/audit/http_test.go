@@ -67,6 +67,16 @@ func TestJudgeHTTP(t *testing.T) {
 		{"a share of a half", Want{Kind: Status, Share: 0.5, Status: 503}, steady(status(503, 2)), evidence.Confirmed, ""},
 		{"a quarter in place of a half", Want{Kind: Status, Share: 0.5, Status: 503}, steady(status(503, 4)), evidence.Mismatch, ""},
 		{"a share too small to tell", Want{Kind: Status, Share: 0.05, Status: 503}, steady(status(503, 16)), evidence.Inconclusive, "too few to tell"},
+		{"held", Want{Kind: Held, Share: 1, Rate: 1e6}, steady(func(i int, s *sample) {
+			if delay(1200*time.Millisecond)(i, s); i%5 == 0 {
+				s.status = 500
+			}
+		}), evidence.Confirmed, "no more than 8000 kbit/s"},
+		{"held for longer than it may be", Want{Kind: Held, Share: 1, Rate: 1e6}, steady(delay(5 * time.Second)), evidence.Confirmed, ""},
+		{"not held for long enough", Want{Kind: Held, Share: 1, Rate: 1e6}, steady(delay(600 * time.Millisecond)), evidence.Mismatch, ""},
+		{"not held", Want{Kind: Held, Share: 1, Rate: 1e6}, steady(func(int, *sample) {}), evidence.Mismatch, ""},
+		{"refused instead of held", Want{Kind: Held, Share: 1, Rate: 1e6}, steady(status(500, 1)), evidence.Mismatch, "every request was refused"},
+		{"too small to be held", Want{Kind: Held, Share: 1, Rate: 1e9}, steady(func(int, *sample) {}), evidence.Inconclusive, "too small"},
 		{"a share and other trouble", Want{Kind: Status, Share: 0.5, Status: 503}, steady(func(i int, s *sample) {
 			if s.status = 503; i%2 == 1 {
 				s.status, s.fail = 0, refused

@@ -24,7 +24,9 @@ import (
 type Config struct {
 	Listen   string // host:port that clients know
 	Upstream string // host:port where the server listens now
-	// Dial opens connections to the server; nil: a plain dialer.
+	// In runs what opens a socket where the relay stands, in another network namespace; nil: it stands in this process's.
+	In func(open func() error) error
+	// Dial opens connections to the server; nil: a plain dialer, within In.
 	Dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	Layout media.Layout // which paths are segments; zero: rules about segments take nothing
 	Now    func() time.Time
@@ -98,8 +100,15 @@ func Listen(cfg Config) (*Relay, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.In == nil {
+		cfg.In = func(open func() error) error { return open() }
+	}
 	if cfg.Dial == nil {
-		cfg.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: -1}).DialContext
+		dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
+		cfg.Dial = func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+			err = cfg.In(func() (err error) { conn, err = dialer.DialContext(ctx, network, addr); return err })
+			return conn, err
+		}
 	}
 	r := &Relay{cfg: cfg, owned: map[string][]*armed{}, refused: make(chan struct{}, 1)}
 	r.rules.Store(&[]*armed{})
@@ -120,7 +129,7 @@ func Listen(cfg Config) (*Relay, error) {
 		ModifyResponse: r.seen,
 		ErrorHandler:   func(_ http.ResponseWriter, req *http.Request, _ error) { reset(req) },
 	}
-	ln, err := listen(cfg.Listen, cfg.MaxConns)
+	ln, err := r.listen(cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("http relay: listen on %s: %w", cfg.Listen, err)
 	}
@@ -152,7 +161,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		if !r.await(ctx) {
 			return nil
 		}
-		if ln, err = listen(r.addr, r.cfg.MaxConns); err != nil {
+		if ln, err = r.listen(r.addr); err != nil {
 			return fmt.Errorf("http relay: listen on %s again: %w", r.addr, err)
 		}
 	}
@@ -367,12 +376,12 @@ type listener struct {
 	once  sync.Once
 }
 
-func listen(addr string, most int) (*listener, error) {
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
+func (r *Relay) listen(addr string) (*listener, error) {
+	var ln net.Listener
+	if err := r.cfg.In(func() (err error) { ln, err = net.Listen("tcp", addr); return err }); err != nil {
 		return nil, err
 	}
-	return &listener{Listener: ln, slots: make(chan struct{}, most), done: make(chan struct{})}, nil
+	return &listener{Listener: ln, slots: make(chan struct{}, r.cfg.MaxConns), done: make(chan struct{})}, nil
 }
 
 func (l *listener) Accept() (net.Conn, error) {

@@ -40,6 +40,20 @@ func Endpoint(path string) string {
 	return ""
 }
 
+// Ask is what a viewer of a title, whose session has that id, asks at an endpoint: play, manifest, steering or licence.
+func Ask(endpoint, title, session string) (method, path string, body []byte) {
+	switch endpoint {
+	case "manifest":
+		return http.MethodGet, sessionsPath + session + "/" + hlsName, nil
+	case "steering":
+		return http.MethodGet, steeringPath + session, nil
+	case "licence":
+		return http.MethodPost, licencesPath + session, nil
+	}
+	body, _ = json.Marshal(map[string]string{"title": title, "viewer": "tminus-audit"}) // strings always marshal
+	return http.MethodPost, playPath, body
+}
+
 // Handler speaks HTTP for the service, with CORS for any web page.
 func (s *Service) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 

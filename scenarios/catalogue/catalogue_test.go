@@ -88,6 +88,11 @@ func watching(rung string) func(*system, row) ask {
 	return func(s *system, r row) ask { return s.segment(r.where, rung) }
 }
 
+// pressing is a viewer who asks a playback service at an endpoint.
+func pressing(endpoint string) func(*system, row) ask {
+	return func(s *system, r row) ask { return s.asked(r.where, endpoint) }
+}
+
 const (
 	brief = 8 * time.Second
 	// long is eight segments.
@@ -158,6 +163,10 @@ var onLoopback = []round{
 		{fail: "cache", model: "wipe", where: edge(east, 1), params: params{"every": "500ms"}, lasts: 10 * time.Second, ask: func(s *system, r row) ask { return s.cached(r.where) }},
 		{fail: "overload", model: "slots", where: edge(east, 2), params: params{"slots": "1", "service": "200ms"}, lasts: brief, ask: func(s *system, r row) ask { return s.together(r.where) }},
 		{fail: "clock", model: "skewed", where: edge(east, 3), params: params{"offset": "-3s"}, lasts: brief, ask: func(s *system, r row) ask { return s.time(r.where) }},
+		{fail: "store", model: "throttled", where: west + "/origin", params: params{"rate": "2Mbit"}, lasts: long, quiet: true},
+		{fail: "playback", model: "slow", where: west + "/playback", params: params{"delay": "700ms", "endpoint": "play"}, lasts: brief, ask: pressing("play")},
+		{fail: "steering", model: "gone", where: west + "/playback", lasts: brief, ask: pressing("steering")},
+		{fail: "playback", model: "failing", where: east + "/playback", params: params{"share": "60%"}, lasts: brief, ask: pressing("manifest")},
 		{fail: "packet-delay", model: "delay", where: "web-9", params: params{"delay": "300ms"}, relay: true, lasts: brief},
 		{fail: "rate-limit", model: "rate", where: "web-10", params: params{"rate": "400kbit"}, relay: true, lasts: brief},
 		{fail: "partition", model: "silence", where: "web-11", relay: true, lasts: brief},
@@ -179,7 +188,8 @@ var onLoopback = []round{
 
 // onNetwork are those in a network of the run's own.
 var onNetwork = []round{
-	{"packets in a network, and a whole region", []row{
+	{"packets and answers in a network, and a whole region", []row{
+		{fail: "http", model: "status", where: east + "/playback", params: params{"share": "60%"}, lasts: brief, ask: pressing("play")},
 		{fail: "packet-loss", model: "bernoulli", where: edge(east, 1), params: params{"loss": "30%"}, lasts: brief, root: true},
 		{fail: "packet-loss", model: "gilbert-elliott", where: edge(east, 2), params: params{"loss": "30%", "burst": "4"}, lasts: brief, root: true},
 		{fail: "packet-loss", model: "trace", where: edge(east, 3), params: params{"file": "trace.txt"}, files: params{"file": trace}, lasts: brief, root: true},

@@ -92,9 +92,9 @@ func (f *figure) share(from, to time.Time) (share float64, n int, wrong error) {
 }
 
 // fetch asks for a URL over a connection of its own, so that nothing of before helps.
-func fetch(ctx context.Context, method, url string) (http.Header, []byte, error) {
+func fetch(ctx context.Context, method, url string, sent ...byte) (http.Header, []byte, error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(sent))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -180,6 +180,16 @@ func page(url string) ask {
 			return errors.New("another answer than before")
 		}
 		return nil
+	}
+}
+
+// asked is a viewer's request to a playback service.
+func (s *system) asked(where, endpoint string) ask {
+	at := s.part(where)
+	a := at.Asks(endpoint, time.Now())
+	return func(ctx context.Context) error {
+		_, _, err := fetch(ctx, a.Method, at.URL+a.Path, a.Body...)
+		return err
 	}
 }
 

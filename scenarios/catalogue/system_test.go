@@ -351,7 +351,7 @@ func (s *system) pipeline(t *testing.T, ctx context.Context, faults []chaos.Faul
 		for _, p := range of {
 			p.Region = r.Name
 			all = append(all, p)
-			if component, ok := strings.CutPrefix(p.Name, r.Name+"/"); ok && s.network == nil && len(parts.FrontsOf(p.Name, p.Kind, faults)) > 0 {
+			if component, ok := strings.CutPrefix(p.Name, r.Name+"/"); ok && len(s.frontsOf(p.Name, p.Kind, faults)) > 0 {
 				r.Behind = append(r.Behind, component)
 			}
 		}
@@ -360,11 +360,7 @@ func (s *system) pipeline(t *testing.T, ctx context.Context, faults []chaos.Faul
 	for i, r := range s.cfg.Regions {
 		cfg := s.cfg
 		cfg.Region = i
-		region := &region{cfg: cfg, log: filepath.Join(folder, r.Name+".log")}
-		if s.network != nil {
-			region.fork = func(start func() error) error { return s.network.Start(r.Name, start) }
-		}
-		s.regions = append(s.regions, region)
+		s.regions = append(s.regions, &region{cfg: cfg, fork: s.in(r.Name), log: filepath.Join(folder, r.Name+".log")})
 	}
 	reference := parts.Reference{Pipeline: s.cfg, Network: s.network, Processes: func(name string) func() ([]procfs.Process, error) {
 		i := slices.IndexFunc(s.regions, func(r *region) bool { return r.Name() == name })
@@ -375,10 +371,10 @@ func (s *system) pipeline(t *testing.T, ctx context.Context, faults []chaos.Faul
 		if err != nil {
 			t.Fatal(err)
 		}
-		if fronts := parts.FrontsOf(p.Name, p.Kind, faults); len(fronts) > 0 && s.network == nil {
+		if fronts := s.frontsOf(p.Name, p.Kind, faults); len(fronts) > 0 {
 			public := out.Addrs[0]
 			i := slices.IndexFunc(s.cfg.Regions, func(r pipeline.RegionConfig) bool { return r.Name == p.Region })
-			place := parts.Place{Public: public, Behind: s.cfg.Regions[i].Shadow(public), From: public.Addr(), Layout: reference.Layout()}
+			place := parts.Place{Public: public, Behind: s.cfg.Regions[i].Shadow(public), From: public.Addr(), Layout: reference.Layout(), In: s.in(p.Region)}
 			if err := s.fronts.Put(&out, fronts, place); err != nil {
 				t.Fatal(err)
 			}
@@ -404,6 +400,20 @@ func (s *system) pipeline(t *testing.T, ctx context.Context, faults []chaos.Faul
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// frontsOf says what is to stand in front of a part: in a network of the run's own, nothing for its packets.
+func (s *system) frontsOf(name, kind string, faults []chaos.Fault) []chaos.Front {
+	fronts := parts.FrontsOf(name, kind, faults)
+	return slices.DeleteFunc(fronts, func(f chaos.Front) bool { return s.network != nil && f != chaos.FrontHTTP })
+}
+
+// in opens sockets, and forks, where a region lives; nil: here.
+func (s *system) in(region string) func(func() error) error {
+	if s.network == nil {
+		return nil
+	}
+	return func(open func() error) error { return s.network.Start(region, open) }
 }
 
 // kafka is a broker with a relay in front of it.

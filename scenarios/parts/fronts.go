@@ -64,6 +64,10 @@ type Place struct {
 	Public, Behind netip.AddrPort
 	From           netip.Addr   // that it connects from to what is behind it; not valid: the kernel's choice
 	Layout         media.Layout // of the segments that are behind it; zero: none
+
+	// In runs what opens a socket where the part lives, a network namespace; nil: it lives in this process's. Relays of
+	// HTTP alone can stand elsewhere.
+	In func(open func() error) error
 }
 
 // Put puts relays in front of a part and notes them there. Of two the one for streams is met first, so that what it does to
@@ -74,7 +78,7 @@ func (f *Fronts) Put(p *chaos.Part, fronts []chaos.Front, at Place) error {
 		if slices.Contains(fronts, chaos.FrontTCP) {
 			public = netip.AddrPortFrom(at.Public.Addr(), 0)
 		}
-		r, err := httprelay.Listen(httprelay.Config{Listen: public.String(), Upstream: at.Behind.String(), Layout: at.Layout, Now: time.Now, Log: f.log})
+		r, err := httprelay.Listen(httprelay.Config{Listen: public.String(), Upstream: at.Behind.String(), In: at.In, Layout: at.Layout, Now: time.Now, Log: f.log})
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/tminus-live/tminus/chaos/netns"
 	"github.com/tminus-live/tminus/chaos/procfs"
 	"github.com/tminus-live/tminus/reference/pipeline"
+	"github.com/tminus-live/tminus/reference/playback"
 	"github.com/tminus-live/tminus/reference/playback/token"
 	"github.com/tminus-live/tminus/scenarios/spec"
 )
@@ -56,8 +57,11 @@ func (r Reference) Part(p spec.Part) (chaos.Part, error) {
 			out.Addrs = []netip.AddrPort{addr}
 			out.URL = "http://" + addr.String()
 			out.Look = "/healthz"
-			if p.Kind == chaos.PartPackager {
+			switch p.Kind {
+			case chaos.PartPackager:
 				out.Look = ""
+			case chaos.PartPlayback:
+				out.Asks = r.asks()
 			}
 		}
 		return out, nil
@@ -75,6 +79,16 @@ func (r Reference) pass() (func(until time.Time) string, error) {
 		return nil, err
 	}
 	return func(until time.Time) string { return string(ring.Append([]byte(token.Prefix), 0, until)) }, nil
+}
+
+// asks makes a viewer's requests, with a session of their own.
+func (r Reference) asks() func(endpoint string, at time.Time) chaos.Ask {
+	sessions := playback.NewSessions(r.Pipeline.Key, r.Pipeline.Event)
+	return func(endpoint string, at time.Time) (a chaos.Ask) {
+		id := sessions.Append(nil, playback.Session{Home: playback.NoRegion, Issued: at})
+		a.Method, a.Path, a.Body = playback.Ask(endpoint, r.Pipeline.Event, string(id))
+		return a
+	}
 }
 
 // Layout is what the pipeline's paths mean.

@@ -62,9 +62,9 @@ func openSystem(ctx context.Context, cfg Config, run string) (_ *system, err err
 	if len(networked) == 0 {
 		return s, nil
 	}
-	for name := range s.front {
-		if strings.Contains(name, "/") {
-			return nil, fmt.Errorf("%s needs a network of the run's own and %s a relay in front of it: rehearse these faults one at a time", networked[0], name)
+	for name, fronts := range s.front {
+		if strings.Contains(name, "/") && !slices.Equal(fronts, []chaos.Front{chaos.FrontHTTP}) {
+			return nil, fmt.Errorf("%s needs a network of the run's own and %s a relay of streams in front of it: rehearse these faults one at a time", networked[0], name)
 		}
 	}
 	s.network, err = netns.Build(netns.Config{Run: run, Regions: cfg.Scenario.Topology.Regions}, s.guard)
@@ -148,7 +148,7 @@ func (s *system) assemble(cfg pipeline.Config, regions []*Region) error {
 		if front := s.front[p.Name]; len(front) > 0 {
 			public := out.Addrs[0]
 			i := slices.IndexFunc(cfg.Regions, func(r pipeline.RegionConfig) bool { return r.Name == p.Region })
-			err := s.fronts.Put(&out, front, parts.Place{Public: public, Behind: cfg.Regions[i].Shadow(public), From: public.Addr(), Layout: reference.Layout()})
+			err := s.fronts.Put(&out, front, parts.Place{Public: public, Behind: cfg.Regions[i].Shadow(public), From: public.Addr(), Layout: reference.Layout(), In: s.fork(p.Region)})
 			if err != nil {
 				return err
 			}
