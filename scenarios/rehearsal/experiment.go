@@ -235,13 +235,18 @@ func blind(l experiment.Look) string {
 func (w *watcher) before(ctx context.Context) (steady []report.SteadyState, why string) {
 	ctx, cancel := context.WithDeadline(ctx, w.zero.Add(w.due-decided))
 	defer cancel()
-	to := w.now()
+	now := w.now().Sub(w.zero)
 	for _, o := range w.x.SteadyState {
-		m, err := w.ask(ctx, o, w.zero, to)
+		p := experiment.Phase{Name: experiment.Before, Span: experiment.Span{To: now}}
+		if bySecond(o) {
+			p.To = max(0, now-landed)
+		}
+		s, err := steadyState(p, o, func(s experiment.Span) (qoe.Measured, error) {
+			return w.ask(ctx, o, w.zero.Add(s.From), w.zero.Add(s.To))
+		})
 		if err != nil {
 			return nil, "nothing tells whether the system was in its steady state before anything was broken: " + err.Error()
 		}
-		s := steadyState(experiment.Phase{Name: experiment.Before, Span: experiment.Span{To: to.Sub(w.zero)}}, o, m)
 		steady = append(steady, s)
 		switch {
 		case why != "":
@@ -297,11 +302,26 @@ func holds(o spec.Objective, m qoe.Measured) bool {
 // window is the part of the event that a stop condition looks back over: up to now or, of what is counted by the second, whole
 // seconds that the store has.
 func window(o spec.Objective, length time.Duration, zero, now time.Time) (from, to time.Time) {
-	if m, _ := qoe.Lookup(o.Metric); !m.Seconds {
+	if !bySecond(o) {
 		return now.Add(-length), now
 	}
 	to = zero.Add(now.Add(-landed).Sub(zero).Truncate(time.Second))
 	return to.Add(-max(time.Second, length.Truncate(time.Second))), to
+}
+
+// bySecond reports whether a sample of a threshold's metric is a whole second of the event.
+func bySecond(o spec.Objective) bool {
+	m, _ := qoe.Lookup(o.Metric)
+	return m.Seconds
+}
+
+// wholly is the part of the event that a threshold is measured over: of what is counted by the second, the seconds that lie
+// in it from their beginning to their end.
+func wholly(o spec.Objective, s experiment.Span) experiment.Span {
+	if bySecond(o) {
+		s.From, s.To = (s.From + time.Second - 1).Truncate(time.Second), s.To.Truncate(time.Second)
+	}
+	return s
 }
 
 // name is a threshold's metric with its filter.
@@ -315,8 +335,19 @@ func miss(o spec.Objective, m qoe.Measured) report.Objective {
 		Samples: m.Samples, Pass: holds(o, m)}
 }
 
-func steadyState(p experiment.Phase, o spec.Objective, m qoe.Measured) report.SteadyState {
-	return report.SteadyState{Phase: p.Name, FromS: p.From.Seconds(), ToS: p.To.Seconds(), Objective: miss(o, m)}
+// steadyState measures a threshold in a phase; of one that leaves nothing to look at there are no samples.
+func steadyState(p experiment.Phase, o spec.Objective, measure func(experiment.Span) (qoe.Measured, error)) (report.SteadyState, error) {
+	span, m := wholly(o, p.Span), qoe.Measured{}
+	if span.Length() == 0 {
+		metric, _ := qoe.Lookup(o.Metric)
+		span, m.Unit = p.Span, metric.UnitOf(o.Aggregate)
+	} else {
+		var err error
+		if m, err = measure(span); err != nil {
+			return report.SteadyState{}, err
+		}
+	}
+	return report.SteadyState{Phase: p.Name, FromS: span.From.Seconds(), ToS: span.To.Seconds(), Objective: miss(o, m)}, nil
 }
 
 // experiment is what the scenario's experiment came to, from what was stored; nil: it has none.
@@ -362,16 +393,13 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 func (r *Rehearsal) steadyStates(ctx context.Context, e *report.Experiment, phases []experiment.Phase) error {
 	for _, p := range phases {
 		for _, o := range r.cfg.Scenario.Experiment.SteadyState {
-			var m qoe.Measured
-			if q := query(o, r.zero, r.zero.Add(p.From), r.zero.Add(p.To)); p.Length() > 0 {
-				var err error
-				if m, err = qoe.Measure(ctx, r.telemetry.db, r.id, q); err != nil {
-					return fmt.Errorf("the steady state %s the faults: %w", p.Name, err)
-				}
-			} else if metric, ok := qoe.Lookup(o.Metric); ok {
-				m.Unit = metric.UnitOf(o.Aggregate)
+			s, err := steadyState(p, o, func(s experiment.Span) (qoe.Measured, error) {
+				return qoe.Measure(ctx, r.telemetry.db, r.id, query(o, r.zero, r.zero.Add(s.From), r.zero.Add(s.To)))
+			})
+			if err != nil {
+				return fmt.Errorf("the steady state %s the faults: %w", p.Name, err)
 			}
-			e.SteadyState = append(e.SteadyState, steadyState(p, o, m))
+			e.SteadyState = append(e.SteadyState, s)
 		}
 	}
 	return nil
@@ -388,15 +416,14 @@ func (r *Rehearsal) stoppedReport(ctx context.Context, s stopped, c experiment.C
 		rep.Metric, rep.Where, rep.Expression, rep.Threshold = o.Metric, o.WhereText, o.Expression, o.Threshold
 		rep.Condition, rep.Measured, rep.Unit, rep.Samples = name(o)+" "+o.Expression, s.measured.Value, s.measured.Unit, s.measured.Samples
 		step := heldStep
-		m, _ := qoe.Lookup(o.Metric)
-		if m.Seconds {
+		if bySecond(o) {
 			step = time.Second
 		}
 		earliest := max(c.Due-lookAhead, s.at-heldBack)
 		var err error
 		since, err = experiment.HeldSince(s.at, earliest, step, func(at time.Duration) (bool, error) {
 			from, to := r.zero.Add(at-x.Window), r.zero.Add(at)
-			if m.Seconds {
+			if bySecond(o) {
 				to = r.zero.Add(at.Truncate(time.Second))
 				from = to.Add(-max(time.Second, x.Window.Truncate(time.Second)))
 			}

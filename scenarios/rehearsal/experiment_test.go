@@ -189,6 +189,63 @@ func TestWhatIsCountedBySecondsIsAskedForWholeOnes(t *testing.T) {
 	}
 }
 
+// hundred is what a store says of a crowd of 100 play starts a second: the least of a second from from to to. What is less
+// than a second old is not in it yet.
+func hundred(zero time.Time) func(context.Context, spec.Objective, time.Time, time.Time) (qoe.Measured, error) {
+	return func(_ context.Context, _ spec.Objective, from, to time.Time) (qoe.Measured, error) {
+		m := qoe.Measured{Value: math.Inf(1), Unit: "count"}
+		stored := time.Now().Add(-time.Second)
+		for k := zero; k.Before(to); k = k.Add(time.Second) {
+			begin, end := k, k.Add(time.Second)
+			for _, limit := range []time.Time{to, stored} {
+				if limit.Before(end) {
+					end = limit
+				}
+			}
+			if begin.Before(from) {
+				begin = from
+			}
+			if k.Add(time.Second).After(from) {
+				m.Value, m.Samples = min(m.Value, 100*max(0, end.Sub(begin).Seconds())), m.Samples+1
+			}
+		}
+		return m, nil
+	}
+}
+
+// A second that an experiment's phases cut in two must not look as if half the crowd had stayed away.
+func TestTheSteadyStateOfSecondsIsThatOfWholeOnes(t *testing.T) {
+	perSecond := spec.Objective{Metric: "play_starts_per_second", Expression: "min>=90", Aggregate: qoe.Min, Op: ">=", Threshold: 90}
+	synctest.Test(t, func(t *testing.T) {
+		zero := time.Now()
+		w := newWatcher(&spec.Experiment{SteadyState: []spec.Objective{perSecond}}, []chaos.Fault{tryFault}, zero)
+		w.ask = hundred(zero)
+		time.Sleep(18500 * time.Millisecond)
+		steady, why := w.before(t.Context())
+		if len(steady) != 1 || why != "" || steady[0].Samples != 17 || steady[0].ToS != 17 {
+			t.Errorf("before: %+v, %q", steady, why)
+		}
+		time.Sleep(time.Minute)
+		ms := time.Millisecond
+		for _, c := range []struct {
+			from, to time.Duration
+			fromS    float64
+			samples  uint64
+		}{
+			{20010 * ms, 32400 * ms, 21, 11},
+			{20000 * ms, 32000 * ms, 20, 12},
+			{20010 * ms, 21900 * ms, 20.01, 0}, // no whole second is left
+		} {
+			got, err := steadyState(experiment.Phase{Name: experiment.During, Span: experiment.Span{From: c.from, To: c.to}}, perSecond, func(s experiment.Span) (qoe.Measured, error) {
+				return hundred(zero)(t.Context(), perSecond, zero.Add(s.From), zero.Add(s.To))
+			})
+			if err != nil || got.Samples != c.samples || got.Pass != (c.samples > 0) || got.FromS != c.fromS || got.Unit != "count" {
+				t.Errorf("%s to %s: %+v, %v", c.from, c.to, got, err)
+			}
+		}
+	})
+}
+
 func TestComparison(t *testing.T) {
 	for _, c := range []struct {
 		name             string
