@@ -23,7 +23,10 @@ const (
 	// Lead is the earliest that a fault by hand may be due: it has been watched for long enough by then.
 	Lead       = watchBefore + 500*time.Millisecond
 	watchAfter = 5 * time.Second
-	// MinApart is the least time between two faults of one region: the first is watched for so long after its end.
+	// WatchMost is how long a fault is watched after it is undone at the most, by a Patient observer.
+	WatchMost = time.Minute
+	// MinApart is the least time between two faults of one region: the first is watched for so long after its end, or longer
+	// where its observer is Patient.
 	MinApart = watchAfter
 	// restoreWait bounds one attempt to undo a fault.
 	restoreWait = 30 * time.Second
@@ -101,6 +104,21 @@ func longer(a, b string) string {
 // may come only when the first has been seen to be over.
 func Clash(a, b Fault) bool {
 	return a.At < b.At+b.For+MinApart && b.At < a.At+a.For+MinApart
+}
+
+// Patient is an Observer for which five seconds after a fault are too short to see that it is over.
+type Patient interface {
+	Observer
+	// After is how long it has to watch from when the fault has been undone. WatchMost is the most that it gets.
+	After() time.Duration
+}
+
+// watchedAfter is how long an observer watches from when its fault has been undone.
+func watchedAfter(o Observer) time.Duration {
+	if p, ok := o.(Patient); ok {
+		return min(max(watchAfter, p.After()), WatchMost)
+	}
+	return watchAfter
 }
 
 // Run executes the faults on schedule and returns a Result for each, in their order, when all have been undone and
@@ -204,6 +222,7 @@ func Plan(cfg Config) ([]Step, error) {
 type running struct {
 	fault  Fault
 	plan   plan
+	after  time.Duration // for how long it is watched from when it is undone
 	window Window
 	active bool // may be in effect
 	errs   []error
@@ -235,9 +254,23 @@ func prepare(cfg *Config) ([]*running, error) {
 		if cfg.Sabotage != nil {
 			p.injector = cfg.Sabotage(f, p.injector)
 		}
-		runs = append(runs, &running{fault: f, plan: p})
+		runs = append(runs, &running{fault: f, plan: p, after: watchedAfter(p.observer)})
 	}
-	return runs, errors.Join(errs...)
+	return runs, errors.Join(append(errs, crowded(runs))...)
+}
+
+// crowded says which faults come while one of the same place is still being watched, for longer than MinApart after its end.
+func crowded(runs []*running) error {
+	var errs []error
+	for _, first := range runs {
+		for _, next := range runs {
+			a, b := first.fault, next.fault
+			if b.At >= a.At+a.For && b.At < a.At+a.For+first.after && !Clash(a, b) && (Inside(a.Where, b.Where) || Inside(b.Where, a.Where)) {
+				errs = append(errs, fmt.Errorf("faults %s and %s both break %s, less than %s apart: it takes so long to see that %s is over", a.ID, b.ID, longer(a.Where, b.Where), first.after, a.ID))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // conductor keeps the order in which faults went into effect.
@@ -278,7 +311,7 @@ func (c *conductor) play(ctx context.Context, r *running) {
 		return
 	}
 	if c.restore(ctx, r) {
-		c.wait(ctx, nil, r.window.Restored.Add(watchAfter))
+		c.wait(ctx, nil, r.window.Restored.Add(r.after))
 	}
 }
 

@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -166,6 +167,47 @@ func TestStopUndoesFaultsAndWatchesOn(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	})
+}
+
+// patient is an observer that has to watch for so long.
+type patient struct{ after time.Duration }
+
+func (patient) Watch(ctx context.Context) { <-ctx.Done() }
+func (patient) Judge(Window) Evidence     { return Evidence{} }
+func (p patient) After() time.Duration    { return p.after }
+
+func TestAnObserverWatchesUntilItHasSeenTheEnd(t *testing.T) {
+	for wants, want := range map[time.Duration]time.Duration{0: watchAfter, 12 * time.Second: 12 * time.Second, time.Hour: WatchMost} {
+		synctest.Test(t, func(t *testing.T) {
+			o := patient{wants}
+			c := &conductor{cfg: config(newTown("a"), &tape{})}
+			c.cfg.Logger = slog.New(slog.DiscardHandler)
+			r := &running{fault: crashEast, plan: plan{injector: idle{}, observer: o}, after: watchedAfter(o)}
+			c.play(t.Context(), r)
+			if got := time.Since(r.window.Restored); got != want {
+				t.Errorf("an observer that has to watch for %s watched for %s", wants, got)
+			}
+		})
+	}
+}
+
+func TestNoFaultComesWhileAnotherIsWatched(t *testing.T) {
+	for _, c := range []struct {
+		where string
+		at    time.Duration // of the second; the first is over at 50 s and watched for 20
+		want  string
+	}{
+		{"us-east", 60 * time.Second, "region-1 and next both break us-east, less than 20s apart"},
+		{"us-east/edge-1", 60 * time.Second, "both break us-east/edge-1"},
+		{"us-east", 70 * time.Second, ""},
+		{"us-west", 60 * time.Second, ""},
+	} {
+		next := Fault{ID: "next", Where: c.where, At: c.at, For: 20 * time.Second}
+		err := crowded([]*running{{fault: next, after: watchAfter}, {fault: crashEast, after: 20 * time.Second}})
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s at %s: %v, want %q", c.where, c.at, err, c.want)
+		}
+	}
 }
 
 func TestAFaultThatCannotBeInjected(t *testing.T) {

@@ -40,8 +40,8 @@ func chaosRunCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Break something that listens on this machine, prove it, and put it back",
 		Long: `Inject one fault by hand against whatever listens at a loopback address of this machine: the processes that listen there,
-the packets to and from it, or what it answers. It is watched for five seconds before, and for five seconds after it has been
-undone. What is broken is put back when this command ends, however it ends: kill -9 included.
+the packets to and from it, or what it answers. It is watched for five seconds before, and for five seconds, or as long as it takes
+to see that it is over, after it has been undone. What is broken is put back when this command ends, however it ends: kill -9 included.
 
 Faults in what a server answers, and without root all faults in packets, need a relay in front of it: --relay says where it is
 to listen, and clients have to go there. It goes away with this command.

@@ -225,10 +225,13 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	ops := newControl(sc, r.pipeline, r.nowcast, r.zero, r.log)
 	r.state.begins(r.zero, crowd, ops)
 	end := r.zero.Add(sc.Event.Duration)
-	live, cancel := context.WithDeadlineCause(ctx, end.Add(crowdGrace), errOver)
-	defer cancel()
-	live, stop := context.WithCancelCause(live)
+	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	live, cancel := context.WithDeadlineCause(running, end.Add(crowdGrace), errOver)
+	defer cancel()
+	// A fault that lasts until the end may have to be watched for longer than the crowd takes to leave.
+	watched, unwatch := context.WithDeadlineCause(running, end.Add(crowdGrace+chaos.WatchMost), errOver)
+	defer unwatch()
 
 	var out outcome
 	var wg sync.WaitGroup
@@ -270,7 +273,7 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	}()
 	wg.Go(func() {
 		var err error
-		out.faults, out.course, err = r.underWatch(live, r.breaking())
+		out.faults, out.course, err = r.underWatch(watched, r.breaking())
 		if err != nil {
 			stop(err)
 		}
