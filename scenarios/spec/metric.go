@@ -10,11 +10,6 @@ import (
 	"github.com/tminus-live/tminus/telemetry/qoe"
 )
 
-// fromPlayers says that only full players bring samples of a metric; of the others, play starts do too.
-func fromPlayers(metric string) bool {
-	return !slices.Contains([]string{"play_start_time", "video_start_failures", "telemetry_loss"}, metric)
-}
-
 func metricNames() []string {
 	var names []string
 	for _, m := range qoe.Metrics() {

@@ -392,7 +392,7 @@ func (r *reader) thresholds(n ast.Node, path string, s *Scenario, as asked) []Ob
 			r.bad(e.node, p, "%s is known of the whole event only, and an experiment looks at parts of it", name)
 			continue
 		}
-		if fromPlayers(name) && s.Audience.Players == 0 && len(s.Audience.Starts) > 0 {
+		if m.Players && s.Audience.Players == 0 && len(s.Audience.Starts) > 0 {
 			r.bad(e.node, p, "nothing would measure %s: it comes from full players, and the audience has none", name)
 		}
 		var where map[string]string
@@ -483,7 +483,7 @@ func (r *reader) where(n ast.Node, path, text string, m qoe.Metric, s *Scenario)
 				values = videoRenditions(s.Event.Ladder)
 			}
 		case "edge":
-			if fromPlayers(m.Name) { // of a play start it is the playback service's address
+			if m.Players { // of a play start it is the playback service's address
 				for _, region := range s.Topology.Regions {
 					for i := range s.Topology.Edges[region] {
 						values = append(values, region+"-"+strconv.Itoa(i+1))

@@ -283,6 +283,19 @@ func TestWhatIsLeftOutIsFilled(t *testing.T) {
 	}
 }
 
+// Without a full player there is still all that the play starts bring, at the address of the playback service that took them.
+func TestPlayStartsAloneAreJudged(t *testing.T) {
+	for _, objectives := range []string{
+		`send_lag: ["p(99)<10ms"]`, `play_starts_on_time: ["rate>99%"]`, `retry_amplification: ["avg<2"]`, `play_starts_per_second: ["min>10"]`, `load_amplification: ["max<2"]`,
+		`play_start_time: ["p(95)<2s"]`, `video_start_failures: ["rate<1%"]`, `telemetry_loss: ["rate==0%"]`, `'send_lag{edge=127.0.1.5:8080}': ["p(99)<10ms"]`,
+	} {
+		src := strings.NewReplacer("players: 1", "starts: [{at: 0s, rate: 1}]", `startup_time: ["p(95)<2s"]`, objectives).Replace(least)
+		if _, err := spec.Read("f", []byte(src), nil); err != nil {
+			t.Errorf("%s: %v", objectives, err)
+		}
+	}
+}
+
 func TestEveryMistakeIsReportedAtItsPlace(t *testing.T) {
 	mistakes, err := os.ReadFile(filepath.Join("testdata", "mistakes.yaml"))
 	if err != nil {

@@ -28,6 +28,7 @@ type Metric struct {
 	Dimensions []string // those it can be filtered by
 	Whole      bool     // it is known of the whole event only, not of a part of it
 	Seconds    bool     // a sample is a whole second of the event: of a part of one it says too little
+	Players    bool     // only full players bring samples; of the others, play starts do too
 
 	samples    string // SELECT … AS v, a row a sample; {where} stands for the filters, {second} for a row's second of the event, {fill} for the seconds asked for
 	rate       string // SELECT % AS v, number of samples AS n
@@ -56,6 +57,7 @@ var metrics = []Metric{
 	{
 		Name: "startup_time", Unit: "s", Source: "CTA-2066 video start time",
 		Meaning:    "From pressing Play to the first frame, of the players that got one; those that did not are in player_start_failures.",
+		Players:    true,
 		Aggregates: statistics, Dimensions: dimensions,
 		samples: "SELECT value / 1000 AS v FROM events WHERE run = {run:String} AND kind = 'first_frame' {where}",
 	},
@@ -75,6 +77,7 @@ var metrics = []Metric{
 	{
 		Name: "player_start_failures", Unit: "%", Source: "CTA-2066 video start failure",
 		Meaning:    "Full players that gave up before their first frame, of those that got one or gave up: the open-loop crowd, which fetches no media, is not in it.",
+		Players:    true,
 		Aggregates: []string{Rate, Count}, Dimensions: []string{"device", "edge", "home", "isp", "region"}, // without a picture there is no rendition
 		rate:  `SELECT if(n = 0, 0, 100 * bad / n) AS v, n FROM (` + playerStartFailures + `)`,
 		count: `SELECT toFloat64(bad) AS v, n FROM (` + playerStartFailures + `)`,
@@ -117,6 +120,7 @@ var metrics = []Metric{
 	{
 		Name: "rebuffer_ratio", Unit: "%", Source: "CTA-2066 rebuffering ratio",
 		Meaning:    "Stalled time of a session over its playing and stalled time; rate: of all sessions' time together.",
+		Players:    true,
 		Aggregates: []string{P, Avg, Min, Max, Med, Rate}, Dimensions: dimensions,
 		samples: `SELECT 100 * sum(rebuffer_ms) / sum(playing_ms + rebuffer_ms) AS v FROM events
 			WHERE run = {run:String} AND kind = 'heartbeat' {where} GROUP BY session HAVING sum(playing_ms + rebuffer_ms) > 0`,
@@ -127,6 +131,7 @@ var metrics = []Metric{
 	{
 		Name: "rebuffer_duration", Unit: "s", Source: "CTA-2066 rebuffering event duration",
 		Meaning:    "One stall, from running dry to playing again. Without any stall every figure is 0.",
+		Players:    true,
 		Aggregates: statistics, Dimensions: dimensions,
 		samples:    "SELECT value / 1000 AS v FROM events WHERE run = {run:String} AND kind = 'rebuffer' {where}",
 		population: watched,
@@ -134,18 +139,21 @@ var metrics = []Metric{
 	{
 		Name: "live_latency", Unit: "s", Source: "DASH-IF low-latency modes: presentation latency",
 		Meaning:    "How far behind the encoder's wall clock the picture is: one sample a session and second, stalls included.",
+		Players:    true,
 		Aggregates: []string{P, Avg, Min, Max, Med}, Dimensions: dimensions,
 		samples: "SELECT latency_ms / 1000 AS v FROM events WHERE run = {run:String} AND kind = 'heartbeat' AND state IN ('playing', 'rebuffering') AND latency_ms > 0 {where}",
 	},
 	{
 		Name: "bitrate", Unit: "kb/s", Source: "CTA-2066 average media bitrate",
 		Meaning:    "Bitrate of the video rendition on the screen: one sample a session and second while it plays.",
+		Players:    true,
 		Aggregates: []string{P, Avg, Min, Max, Med}, Dimensions: dimensions,
 		samples: "SELECT bitrate_kbps AS v FROM events WHERE run = {run:String} AND kind = 'heartbeat' AND state = 'playing' AND bitrate_kbps > 0 {where}",
 	},
 	{
 		Name: "edge_switches", Unit: "count", Source: "tminus",
 		Meaning:    "How often a session moved to another edge; count: all moves together.",
+		Players:    true,
 		Aggregates: statistics, Dimensions: []string{"device", "home", "isp", "region"},
 		samples: `SELECT toFloat64(countIf(kind = 'edge_switch')) AS v FROM events
 			WHERE run = {run:String} AND kind IN ('heartbeat', 'edge_switch') {where} GROUP BY session`,
@@ -155,6 +163,7 @@ var metrics = []Metric{
 	{
 		Name: "playback_failures", Unit: "%", Source: "CTA-2066 video playback failure",
 		Meaning:    "Sessions that had a first frame and then ended in an error, of all that had one. Filters look at where a session was last.",
+		Players:    true,
 		Aggregates: []string{Rate, Count}, Dimensions: dimensions,
 		Whole: true,
 		rate:  `SELECT if(n = 0, 0, 100 * bad / n) AS v, n FROM (` + playbackFailures + `)`,

@@ -424,7 +424,7 @@ func TestAPartOfTheEvent(t *testing.T) {
 	var events []event.Event
 	for second, n := range []int{5, 3, 0, 4} { // ok play starts in each
 		for i := range n {
-			events = append(events, event.Event{Kind: event.PlayStart, Status: "ok", Region: "us-east", At: at(float64(second) + 0.1 + 0.1*float64(i))})
+			events = append(events, event.Event{Kind: event.PlayStart, Status: "ok", Region: "us-east", Attempts: 1, At: at(float64(second) + 0.1 + 0.1*float64(i))})
 		}
 		for _, source := range []float64{1, 2} { // two processes send the crowd
 			events = append(events, event.Event{Kind: event.LoadStats, At: at(float64(second) + 0.9),
@@ -465,6 +465,16 @@ func TestAPartOfTheEvent(t *testing.T) {
 	}
 	if _, err := qoe.Measure(t.Context(), db, "r", qoe.Query{Metric: "telemetry_loss", Aggregate: qoe.Rate, From: start}); err == nil {
 		t.Error("the loss of a part of the event was measured")
+	}
+	// No full player is among them.
+	for _, m := range qoe.Metrics() {
+		if m.Name == "telemetry_loss" {
+			continue
+		}
+		got, err := qoe.Measure(t.Context(), db, "r", qoe.Query{Metric: m.Name, Aggregate: m.Aggregates[len(m.Aggregates)-1], Zero: start})
+		if err != nil || m.Players != (got.Samples == 0) {
+			t.Errorf("%s comes from full players alone: %v, and of others there are %d samples, %v", m.Name, m.Players, got.Samples, err)
+		}
 	}
 }
 
