@@ -39,12 +39,13 @@ type Experiment struct {
 type asked struct {
 	empty string // what is wrong with none at all
 	part  bool   // somebody else decides which part of the event they look at
+	live  bool   // they look at what goes on now
 }
 
 var (
 	asObjectives = asked{empty: "want at least one objective: without any, every run would be a GO"}
 	asHypothesis = asked{empty: "want at least one threshold, or no steady state", part: true}
-	asStops      = asked{empty: "want at least one condition, or no stop conditions", part: true}
+	asStops      = asked{empty: "want at least one condition, or no stop conditions", part: true, live: true}
 )
 
 // experiment reads an experiment; faults is where the scenario's faults are.

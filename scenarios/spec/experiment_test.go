@@ -69,6 +69,7 @@ func TestMistakesInAnExperiment(t *testing.T) {
 		{"home=us-west", "home=us-wets", `f:11:5: experiment.steadyState.startup_time{home=us-wets}: unknown home "us-wets"; did you mean "us-west"?`},
 		{"home=us-west", "from=5s", `f:11:5: experiment.steadyState.startup_time{from=5s}: the experiment says which part of the event is looked at: leave out from and to`},
 		{"    rebuffer_ratio: [", "    telemetry_loss: [\"rate>0%\"]\n    rebuffer_ratio: [", `f:15:5: experiment.stop.telemetry_loss: telemetry_loss is known of the whole event only, and an experiment looks at parts of it`},
+		{"    rebuffer_ratio: [", "    'rebuffer_duration{home=us-east}': [\"max>10s\"]\n    rebuffer_ratio: [", `f:15:5: experiment.stop.rebuffer_duration{home=us-east}: rebuffer_duration is written when it is over: too late to stop what goes on; use rebuffer_ratio`},
 		{"window: 4s", "window: 4", `f:16:11: experiment.window: want a duration such as 90s or 1m30s, got the number 4; is it 4s?`},
 		{"window: 4s", "window: 1h", `f:16:11: experiment.window: want a duration from 1s to 5m, got 1h`},
 		{"canary: us-east", "canary: us-eats", `f:17:11: experiment.canary: unknown region "us-eats"; did you mean "us-east"?`},

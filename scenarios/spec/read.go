@@ -392,6 +392,10 @@ func (r *reader) thresholds(n ast.Node, path string, s *Scenario, as asked) []Ob
 			r.bad(e.node, p, "%s is known of the whole event only, and an experiment looks at parts of it", name)
 			continue
 		}
+		if as.live && m.Instead != "" {
+			r.bad(e.node, p, "%s is written when it is over: too late to stop what goes on; use %s", name, m.Instead)
+			continue
+		}
 		if m.Players && s.Audience.Players == 0 && len(s.Audience.Starts) > 0 {
 			r.bad(e.node, p, "nothing would measure %s: it comes from full players, and the audience has none", name)
 		}

@@ -29,6 +29,7 @@ type Metric struct {
 	Whole      bool     // it is known of the whole event only, not of a part of it
 	Seconds    bool     // a sample is a whole second of the event: of a part of one it says too little
 	Players    bool     // only full players bring samples; of the others, play starts do too
+	Instead    string   // a sample is written when it is over, with the time at which it began: what goes on now is seen by this metric; "": by itself
 
 	samples    string // SELECT … AS v, a row a sample; {where} stands for the filters, {second} for a row's second of the event, {fill} for the seconds asked for
 	rate       string // SELECT % AS v, number of samples AS n
@@ -131,6 +132,7 @@ var metrics = []Metric{
 	{
 		Name: "rebuffer_duration", Unit: "s", Source: "CTA-2066 rebuffering event duration",
 		Meaning:    "One stall, from running dry to playing again. Without any stall every figure is 0.",
+		Instead:    "rebuffer_ratio",
 		Players:    true,
 		Aggregates: statistics, Dimensions: dimensions,
 		samples:    "SELECT value / 1000 AS v FROM events WHERE run = {run:String} AND kind = 'rebuffer' {where}",

@@ -475,6 +475,9 @@ func TestAPartOfTheEvent(t *testing.T) {
 		if err != nil || m.Players != (got.Samples == 0) {
 			t.Errorf("%s comes from full players alone: %v, and of others there are %d samples, %v", m.Name, m.Players, got.Samples, err)
 		}
+		if _, ok := qoe.Lookup(m.Instead); !ok && m.Instead != "" {
+			t.Errorf("instead of %s: no metric %q", m.Name, m.Instead)
+		}
 	}
 }
 
