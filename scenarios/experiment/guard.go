@@ -9,7 +9,7 @@ const BlindAfter = 5 * time.Second
 // Look is one look at live QoE.
 type Look struct {
 	At     time.Duration // since T-0
-	Behind time.Duration // how old the newest event was that could be read
+	Newest time.Duration // since T-0: when the newest event was written that is known to be readable
 	Held   int           // the first stop condition that holds; -1: none
 	Err    error         // why there was no answer; nil: there was
 }
@@ -25,22 +25,25 @@ const (
 
 // Guard decides, look by look, whether an experiment may go on.
 type Guard struct {
-	since   time.Duration // of the last look that saw something
+	since   time.Duration // up to when something was seen
 	started bool
 
-	Looks  uint64        // those that were answered
-	Behind time.Duration // the most that the store was behind, of those
+	Looks  uint64        // those that were answered, if only with no sample of any condition
+	Behind time.Duration // the most that the newest event known of was old, of those
 }
 
 // Take takes one look; looks come in the order of time.
 func (g *Guard) Take(l Look) Decision {
 	if !g.started {
-		g.started, g.since = true, l.At-l.Behind
+		g.started, g.since = true, l.At
+		if l.Err == nil {
+			g.since = l.Newest
+		}
 	}
 	if l.Err == nil {
 		g.Looks++
-		g.Behind = max(g.Behind, l.Behind)
-		g.since = max(g.since, l.At-l.Behind)
+		g.Behind = max(g.Behind, l.At-l.Newest)
+		g.since = max(g.since, l.Newest)
 		if l.Held >= 0 {
 			return Stop
 		}

@@ -57,13 +57,13 @@ func TestGuard(t *testing.T) {
 		looks []Look
 		want  []Decision
 	}{
-		{"all is well", []Look{{At: 1 * s, Held: -1}, {At: 2 * s, Behind: s, Held: -1}, {At: 30 * s, Held: -1}}, []Decision{GoOn, GoOn, GoOn}},
-		{"a condition holds", []Look{{At: 1 * s, Held: -1}, {At: 2 * s, Held: 0}}, []Decision{GoOn, Stop}},
-		{"no answers for too long", []Look{{At: 1 * s, Held: -1}, {At: 4 * s, Err: lost}, {At: 6 * s, Err: lost}, {At: 6100 * time.Millisecond, Err: lost}}, []Decision{GoOn, GoOn, GoOn, GoBlind}},
+		{"all is well", []Look{{At: 1 * s, Newest: 1 * s, Held: -1}, {At: 2 * s, Newest: 1 * s, Held: -1}, {At: 30 * s, Newest: 29 * s, Held: -1}}, []Decision{GoOn, GoOn, GoOn}},
+		{"a condition holds", []Look{{At: 1 * s, Newest: 1 * s, Held: -1}, {At: 2 * s, Newest: 2 * s, Held: 0}}, []Decision{GoOn, Stop}},
+		{"no answers for too long", []Look{{At: 1 * s, Newest: 1 * s, Held: -1}, {At: 4 * s, Err: lost}, {At: 6 * s, Err: lost}, {At: 6100 * time.Millisecond, Err: lost}}, []Decision{GoOn, GoOn, GoOn, GoBlind}},
 		{"never an answer", []Look{{At: 1 * s, Err: lost}, {At: 7 * s, Err: lost}}, []Decision{GoOn, GoBlind}},
-		{"an answer about long ago to begin with", []Look{{At: 10 * s, Behind: 6 * s, Held: -1}}, []Decision{GoBlind}},
-		{"an answer in time", []Look{{At: 1 * s, Err: lost}, {At: 5 * s, Held: -1}, {At: 9 * s, Err: lost}}, []Decision{GoOn, GoOn, GoOn}},
-		{"answers about long ago", []Look{{At: 10 * s, Held: -1}, {At: 14 * s, Behind: 4 * s, Held: -1}, {At: 16 * s, Behind: 6 * s, Held: -1}}, []Decision{GoOn, GoOn, GoBlind}},
+		{"an answer about long ago to begin with", []Look{{At: 10 * s, Newest: 4 * s, Held: -1}}, []Decision{GoBlind}},
+		{"an answer in time", []Look{{At: 1 * s, Err: lost}, {At: 5 * s, Newest: 5 * s, Held: -1}, {At: 9 * s, Err: lost}}, []Decision{GoOn, GoOn, GoOn}},
+		{"answers about long ago", []Look{{At: 10 * s, Newest: 10 * s, Held: -1}, {At: 14 * s, Newest: 10 * s, Held: -1}, {At: 16 * s, Newest: 10 * s, Held: -1}}, []Decision{GoOn, GoOn, GoBlind}},
 	} {
 		var g Guard
 		for i, l := range c.looks {
@@ -73,7 +73,7 @@ func TestGuard(t *testing.T) {
 		}
 	}
 	var g Guard
-	for _, l := range []Look{{At: s, Behind: s, Held: -1}, {At: 2 * s, Err: lost}, {At: 3 * s, Behind: s / 2, Held: -1}} {
+	for _, l := range []Look{{At: s, Held: -1}, {At: 2 * s, Err: lost}, {At: 3 * s, Newest: 5 * s / 2, Held: -1}} {
 		g.Take(l)
 	}
 	if g.Looks != 2 || g.Behind != s {

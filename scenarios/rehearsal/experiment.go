@@ -182,7 +182,7 @@ func (w *watcher) run(ctx context.Context, stop func()) (c course) {
 	}
 	next := time.NewTimer(0)
 	defer next.Stop()
-	var behind time.Duration
+	var newest time.Time
 	for i := 0; ; i++ {
 		select {
 		case <-next.C:
@@ -192,7 +192,7 @@ func (w *watcher) run(ctx context.Context, stop func()) (c course) {
 			return c
 		}
 		began := w.now()
-		look, measured := w.look(ctx, i%lagEvery == 0, &behind)
+		look, measured := w.look(ctx, i%lagEvery == 0, &newest)
 		if ctx.Err() != nil {
 			return c
 		}
@@ -228,7 +228,7 @@ func blind(l experiment.Look) string {
 	if l.Err != nil {
 		return s + ": " + l.Err.Error()
 	}
-	return s + ": the newest event in the store was written " + l.Behind.Round(100*time.Millisecond).String() + " ago"
+	return s + ": the newest event in the store was written " + (l.At-l.Newest).Round(100*time.Millisecond).String() + " ago"
 }
 
 // before asks for the steady state before the first fault; the sentence says why the faults must not be injected.
@@ -259,26 +259,27 @@ func (w *watcher) before(ctx context.Context) (steady []report.SteadyState, why 
 	return steady, why
 }
 
-// look asks for every stop condition over the window that ends now, and, where lag says so, how far behind the store is.
-func (w *watcher) look(ctx context.Context, lag bool, behind *time.Duration) (experiment.Look, qoe.Measured) {
+// look asks for every stop condition over the window that ends now, and for the newest event in the store where lag says so,
+// or the newest that is known of is getting old.
+func (w *watcher) look(ctx context.Context, lag bool, newest *time.Time) (experiment.Look, qoe.Measured) {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
 	now := w.now()
 	l := experiment.Look{At: now.Sub(w.zero), Held: -1}
-	if lag {
+	if lag || now.Sub(*newest) > experiment.BlindAfter/2 {
 		// Twice as far back as matters, so that a store without anything newer is seen to be that far behind.
 		since := now.Add(-2 * experiment.BlindAfter)
-		newest, err := w.newest(ctx, since)
+		at, err := w.newest(ctx, since)
 		if err != nil {
 			l.Err = err
 			return l, qoe.Measured{}
 		}
-		if newest.Before(since) {
-			newest = since
+		if at.Before(since) {
+			at = since
 		}
-		*behind = max(0, now.Sub(newest))
+		*newest = at
 	}
-	l.Behind = *behind
+	l.Newest = min(l.At, newest.Sub(w.zero))
 	for i, o := range w.x.Stop {
 		from, to := window(o, w.x.Window, w.zero, now)
 		m, err := w.ask(ctx, o, from, to)

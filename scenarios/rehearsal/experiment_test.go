@@ -44,7 +44,7 @@ func (h *heard) statuses() (all []string) {
 // world is a system under an experiment: QoE is what the functions say at a moment of the event.
 type world struct {
 	steady, harm func(at time.Duration) qoe.Measured
-	behind       time.Duration
+	behind       func(at time.Duration) time.Duration // how far the store is; nil: not at all
 	fails        func(at time.Duration) error
 }
 
@@ -85,7 +85,12 @@ func (w world) watch(t *testing.T, x *spec.Experiment, faults ...chaos.Fault) (c
 		}
 		return w.harm(at), nil
 	}
-	watcher.newest = func(context.Context, time.Time) (time.Time, error) { return time.Now().Add(-w.behind), nil }
+	watcher.newest = func(context.Context, time.Time) (time.Time, error) {
+		if w.behind == nil {
+			return time.Now(), nil
+		}
+		return time.Now().Add(-w.behind(time.Since(zero))), nil
+	}
 	ear, stop := watcher.listen(sink), make(chan struct{})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -132,25 +137,27 @@ func TestExperimentIsWatched(t *testing.T) {
 		said   string
 		why    string // part of why nothing was injected
 	}{
-		{"all is well", world{stalls(0.2), stalls(0.2), 0, nil}, []chaos.Fault{tryFault}, -1, 0, "", ""},
-		{"not in its steady state", world{stalls(3), stalls(3), 0, nil}, []chaos.Fault{tryFault}, 18500 * time.Millisecond, 0, "unsteady",
+		{"all is well", world{stalls(0.2), stalls(0.2), nil, nil}, []chaos.Fault{tryFault}, -1, 0, "", ""},
+		{"not in its steady state", world{stalls(3), stalls(3), nil, nil}, []chaos.Fault{tryFault}, 18500 * time.Millisecond, 0, "unsteady",
 			"the system was not in its steady state before anything was broken: Rebuffering: 3 %, must be under 1 %"},
-		{"nothing to tell the steady state by", world{func(time.Duration) qoe.Measured { return qoe.Measured{Unit: "%"} }, stalls(0), 0, nil}, []chaos.Fault{tryFault},
+		{"nothing to tell the steady state by", world{func(time.Duration) qoe.Measured { return qoe.Measured{Unit: "%"} }, stalls(0), nil, nil}, []chaos.Fault{tryFault},
 			18500 * time.Millisecond, 0, "unsteady", "nothing was measured for rebuffer_ratio"},
-		{"nobody answers before the fault", world{stalls(0), stalls(0), 0, func(time.Duration) error { return lost }}, []chaos.Fault{tryFault},
+		{"nobody answers before the fault", world{stalls(0), stalls(0), nil, func(time.Duration) error { return lost }}, []chaos.Fault{tryFault},
 			18500 * time.Millisecond, 0, "unsteady", "no answer"},
-		{"too much harm", world{stalls(0), from(25*s, 30), 0, nil}, []chaos.Fault{tryFault}, 25 * s, 250 * time.Millisecond, "stopped", ""},
-		{"too much harm between two faults", world{stalls(0), from(45*s, 30), 0, nil}, []chaos.Fault{tryFault, later}, 45 * s, 250 * time.Millisecond, "stopped", ""},
-		{"too much harm when all is over", world{stalls(0), from(42*s, 30), 0, nil}, []chaos.Fault{tryFault}, -1, 0, "", ""},
-		{"too much harm before anything was broken", world{stalls(0), from(19*s, 30), 0, nil}, []chaos.Fault{tryFault}, 19 * s, 250 * time.Millisecond, "stopped",
+		{"too much harm", world{stalls(0), from(25*s, 30), nil, nil}, []chaos.Fault{tryFault}, 25 * s, 250 * time.Millisecond, "stopped", ""},
+		{"too much harm between two faults", world{stalls(0), from(45*s, 30), nil, nil}, []chaos.Fault{tryFault, later}, 45 * s, 250 * time.Millisecond, "stopped", ""},
+		{"too much harm when all is over", world{stalls(0), from(42*s, 30), nil, nil}, []chaos.Fault{tryFault}, -1, 0, "", ""},
+		{"too much harm before anything was broken", world{stalls(0), from(19*s, 30), nil, nil}, []chaos.Fault{tryFault}, 19 * s, 250 * time.Millisecond, "stopped",
 			"a stop condition held before anything was broken"},
-		{"the store falls silent", world{stalls(0), stalls(0), 0, func(at time.Duration) error {
+		{"the store falls silent", world{stalls(0), stalls(0), nil, func(at time.Duration) error {
 			if at > 25*s {
 				return lost
 			}
 			return nil
 		}}, []chaos.Fault{tryFault}, 30 * s, s, "blind", ""},
-		{"the store is far behind", world{stalls(0), stalls(0), 8 * s, nil}, []chaos.Fault{tryFault}, 19 * s, 0, "blind", "could not be watched"},
+		{"the store takes nothing in any more", world{stalls(0), stalls(0), func(at time.Duration) time.Duration { return max(0, at-25100*time.Millisecond) }, nil},
+			[]chaos.Fault{tryFault}, 30100 * time.Millisecond, 250 * time.Millisecond, "blind", ""},
+		{"the store is far behind", world{stalls(0), stalls(0), func(time.Duration) time.Duration { return 8 * s }, nil}, []chaos.Fault{tryFault}, 19 * s, 0, "blind", "could not be watched"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
