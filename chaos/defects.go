@@ -31,7 +31,7 @@ var defectKinds = []Kind{
 				Example:  "{at: 30s, for: 10s, fail: encoder, where: us-east/encoder}",
 			}, func(f Fault, p Part, cfg *Config) (defect, error) {
 				at, other := beside(p, PartPackager, cfg), elsewhere(p, PartPackager, f, cfg)
-				return defect{"encoder-restart", nil, parts.Newest(p.Name, at.URL, other.URL, watched(p), 0, 1)}, nil
+				return defect{"encoder-restart", nil, parts.Newest(p.Name, at.URL, other.URL, watched(p))}, nil
 			}),
 			defectModel(Model{
 				Name: "frozen", Summary: "each segment has the pictures of the one before the fault began, with its own times",
@@ -134,11 +134,11 @@ var defectKinds = []Kind{
 		Models: []Model{defectModel(Model{
 			Name: "failing", Summary: "what the packager publishes fails, at every region's origin",
 			Evidence:   "whose segments the region's origin says it has",
-			Parameters: []Parameter{{Name: "share", Type: TypeShare, Default: "100%", Least: .01, Most: 1, Summary: "of segments"}},
+			Parameters: []Parameter{{Name: "share", Type: TypeShare, Default: "100%", Least: parts.LeastShare, Most: 1, Summary: "of segments"}},
 			Example:    "{at: 30s, for: 20s, fail: publish, where: us-east/packager}",
 		}, func(f Fault, p Part, cfg *Config) (defect, error) {
 			at := beside(p, PartOrigin, cfg)
-			return defect{"publish-failure", map[string]any{"share": f.Share("share"), "seed": seeded(f)}, parts.Candidates(p.Name, at.URL, "", p.Region, watched(p), f.Share("share"))}, nil
+			return defect{"publish-failure", map[string]any{"share": f.Share("share"), "seed": seeded(f)}, parts.Candidates(p.Name, at.URL, p.Region, watched(p), f.Share("share"))}, nil
 		})},
 	},
 	{
@@ -146,7 +146,7 @@ var defectKinds = []Kind{
 		Models: []Model{defectModel(Model{
 			Name: "wipe", Summary: "the edge forgets everything that it has cached",
 			Evidence:   "an object that the edge has is asked for again and again: it comes from its cache until it does not",
-			Parameters: []Parameter{{Name: "every", Type: TypeDuration, Default: "1s", Least: .2, Most: 3600, Summary: "again and again, so often"}},
+			Parameters: []Parameter{{Name: "every", Type: TypeDuration, Default: "1s", Least: .2, Most: 25, Summary: "again and again, so often"}},
 			Example:    "{at: 30s, for: 20s, fail: cache, where: us-east/edge-1, model: {wipe: {every: 2s}}}",
 		}, func(f Fault, p Part, cfg *Config) (defect, error) {
 			path, err := header(p)

@@ -25,7 +25,9 @@ const (
 	// DefaultLease ends a defect well within three seconds of its conductor's death.
 	DefaultLease = 2500 * time.Millisecond
 	maxLease     = 10 * time.Second
-	maxAnswer    = 16 << 10
+	// orderTime bounds what waits for the answer to an order: a region that takes connections and answers nothing holds nobody up.
+	orderTime = 2 * time.Second
+	maxAnswer = 16 << 10
 
 	ordersPath   = "/v1/defects/"
 	ordersHeader = "Tminus-Operator"
@@ -89,8 +91,10 @@ func (i *Injector) Inject(ctx context.Context) error {
 	if i.stop != nil {
 		return nil
 	}
-	i.surely = time.Now().Add(i.order.Lease + time.Second) // an order may take a moment, and succeed though its answer is lost
-	status, err := i.send(ctx, http.MethodPut, i.body, http.StatusCreated, http.StatusOK)
+	i.surely = time.Now().Add(i.order.Lease + orderTime) // an order may take a moment, and succeed though its answer is lost
+	asked, cancel := context.WithTimeout(ctx, orderTime)
+	defer cancel()
+	status, err := i.send(asked, http.MethodPut, i.body, http.StatusCreated, http.StatusOK)
 	if i.late = err != nil && status == 0; err != nil {
 		return err
 	}
@@ -154,7 +158,7 @@ func (i *Injector) Restore(ctx context.Context) error {
 		<-renewed
 	}
 	defer i.client.CloseIdleConnections()
-	asked, cancel := context.WithTimeout(ctx, 2*time.Second)
+	asked, cancel := context.WithTimeout(ctx, orderTime)
 	_, err := i.send(asked, http.MethodDelete, nil, http.StatusNoContent)
 	cancel()
 	i.mu.Lock()

@@ -26,6 +26,7 @@ type level struct {
 	expect func(w evidence.Window) float64
 	// growth is how much it changes a second meanwhile, on top of that.
 	growth float64
+	rate   float64       // where it is counted: how often a second it happens while the fault is in effect
 	within float64       // of the expected: how far off the measured may be
 	noise  float64       // variance of one reading, which is chance: the mean may be three standard errors further off
 	orMore bool          // others may make it more
@@ -34,18 +35,37 @@ type level struct {
 	back   time.Duration // from its end until all is as before
 	least  int           // readings that a phase needs; 0: enough
 	trail  time.Duration // before the end of the fault: readings that its end may have touched
+	after  time.Duration // from its end until there are the readings that would show it if it went on
 }
 
-// enough is how many readings a phase needs that are known.
-const enough = 3
+const (
+	// enough is how many readings a phase needs that are known.
+	enough = 3
+	// surely is how many standard errors what goes on must be away from what is none: it is seen in 97 of 100 cases.
+	surely = 2.0
+)
 
 // phase is the readings of a while.
 type phase struct {
 	n, unknown int
-	mean, sum  float64
+	sum        float64 // of their values
+	seconds    float64 // from the beginning of the fault until each, all together
+	last       time.Time
 }
 
-func (l level) phase(readings []reading, from, to, origin time.Time) phase {
+func (p phase) of(v float64) float64 {
+	if p.n == 0 {
+		return 0
+	}
+	return v / float64(p.n)
+}
+
+func (p phase) mean() float64 { return p.of(p.sum) }
+
+// age is how long after the beginning of the fault the readings were taken, in seconds and on average.
+func (p phase) age() float64 { return p.of(p.seconds) }
+
+func phaseOf(readings []reading, from, to, injected time.Time) phase {
 	var p phase
 	for _, r := range readings {
 		if r.at.Before(from) || !to.IsZero() && !r.at.Before(to) {
@@ -55,15 +75,10 @@ func (l level) phase(readings []reading, from, to, origin time.Time) phase {
 			p.unknown++
 			continue
 		}
-		v := r.value
-		if !origin.IsZero() {
-			v -= l.growth * r.at.Sub(origin).Seconds()
-		}
 		p.n++
-		p.sum += v
-	}
-	if p.n > 0 {
-		p.mean = p.sum / float64(p.n)
+		p.sum += r.value
+		p.seconds += r.at.Sub(injected).Seconds()
+		p.last = r.at
 	}
 	return p
 }
@@ -71,11 +86,23 @@ func (l level) phase(readings []reading, from, to, origin time.Time) phase {
 // sure says whether a phase says anything.
 func (l level) sure(p phase) bool { return p.n >= cmp.Or(l.least, enough) && p.n > p.unknown }
 
-func (l level) of(p phase) float64 {
+// moved is by how much the level differs from what it was before.
+func (l level) moved(before, p phase) float64 {
 	if l.sum {
 		return p.sum
 	}
-	return p.mean
+	return p.mean() - before.mean()
+}
+
+func (l level) chance(p phase) float64 { return math.Sqrt(l.noise / float64(p.n)) }
+
+// shows says whether readings from after the fault are enough to see it there, had it gone on.
+func (l level) shows(w evidence.Window, after phase) bool {
+	would := l.expect(w) + l.growth*after.age()
+	if l.sum {
+		would = math.Floor(l.rate * after.last.Sub(w.Restored).Seconds())
+	}
+	return math.Abs(would)-surely*l.chance(after) > l.calm
 }
 
 // judge says what readings of the target and of the control, which may be none, prove about a fault. It is pure.
@@ -89,21 +116,15 @@ func (l level) judge(w evidence.Window, target, control []reading) evidence.Evid
 	if l.sum {
 		begin = w.Inject // what is counted may happen at once
 	}
-	middle := l.growth * end.Sub(w.Injected).Seconds() / 2
-	before := l.phase(target, time.Time{}, w.Inject.Add(-l.trail), time.Time{})
-	during := l.phase(target, begin, end, w.Injected)
-	expect := l.expect(w)
-	e.Expected = expect + middle
+	before := phaseOf(target, time.Time{}, w.Inject.Add(-l.trail), w.Injected)
+	during := phaseOf(target, begin, end, w.Injected)
+	grown := l.growth * during.age()
+	e.Expected = l.expect(w) + grown
 	if !l.sure(before) || !l.sure(during) {
 		e.Detail = fmt.Sprintf("too little was measured of %s: %d readings before the fault and %d during it, %d and %d failed", l.what, before.n, during.n, before.unknown, during.unknown)
 		return e
 	}
-	shift := l.of(during)
-	if !l.sum {
-		shift -= before.mean
-	}
-	e.Measured = shift + middle
-	near := l.within + 3*math.Sqrt(l.noise/float64(during.n))
+	e.Measured = l.moved(before, during)
 	said := fmt.Sprintf("%s differed by %s %s during the fault from what it was before", l.what, show(e.Measured), l.unit)
 	if l.sum {
 		said = fmt.Sprintf("%s: %s %s during the fault", l.what, show(e.Measured), l.unit)
@@ -112,20 +133,31 @@ func (l level) judge(w evidence.Window, target, control []reading) evidence.Evid
 			return e
 		}
 	}
-	if off := shift - expect; off < -near || off > near && !l.orMore {
+	near := l.within + 3*l.chance(during)
+	off := func(measured float64) bool {
+		by := measured - e.Expected
+		return by < -near || by > near && !l.orMore
+	}
+	switch {
+	case off(e.Measured):
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("%s; %s was expected", said, show(e.Expected))
 		return e
+	case !off(0):
+		e.Detail = said + ": that is too little to tell it from nothing; a longer fault, or a stronger one, would say more"
+		return e
 	}
+	compared := false
 	if len(control) > 0 {
-		was, is := l.phase(control, time.Time{}, w.Inject.Add(-l.trail), time.Time{}), l.phase(control, begin, end, time.Time{})
-		moved := l.of(is)
-		if !l.sum {
-			moved -= was.mean
-		}
-		if l.sure(was) && l.sure(is) && math.Abs(moved) > l.calm {
+		was, is := phaseOf(control, time.Time{}, w.Inject.Add(-l.trail), w.Injected), phaseOf(control, begin, end, w.Injected)
+		compared = l.sure(was) && l.sure(is)
+		switch moved := l.moved(was, is); {
+		case compared && math.Abs(moved) > l.calm:
 			e.Status = evidence.Mismatch
 			e.Detail = fmt.Sprintf("%s, but the control's did by %s too: the fault reached further than it should", said, show(moved))
+			return e
+		case l.sure(was) && !compared: // whether the fault has reached it, nobody saw
+			e.Detail = fmt.Sprintf("%s, but the control, which answered before it, could not be read: %d readings, %d failed", said, is.n, is.unknown)
 			return e
 		}
 	}
@@ -134,21 +166,19 @@ func (l level) judge(w evidence.Window, target, control []reading) evidence.Evid
 		e.Detail = said + "; it was not undone"
 		return e
 	}
-	after := l.phase(target, w.Restored.Add(l.back), time.Time{}, time.Time{})
-	rest := l.of(after)
-	if !l.sum {
-		rest -= before.mean
-	}
-	switch {
+	after := phaseOf(target, w.Restored.Add(l.back), time.Time{}, w.Injected)
+	switch rest := l.moved(before, after); {
 	case !l.sure(after):
 		e.Detail = fmt.Sprintf("%s; too little was measured after it: %d readings, %d failed", said, after.n, after.unknown)
 	case math.Abs(rest) > l.calm:
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("%s, and still by %s after it: the fault outlived its end", said, show(rest))
+	case !l.shows(w, after):
+		e.Detail = fmt.Sprintf("%s; too little was measured after it to see whether it is over: %d readings", said, after.n)
 	default:
 		e.Status = evidence.Confirmed
 		e.Detail = said + ", and was as before after it"
-		if len(control) > 0 {
+		if compared {
 			e.Detail += "; the control's did not"
 		}
 	}

@@ -98,6 +98,9 @@ func (o *Observer) Judge(w evidence.Window) evidence.Evidence {
 	return o.level.judge(w, o.read.list, o.readings.list)
 }
 
+// After is how long to watch from the end of the fault, to see that it is over.
+func (o *Observer) After() time.Duration { return o.level.after }
+
 // get asks for a URL. An answer of any status is one.
 func (o *Observer) get(ctx context.Context, method, url string) (status int, h http.Header, body []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, nil)
@@ -140,16 +143,16 @@ func Clock(what, url, control string, offset time.Duration, drift float64) *Obse
 	return o
 }
 
-// Newest watches the age of the newest segment that a packager, at a base URL, has: of one whose encoder's clock is behind it
-// is higher by lag; of one whose encoder is away (growth 1) it grows by a second a second.
-func Newest(what, url, control string, s Stream, lag time.Duration, growth float64) *Observer {
+// Newest watches the age of the newest segment that a packager, at a base URL, has: of one whose encoder is away it grows by a second a
+// second. control is another that is to have new ones throughout; it may be empty.
+func Newest(what, url, control string, s Stream) *Observer {
 	d := s.Duration.Seconds()
 	o := newObserver(level{
-		what: "the age of the newest segment of " + what, unit: "s", expect: constant(lag.Seconds()), growth: growth,
+		what: "the age of the newest segment of " + what, unit: "s", expect: constant(0), growth: 1,
 		// At the beginning of an outage it is anything from nothing to a segment: half a segment from its mean either way.
-		within: d * (0.2 + 0.45*growth), noise: d * d / 12 * 2, calm: d * 0.45,
-		// A lag shows in full when it has passed; an encoder that is back has a segment when that is over.
-		settle: max(lag, 0) + 250*time.Millisecond, back: s.Duration + 250*time.Millisecond,
+		within: 0.65 * d, noise: d * d / 12 * 2, calm: d * 0.45,
+		// An encoder that is back has a segment when that is over.
+		settle: 250 * time.Millisecond, back: s.Duration + 250*time.Millisecond,
 	}, 100*time.Millisecond)
 	at := func(base string) sampler {
 		if base == "" {
@@ -160,8 +163,7 @@ func Newest(what, url, control string, s Stream, lag time.Duration, growth float
 			now := time.Now()
 			r := reading{at: now}
 			// What is newer than what was seen last is found among those that may have come since: one a segment.
-			n := s.at(now)
-			back := 3 + int64((max(lag, 0)+s.Duration-1)/s.Duration)
+			n, back := s.at(now), int64(3)
 			if newest == 0 {
 				back = 30
 			}
@@ -185,62 +187,54 @@ func Newest(what, url, control string, s Stream, lag time.Duration, growth float
 	return o
 }
 
-// Candidates watches whether an origin, at a base URL, has each segment of a pipeline soon after it is due; a share of them is to be
-// missing. control is an origin that is to have them all; it may be empty.
-func Candidates(what, url, control, pipeline string, s Stream, share float64) *Observer {
+// LeastShare is the least share of segments that Candidates can tell from none within a minute after a fault.
+const LeastShare = 0.25
+
+// Candidates watches whether an origin, at a base URL, has each segment of a pipeline soon after it is due; a share of them,
+// LeastShare at least, is to be missing. There is no control: the fault is about the pipeline's segments at every origin.
+func Candidates(what, url, pipeline string, s Stream, share float64) *Observer {
 	const grace = 1500 * time.Millisecond // after it is due a segment is on its way
-	o := newObserver(level{
+	l := level{
 		what: "the share of segments of " + what + " that the origin lacks", unit: "%", expect: constant(share * 100),
-		within: 10, noise: share * (1 - share) * 1e4, calm: 20, trail: grace, least: 1,
-	}, 200*time.Millisecond)
-	at := func(base string) sampler {
-		if base == "" {
-			return nil
-		}
-		var last int64
-		return func(ctx context.Context) (reading, bool) {
-			n := s.at(time.Now().Add(-grace)) - 1 // the newest that was due so long ago
-			if n <= last {
-				return reading{}, false
-			}
-			last = n
-			r := reading{at: s.end(n)}
-			status, h, _, err := o.get(ctx, http.MethodHead, base+s.path(n))
-			switch {
-			case err != nil || status >= 500:
-			case slices.Contains(strings.Split(h.Get("Tminus-Candidates"), ","), pipeline):
-				r.known = true
-			default:
-				r.known, r.value = true, 100
-			}
-			return r, true
-		}
+		within: min(10, 25*share), noise: share * (1 - share) * 1e4, calm: 25 * share, trail: grace, least: 1,
 	}
-	o.target, o.control = at(url), at(control)
+	// As many segments as the chance of each to be missing takes.
+	needs := math.Pow(surely*math.Sqrt(l.noise)/(100*share-l.calm), 2)
+	l.after = time.Duration(1+math.Floor(needs))*s.Duration + grace + 500*time.Millisecond
+	o := newObserver(l, 200*time.Millisecond)
+	var last int64
+	o.target = func(ctx context.Context) (reading, bool) {
+		n := s.at(time.Now().Add(-grace)) - 1 // the newest that was due so long ago
+		if n <= last {
+			return reading{}, false
+		}
+		last = n
+		r := reading{at: s.end(n)}
+		status, h, _, err := o.get(ctx, http.MethodHead, url+s.path(n))
+		switch {
+		case err != nil || status >= 500:
+		case slices.Contains(strings.Split(h.Get("Tminus-Candidates"), ","), pipeline):
+			r.known = true
+		default:
+			r.known, r.value = true, 100
+		}
+		return r, true
+	}
 	return o
 }
 
 // Forgets watches whether an edge, at a base URL, still has an object that it has just served, which other viewers do not ask for; it
-// is to forget it once, or every so often where every is not 0.
+// is to forget it again and again, every so often. control is another edge, which is to keep it; it may be empty.
 func Forgets(what, url, control, path string, every time.Duration) *Observer {
-	pace := 100 * time.Millisecond
-	if every > 0 {
-		pace = min(pace, max(every/3, 10*time.Millisecond))
-	}
 	o := newObserver(level{
-		what: what + " forgot what it had", unit: "times", sum: true,
+		what: what + " forgot what it had", unit: "times", sum: true, rate: 1 / every.Seconds(),
 		expect: func(w evidence.Window) float64 {
-			if every <= 0 {
-				return 1
-			}
 			return 1 + math.Floor(float64(w.Restore.Sub(w.Injected))/float64(every))
 		},
-		within: 0.5, calm: 1, // once a while an object's lifetime is over
-	}, pace)
-	if every > 0 {
-		o.level.within = 1.5 // the first and the last may fall outside
-		o.level.noise = 0
-	}
+		within: 1.5, // the first and the last may fall outside
+		calm:   1,   // once a while an object's lifetime is over
+		after:  2*every + 500*time.Millisecond,
+	}, min(100*time.Millisecond, max(every/3, 10*time.Millisecond)))
 	at := func(base string) sampler {
 		if base == "" {
 			return nil
