@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,7 +31,18 @@ const (
 	MinApart = watchAfter
 	// restoreWait bounds one attempt to undo a fault.
 	restoreWait = 30 * time.Second
+	// againFirst is the pause before the second attempt, and againMost what the pauses grow to.
+	againFirst = time.Second
+	againMost  = 15 * time.Second
+	// againFor is how long after the last fault's end it is still tried, where ctx does not end before.
+	againFor = time.Minute
+	// headStart is how long, when ctx ends, a fault waits for those injected after it to be undone: one that takes its time
+	// holds up no other.
+	headStart = time.Second
 )
+
+// errStopped: the faults were told to end, and not the run.
+var errStopped = errors.New("the experiment was stopped")
 
 // Config is one run's faults and what they act on.
 type Config struct {
@@ -123,10 +135,12 @@ func watchedAfter(o Observer) time.Duration {
 
 // Run executes the faults on schedule and returns a Result for each, in their order, when all have been undone and
 // watched, or soon after ctx ends. Whatever happens meanwhile (ctx ends, an injector fails or panics), every fault that
-// was injected is undone before Run returns, those still in effect in reverse order of injection.
+// was injected is undone before Run returns, those still in effect in reverse order of injection; what cannot be undone
+// at once is tried again while the run lasts.
 //
 // An error that comes with no results means that nothing was injected: the sentence says what is wrong with the faults.
-// An error that comes with results wraps ErrNotRestored. An injection that failed is in its Result alone.
+// One that comes with results wraps ErrNotRestored, or watchdog.ErrLost where faults ended early, or were left out, because
+// the guard was dead: those are inconclusive. An injection that failed is in its Result alone.
 func Run(ctx context.Context, cfg Config) ([]Result, error) {
 	if cfg.Sink == nil {
 		cfg.Sink = event.Discard
@@ -139,10 +153,23 @@ func Run(ctx context.Context, cfg Config) ([]Result, error) {
 		return nil, err
 	}
 
-	over := make(chan struct{})
-	defer close(over)
-	cfg.Stop = either(cfg.Stop, lostOf(cfg.Guard), over)
-	conductor := &conductor{cfg: cfg}
+	faults, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go func() {
+		select {
+		case <-cfg.Stop:
+			end(errStopped)
+		case <-lostOf(cfg.Guard):
+			end(watchdog.ErrLost)
+		case <-faults.Done():
+		}
+	}()
+	conductor := &conductor{cfg: cfg, faults: faults}
+	for _, r := range runs {
+		if at := cfg.Start.Add(r.fault.At + r.fault.For + againFor); at.After(conductor.giveUp) {
+			conductor.giveUp = at
+		}
+	}
 	var wg sync.WaitGroup
 	for _, r := range runs {
 		wg.Go(func() { conductor.play(ctx, r) })
@@ -151,17 +178,29 @@ func Run(ctx context.Context, cfg Config) ([]Result, error) {
 	conductor.restoreAll(ctx)
 
 	results := make([]Result, len(runs))
-	var left []error
+	var errs []error
+	lost := false
 	for i, r := range runs {
 		results[i] = conductor.result(r)
+		lost = lost || errors.Is(r.short, watchdog.ErrLost)
+		if !results[i].Restored {
+			errs = append(errs, fmt.Errorf("fault %s (%s of %s): %w: %w", r.fault.ID, r.fault.Model, r.fault.Where, ErrNotRestored, results[i].Err))
+		}
+	}
+	discard(runs)
+	if lost {
+		errs = append(errs, watchdog.ErrLost)
+	}
+	return results, errors.Join(errs...)
+}
+
+// discard gives back what plans hold.
+func discard(runs []*running) {
+	for _, r := range runs {
 		if r.plan.done != nil {
 			r.plan.done()
 		}
-		if !results[i].Restored {
-			left = append(left, fmt.Errorf("fault %s (%s of %s): %w: %w", r.fault.ID, r.fault.Model, r.fault.Where, ErrNotRestored, results[i].Err))
-		}
 	}
-	return results, errors.Join(left...)
 }
 
 // lostOf is closed when a guard is dead; nil: it cannot be.
@@ -170,27 +209,6 @@ func lostOf(g watchdog.Guard) <-chan struct{} {
 		return mortal.Lost()
 	}
 	return nil
-}
-
-// either is closed when a or b is; it is let go when over is closed.
-func either(a, b, over <-chan struct{}) <-chan struct{} {
-	if a == nil {
-		return b
-	}
-	if b == nil {
-		return a
-	}
-	first := make(chan struct{})
-	go func() {
-		select {
-		case <-a:
-		case <-b:
-		case <-over:
-			return
-		}
-		close(first)
-	}()
-	return first
 }
 
 // Step is what a fault would do.
@@ -207,12 +225,10 @@ func Plan(cfg Config) ([]Step, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer discard(runs)
 	var steps []Step
 	for _, r := range runs {
 		_, m, _ := lookup(r.fault)
-		if r.plan.done != nil {
-			r.plan.done()
-		}
 		steps = append(steps, Step{Fault: r.fault, Means: r.plan.means, Does: m.Summary, Proof: m.Evidence})
 	}
 	return steps, nil
@@ -224,8 +240,20 @@ type running struct {
 	plan   plan
 	after  time.Duration // for how long it is watched from when it is undone
 	window Window
-	active bool // may be in effect
+	active bool  // may be in effect
+	short  error // why it was not in effect for as long as it was to be: errStopped, watchdog.ErrLost, ctx's; nil: it was
 	errs   []error
+	failed error // of the last attempt to undo it that failed
+
+	undone  context.Context // ends when its play has undone it, or has given up
+	settled func()          // ends it
+}
+
+// planned is a fault that nothing has been done about yet.
+func planned(f Fault, p plan) *running {
+	r := &running{fault: f, plan: p, after: watchedAfter(p.observer)}
+	r.undone, r.settled = context.WithCancel(context.Background())
+	return r
 }
 
 // prepare checks everything that can be checked before anything is broken.
@@ -254,9 +282,13 @@ func prepare(cfg *Config) ([]*running, error) {
 		if cfg.Sabotage != nil {
 			p.injector = cfg.Sabotage(f, p.injector)
 		}
-		runs = append(runs, &running{fault: f, plan: p, after: watchedAfter(p.observer)})
+		runs = append(runs, planned(f, p))
 	}
-	return runs, errors.Join(append(errs, crowded(runs))...)
+	if err := errors.Join(append(errs, crowded(runs))...); err != nil {
+		discard(runs)
+		return nil, err
+	}
+	return runs, nil
 }
 
 // crowded says which faults come while one of the same place is still being watched, for longer than MinApart after its end.
@@ -275,14 +307,18 @@ func crowded(runs []*running) error {
 
 // conductor keeps the order in which faults went into effect.
 type conductor struct {
-	cfg   Config
+	cfg    Config
+	faults context.Context // ends when no fault is to be in effect any more; its cause says why
+	giveUp time.Time       // of the run's clock: what cannot be undone by then is left to restoreAll
+
 	mu    sync.Mutex
 	order []*running
 }
 
-// play takes one fault from its schedule to its restoration and on until it has been watched. When ctx ends it leaves
-// the fault in effect: restoreAll undoes what is left, in order.
+// play takes one fault from its schedule to its restoration and on until it has been watched. What it cannot undo it leaves
+// to restoreAll.
 func (c *conductor) play(ctx context.Context, r *running) {
+	defer r.settled()
 	defer func() {
 		// A panic in one fault must not keep the others from being undone.
 		if v := recover(); v != nil {
@@ -291,7 +327,7 @@ func (c *conductor) play(ctx context.Context, r *running) {
 		}
 	}()
 	due := c.cfg.Start.Add(r.fault.At)
-	if !c.until(ctx, due.Add(-watchBefore)) {
+	if r.short = c.until(due.Add(-watchBefore)); r.short != nil {
 		return
 	}
 	watch, stop := context.WithCancel(ctx)
@@ -300,62 +336,44 @@ func (c *conductor) play(ctx context.Context, r *running) {
 	defer watching.Wait()
 	defer stop()
 
-	if !c.until(ctx, due) {
+	if r.short = c.until(due); r.short != nil {
 		return
 	}
-	if !c.inject(ctx, r) {
-		c.restore(ctx, r)
+	if !c.inject(r) {
+		r.short = context.Cause(c.faults)
+		c.undo(ctx, r)
 		return
 	}
-	if !c.until(ctx, r.window.Injected.Add(r.fault.For)) && !c.stopped() {
-		return
-	}
-	if c.restore(ctx, r) {
-		c.wait(ctx, nil, r.window.Restored.Add(r.after))
+	r.short = c.until(r.window.Injected.Add(r.fault.For))
+	if c.undo(ctx, r) {
+		c.wait(ctx, r.window.Restored.Add(r.after))
 	}
 }
 
-// stopped reports whether the faults were told to end, and not the run.
-func (c *conductor) stopped() bool {
-	select {
-	case <-c.cfg.Stop:
-		return true
-	default:
-		return false
-	}
+// until waits for a moment of the run's clock; the error says why no fault is to be in effect any more.
+func (c *conductor) until(at time.Time) error {
+	c.wait(c.faults, at)
+	return context.Cause(c.faults)
 }
 
-// until waits for a moment of the run's clock; false when ctx ended first, or the faults were told to.
-func (c *conductor) until(ctx context.Context, at time.Time) bool {
-	return c.wait(ctx, c.cfg.Stop, at) && !c.stopped()
-}
-
-// wait is until with a stop of its own.
-func (c *conductor) wait(ctx context.Context, stop <-chan struct{}, at time.Time) bool {
-	wait := at.Sub(c.cfg.Now())
-	if wait <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(wait)
+// wait waits for a moment of the run's clock, or until ctx ends.
+func (c *conductor) wait(ctx context.Context, at time.Time) {
+	timer := time.NewTimer(at.Sub(c.cfg.Now()))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true
 	case <-ctx.Done():
-		return false
-	case <-stop:
-		return false
 	}
 }
 
-func (c *conductor) inject(ctx context.Context, r *running) bool {
+func (c *conductor) inject(r *running) bool {
 	c.mu.Lock()
 	c.order = append(c.order, r)
 	r.active = true
 	c.mu.Unlock()
 	r.window.Inject = c.cfg.Now()
 	c.say(r, "injecting", fmt.Sprintf("%s: %s of %s for %s", r.fault.Fail, r.fault.Model, r.fault.Where, r.fault.For))
-	if err := guarded(func() error { return r.plan.injector.Inject(ctx) }); err != nil {
+	if err := guarded(func() error { return r.plan.injector.Inject(c.faults) }); err != nil {
 		r.errs = append(r.errs, fmt.Errorf("inject: %w", err))
 		c.say(r, "failed", err.Error())
 		return false
@@ -363,6 +381,42 @@ func (c *conductor) inject(ctx context.Context, r *running) bool {
 	r.window.Injected = c.cfg.Now()
 	c.say(r, "injected", "")
 	return true
+}
+
+// undo undoes one fault, again and again until it is undone, ctx has ended or it is time to give up. When ctx has ended,
+// those injected later go first.
+func (c *conductor) undo(ctx context.Context, r *running) bool {
+	defer r.settled()
+	if ctx.Err() != nil {
+		c.behind(r)
+	}
+	for pause := againFirst; !c.restore(ctx, r); pause = min(2*pause, againMost) {
+		next := c.cfg.Now().Add(pause)
+		if ctx.Err() != nil || next.After(c.giveUp) {
+			return false
+		}
+		c.wait(ctx, next)
+	}
+	return true
+}
+
+// behind waits until the faults injected after r are undone: a moment at most for those in other places.
+func (c *conductor) behind(r *running) {
+	c.mu.Lock()
+	after := slices.Clone(c.order[slices.Index(c.order, r)+1:])
+	c.mu.Unlock()
+	moment, cancel := context.WithTimeout(context.Background(), headStart)
+	defer cancel()
+	for _, other := range slices.Backward(after) {
+		enough := moment.Done()
+		if Inside(other.fault.Where, r.fault.Where) || Inside(r.fault.Where, other.fault.Where) {
+			enough = nil
+		}
+		select {
+		case <-other.undone.Done():
+		case <-enough:
+		}
+	}
 }
 
 // restore undoes one fault; its deadline is its own, since it has to happen after ctx has ended too.
@@ -374,7 +428,7 @@ func (c *conductor) restore(ctx context.Context, r *running) bool {
 	}
 	c.say(r, "restoring", "")
 	if err := guarded(func() error { return r.plan.injector.Restore(ctx) }); err != nil {
-		r.errs = append(r.errs, fmt.Errorf("restore: %w", err))
+		r.failed = fmt.Errorf("restore: %w", err)
 		c.say(r, "failed", err.Error())
 		return false
 	}
@@ -415,7 +469,7 @@ func guarded(f func() error) (err error) {
 
 func (c *conductor) result(r *running) Result {
 	w := r.window
-	res := Result{Fault: r.fault, Means: r.plan.means, AtS: r.fault.At.Seconds(), Restored: !r.active, Err: errors.Join(r.errs...)}
+	res := Result{Fault: r.fault, Means: r.plan.means, AtS: r.fault.At.Seconds(), Restored: !r.active, Err: errors.Join(append(r.errs, r.failed)...)}
 	if r.plan.links != nil {
 		res.Links = r.plan.links()
 	}
@@ -427,16 +481,27 @@ func (c *conductor) result(r *running) Result {
 		}
 		res.ForS = end.Sub(w.Injected).Seconds()
 	}
+	unproven := func(format string, args ...any) Evidence {
+		return Evidence{Status: Inconclusive, Unit: unitProbes, Detail: fmt.Sprintf(format, args...)}
+	}
+	lost, stopped := errors.Is(r.short, watchdog.ErrLost), errors.Is(r.short, errStopped)
 	switch {
+	case w.Inject.IsZero() && lost:
+		res.Evidence = unproven("the fault was left out: %v", r.short)
+	case w.Inject.IsZero() && stopped:
+		res.Evidence = unproven("%v before the fault was due", r.short)
 	case w.Inject.IsZero():
-		res.Evidence = Evidence{Status: Inconclusive, Unit: unitProbes, Detail: "the run ended before the fault was due"}
-		if c.stopped() {
-			res.Evidence.Detail = "the experiment was stopped before the fault was due"
-		}
+		res.Evidence = unproven("the run ended before the fault was due")
+	case w.Injected.IsZero() && stopped:
+		res.Evidence = unproven("%v while the fault was being injected", r.short)
 	case w.Injected.IsZero():
-		res.Evidence = Evidence{Status: Inconclusive, Unit: unitProbes, Detail: fmt.Sprintf("the fault could not be injected: %v", res.Err)}
+		res.Evidence = unproven("the fault could not be injected: %v", res.Err)
 	default:
 		res.Evidence = r.plan.observer.Judge(w)
+		if lost && res.Evidence.Status == Confirmed {
+			res.Evidence.Status = Inconclusive
+			res.Evidence.Detail = fmt.Sprintf("it was undone after %.1f s of %s: %v; until then %s", res.ForS, r.fault.For, r.short, res.Evidence.Detail)
+		}
 	}
 	c.say(r, res.Evidence.Status, res.Evidence.Detail)
 	return res

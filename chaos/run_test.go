@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -180,9 +181,9 @@ func TestAnObserverWatchesUntilItHasSeenTheEnd(t *testing.T) {
 	for wants, want := range map[time.Duration]time.Duration{0: watchAfter, 12 * time.Second: 12 * time.Second, time.Hour: WatchMost} {
 		synctest.Test(t, func(t *testing.T) {
 			o := patient{wants}
-			c := &conductor{cfg: config(newTown("a"), &tape{})}
+			c := &conductor{cfg: config(newTown("a"), &tape{}), faults: t.Context()}
 			c.cfg.Logger = slog.New(slog.DiscardHandler)
-			r := &running{fault: crashEast, plan: plan{injector: idle{}, observer: o}, after: watchedAfter(o)}
+			r := planned(crashEast, plan{injector: idle{}, observer: o})
 			c.play(t.Context(), r)
 			if got := time.Since(r.window.Restored); got != want {
 				t.Errorf("an observer that has to watch for %s watched for %s", wants, got)
@@ -269,16 +270,92 @@ func TestASinkThatPanicsKeepsNothingBroken(t *testing.T) {
 	})
 }
 
+// A region whose start fails once is not down until the others' faults are over.
 func TestRestorationIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		town := newTown("us-east", "us-west")
-		town.regions["us-east"].startErrs = []error{errors.New("port taken")}
-		results, err := Run(t.Context(), config(town, &tape{}, crashEast))
+		town.regions["us-east"].startErrs = []error{errors.New("port taken"), errors.New("port taken")}
+		west := crashEast
+		west.ID, west.Where, west.At = "region-2", "us-west", time.Hour
+		results, err := Run(t.Context(), config(town, &tape{}, crashEast, west))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !results[0].Restored || results[0].Err == nil || !town.regions["us-east"].Alive() {
-			t.Errorf("%+v", results[0])
+		if r := results[0]; !r.Restored || r.Err == nil || r.ForS != 23 {
+			t.Errorf("in effect for %g s, want 20 s and pauses of 1 s and 2 s: %+v", r.ForS, r)
+		}
+	})
+}
+
+// What takes its time to undo when the run ends holds up nothing else.
+func TestASlowRestorationHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		town := newTown("us-east", "us-south", "us-west")
+		town.regions["us-east"].startTakes = 20 * time.Second // when its time is over
+		town.regions["us-west"].startTakes = 25 * time.Second // when the run is
+		var faults []Fault
+		for i, where := range []string{"us-south", "us-east", "us-west"} {
+			f := crashEast
+			f.ID, f.Where, f.At = where, where, crashEast.At+time.Duration(i)*time.Second
+			if where != "us-east" {
+				f.For = time.Hour
+			}
+			faults = append(faults, f)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+		defer cancel()
+		results, err := Run(ctx, config(town, &tape{}, faults...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, forS := range []float64{31, 40, 53} {
+			if r := results[i]; r.ForS != forS || !r.Restored {
+				t.Errorf("%s was in effect for %g s, want %g: %+v", r.Fault.ID, r.ForS, forS, r)
+			}
+		}
+	})
+}
+
+func TestWhatIsInTheSamePlaceIsUndoneInOrder(t *testing.T) {
+	for _, c := range []struct {
+		where string // of the fault that was injected later, and takes 20 s to undo
+		waits time.Duration
+	}{{"us-west", headStart}, {"us-east", 20 * time.Second}, {"us-east/edge-1", 20 * time.Second}} {
+		synctest.Test(t, func(t *testing.T) {
+			first, second := &running{fault: crashEast}, &running{fault: Fault{Where: c.where}}
+			var cancel func()
+			second.undone, cancel = context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			began := time.Now()
+			(&conductor{order: []*running{first, second}}).behind(first)
+			if waited := time.Since(began); waited != c.waits {
+				t.Errorf("waited %s for what is at %s, want %s", waited, c.where, c.waits)
+			}
+		})
+	}
+}
+
+// patientInjector takes as long to inject as it is let.
+type patientInjector struct{}
+
+func (patientInjector) Inject(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+func (patientInjector) Restore(context.Context) error    { return nil }
+
+// Whoever stops the faults does not wait for one that is being injected.
+func TestStopEndsAnInjection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stop := make(chan struct{})
+		cfg := config(newTown("us-east", "us-west"), &tape{}, crashEast)
+		cfg.Stop = stop
+		cfg.Sabotage = func(Fault, Injector) Injector { return patientInjector{} }
+		time.AfterFunc(40*time.Second, func() { close(stop) })
+		began := time.Now()
+		results, err := Run(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := results[0]; time.Since(began) > 41*time.Second || r.Evidence.Detail != "the experiment was stopped while the fault was being injected" || !r.Restored {
+			t.Errorf("after %s: %+v", time.Since(began), r)
 		}
 	})
 }
@@ -300,7 +377,7 @@ func TestWhatCannotBeUndoneIsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		town := newTown("us-east", "us-west")
 		taken := errors.New("port taken")
-		town.regions["us-east"].startErrs = []error{taken, taken, taken}
+		town.regions["us-east"].startErrs = slices.Repeat([]error{taken}, 100)
 		results, err := Run(t.Context(), config(town, &tape{}, crashEast))
 		if !errors.Is(err, ErrNotRestored) || !errors.Is(err, taken) || results[0].Restored {
 			t.Fatalf("%+v, %v", results, err)
@@ -446,12 +523,16 @@ func (m mortal) Protect(watchdog.Entry) (watchdog.Token, error) { return 1, nil 
 func (m mortal) Release(watchdog.Token) error                   { return nil }
 func (m mortal) Lost() <-chan struct{}                          { return m.lost }
 
-// Nothing stays broken when nobody would undo it any more, whether or not others may stop the faults too.
+// Nothing stays broken when nobody would undo it any more, whether or not others may stop the faults too; and what ended early
+// for it, or was left out, is not proven.
 func TestALostWatchdogEndsTheFaults(t *testing.T) {
 	for _, stop := range []chan struct{}{nil, make(chan struct{})} {
 		synctest.Test(t, func(t *testing.T) {
-			town := newTown("us-east", "us-west")
-			cfg := config(town, &tape{}, crashEast)
+			town := newTown("us-east", "us-west", "us-south")
+			over, due := crashEast, crashEast
+			over.ID, over.Where, over.At, over.For = "region-2", "us-west", 10*time.Second, 10*time.Second
+			due.ID, due.Where, due.At = "region-3", "us-south", time.Hour
+			cfg := config(town, &tape{}, crashEast, over, due)
 			guard := mortal{make(chan struct{})}
 			cfg.Guard = guard
 			if stop != nil {
@@ -459,8 +540,17 @@ func TestALostWatchdogEndsTheFaults(t *testing.T) {
 			}
 			time.AfterFunc(35*time.Second, func() { close(guard.lost) })
 			results, err := Run(t.Context(), cfg)
-			if err != nil || !results[0].Restored || results[0].ForS > 5.1 {
-				t.Errorf("in effect for %g s, %+v, %v", results[0].ForS, results[0], err)
+			if !errors.Is(err, watchdog.ErrLost) || !results[0].Restored || results[0].ForS > 5.1 {
+				t.Fatalf("in effect for %g s, %+v, %v", results[0].ForS, results[0], err)
+			}
+			for i, want := range []struct{ status, detail string }{
+				{Inconclusive, "it was undone after 5.0 s of 20s: the watchdog is gone: nobody would undo this if the conductor died; until then during the fault"},
+				{Confirmed, "during the fault"},
+				{Inconclusive, "the fault was left out: the watchdog is gone"},
+			} {
+				if e := results[i].Evidence; e.Status != want.status || !strings.HasPrefix(e.Detail, want.detail) {
+					t.Errorf("%s: %+v", results[i].Fault.ID, e)
+				}
 			}
 		})
 	}
