@@ -273,7 +273,7 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 	}()
 	wg.Go(func() {
 		var err error
-		out.faults, out.course, err = r.underWatch(watched, r.breaking())
+		out.faults, out.course, err = r.underWatch(watched, r.breaking(), crowd)
 		if err != nil {
 			stop(err)
 		}

@@ -46,7 +46,7 @@ func (r *Rehearsal) newCrowd() (*crowd, error) {
 	}
 	if len(sc.Audience.Starts) > 0 {
 		events := r.telemetry.events
-		events.Source = startsSource
+		events.Source = "starts#1"
 		c.starts = &startsProcess{folder: r.folder, log: r.log, cfg: StartsConfig{
 			Scenario: sc, Services: services, Zero: r.zero, Agent: r.agent(), Events: events, Permitted: addresses(r.permits), Own: r.system.own(), TLS: tls, CA: r.pipeline.Playback.Cert,
 		}}
@@ -121,6 +121,14 @@ func (c *crowd) ids() []process.ID {
 		return nil
 	}
 	return c.starts.ids()
+}
+
+// sources are the crowd's processes that still have something to tell, as sources of telemetry.
+func (c *crowd) sources() []string {
+	if c.starts == nil || c.starts.finished() {
+		return nil
+	}
+	return []string{c.starts.cfg.Events.Source}
 }
 
 // players is how the sessions that play to the end do; all zero without any.

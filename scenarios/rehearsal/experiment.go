@@ -76,15 +76,11 @@ type watcher struct {
 
 // underWatch runs the faults of an experiment under its eyes: when a stop condition holds they are undone at once, and when the
 // system is not in its steady state before them they are not injected. Without an experiment it is chaos.Run.
-func (r *Rehearsal) underWatch(ctx context.Context, cfg chaos.Config) ([]chaos.Result, course, error) {
+func (r *Rehearsal) underWatch(ctx context.Context, cfg chaos.Config, people *crowd) ([]chaos.Result, course, error) {
 	x := r.cfg.Scenario.Experiment
 	if x == nil {
 		results, err := chaos.Run(ctx, cfg)
 		return results, course{}, err
-	}
-	sources := []string{r.telemetry.sink.Source()}
-	if len(r.cfg.Scenario.Audience.Starts) > 0 {
-		sources = append(sources, startsSource)
 	}
 	w := newWatcher(x, cfg.Faults, r.zero)
 	w.sink, w.log = cfg.Sink, r.log
@@ -92,7 +88,7 @@ func (r *Rehearsal) underWatch(ctx context.Context, cfg chaos.Config) ([]chaos.R
 		return qoe.Measure(ctx, r.telemetry.db, r.id, query(o, r.zero, from, to))
 	}
 	w.newest = func(ctx context.Context, since time.Time) (time.Time, error) {
-		return qoe.Newest(ctx, r.telemetry.db, r.id, sources, since)
+		return qoe.Newest(ctx, r.telemetry.db, r.id, append(people.sources(), r.telemetry.sink.Source()), since)
 	}
 	stop := make(chan struct{})
 	cfg.Stop = stop
@@ -228,7 +224,7 @@ func blind(l experiment.Look) string {
 	if l.Err != nil {
 		return s + ": " + l.Err.Error()
 	}
-	return s + ": the newest event in the store was written " + (l.At-l.Newest).Round(100*time.Millisecond).String() + " ago"
+	return s + ": the newest event in the store was written " + (l.At - l.Newest).Round(100*time.Millisecond).String() + " ago"
 }
 
 // before asks for the steady state before the first fault; the sentence says why the faults must not be injected.

@@ -28,9 +28,6 @@ import (
 // standard input and tells a starts.Snapshot some times a second.
 const StartsCommand = "starts"
 
-// startsSource is that process as a source of telemetry.
-const startsSource = "starts#1"
-
 // tellEvery is the time between two snapshots.
 const tellEvery = 250 * time.Millisecond
 
@@ -179,6 +176,7 @@ type startsProcess struct {
 	mu   sync.Mutex
 	last starts.Snapshot
 	id   process.ID
+	done bool // the last play start has ended
 }
 
 // run starts the process and returns when the last play start has ended; when ctx ends it ends the process, in order.
@@ -217,6 +215,9 @@ func (s *startsProcess) run(ctx context.Context) error {
 		if err := p.Err(); err != nil {
 			return fmt.Errorf("the crowd cannot go on: %w", err)
 		}
+		s.mu.Lock()
+		s.done = true
+		s.mu.Unlock()
 		return nil
 	case <-ctx.Done():
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*stopGrace)
@@ -230,6 +231,13 @@ func (s *startsProcess) snapshot() starts.Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last
+}
+
+// finished reports whether the process has told all that it had to tell.
+func (s *startsProcess) finished() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.done
 }
 
 // ids names the process, once it was started.
