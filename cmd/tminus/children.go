@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +27,7 @@ const regionNice = -5
 func regionCommand() *cobra.Command {
 	return child(rehearsal.RegionCommand, func(ctx context.Context, cfg rehearsal.RegionConfig, log *slog.Logger) (err error) {
 		// A region holds its time-shift buffer and makes little garbage: collected early, it stays near what it holds.
-		debug.SetGCPercent(25)
+		go keepTo(ctx, regionMemory)
 		// What is rehearsed does not wait for what measures it, which shares this machine; without the privilege it does.
 		if err := priority.Set(regionNice); err != nil && !errors.Is(err, os.ErrPermission) {
 			return err

@@ -123,6 +123,7 @@ Exit status: 0 GO, 99 NO-GO, 98 inconclusive, 104 invalid scenario, 2 usage, 1 a
 			if err != nil {
 				return err
 			}
+			go keepTo(cmd.Context(), conductorMemory)
 			rep, err := conduct(cmd.Context(), run, show)
 			if err != nil {
 				err = withLogs(err, run.Folder())

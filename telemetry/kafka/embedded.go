@@ -15,7 +15,7 @@ import (
 )
 
 // DefaultHold is a good EmbeddedConfig.HoldBytes: some seconds of the busiest event, compressed.
-const DefaultHold = 64 << 20
+const DefaultHold = 32 << 20
 
 // segmentBytes of the embedded broker: its files are deleted whole, and the last one of each partition stays.
 const segmentBytes = 4 << 20
