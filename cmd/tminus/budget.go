@@ -15,11 +15,11 @@ const (
 
 // keepTo lets this process take a budget of memory (bytes, of the Go runtime) from the beginning, and collects garbage when that
 // is full: what it takes is what was set aside, rather than what happens to be alive. When more is alive than fits, the
-// budget follows, a quarter above it. It returns when ctx ends.
+// budget follows, a quarter above it. It returns when ctx ends; from then on it is as it was.
 func keepTo(ctx context.Context, budget int64) {
-	debug.SetGCPercent(-1)
 	limit := budget
-	debug.SetMemoryLimit(limit)
+	wasLimit, wasPercent := debug.SetMemoryLimit(limit), debug.SetGCPercent(-1)
+	defer func() { debug.SetGCPercent(wasPercent); debug.SetMemoryLimit(wasLimit) }()
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
