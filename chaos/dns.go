@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/tminus-live/tminus/chaos/dnsrelay"
 )
@@ -16,7 +17,7 @@ var dnsKinds = []Kind{{
 		dnsModel(dnsrelay.NXDomain, "there is no such name, it says", "{at: 30s, for: 10s, fail: dns, where: nginx, model: {nxdomain: {name: play.example.test}}}", nil),
 		dnsModel(dnsrelay.ServFail, "it says that it failed", "{at: 30s, for: 10s, fail: dns, where: nginx, model: {servfail: {name: play.example.test}}}", nil),
 		dnsModel(dnsrelay.Address, "it answers with another address", "{at: 30s, for: 10s, fail: dns, where: nginx, model: {address: {name: play.example.test, address: 127.9.9.9}}}",
-			[]Parameter{{Name: "address", Type: TypeText, Required: true, Summary: "the wrong one"}}),
+			[]Parameter{{Name: "address", Type: TypeText, Required: true, Summary: "the wrong one, of 127.0.0.0/8 or of the run's own network"}}),
 		dnsModel(dnsrelay.Silence, "it does not answer", "{at: 30s, for: 10s, fail: dns, where: nginx, model: {silence: {name: play.example.test}}}", nil),
 		dnsModel(dnsrelay.Slow, "it answers late", "{at: 30s, for: 10s, fail: dns, where: nginx, model: {slow: {name: play.example.test, delay: 800ms}}}",
 			[]Parameter{{Name: "delay", Type: TypeDuration, Required: true, Least: .1, Most: 30, Summary: "how late"}}),
@@ -31,6 +32,12 @@ type lies struct {
 
 func (l lies) Inject(context.Context) error  { return l.relay.Set(&l.rule) }
 func (l lies) Restore(context.Context) error { return l.relay.Set(nil) }
+
+// ownAddress reports whether an address is this machine's own, or of a network of the run's: whoever believes a wrong answer is not
+// to turn up at a stranger's.
+func ownAddress(a netip.Addr, cfg *Config) bool {
+	return loopback.Contains(a) || slices.ContainsFunc(cfg.Parts, func(p Part) bool { return p.Network != nil && p.Network.Block().Contains(a) })
+}
 
 func dnsModel(kind, summary, example string, parameters []Parameter) Model {
 	return Model{
@@ -49,6 +56,9 @@ func dnsModel(kind, summary, example string, parameters []Parameter) Model {
 			if text := f.Text("address"); text != "" {
 				if rule.Address, err = netip.ParseAddr(text); err != nil {
 					return plan{}, fmt.Errorf("fault %s: address: %w", f.ID, err)
+				}
+				if !ownAddress(rule.Address, cfg) {
+					return plan{}, fmt.Errorf("fault %s: %w to send anybody to %s: only IPv4 addresses of %s, and of the run's own network, belong to a rehearsal", f.ID, ErrRefused, rule.Address, loopback)
 				}
 			}
 			o, err := dnsrelay.NewObserver(p.DNS.Addr(), rule.Name, rule, cfg.Now)

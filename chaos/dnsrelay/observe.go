@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -24,7 +25,11 @@ const (
 	settle    = 300 * time.Millisecond // what was under way when the fault began, or ended
 	enough    = 90.0                   // % of questions that must agree
 	fewest    = 5
-	slowShare = 0.25 // of a delay that an answer may be off by
+	slowShare = 0.25 // of a delay that answers may be off by
+	lastShare = 0.05 // of a delay that answers may still be late by when it is over
+	// busySlack is how much later than they should answers may be, and than before once a delay is over: what a machine with
+	// more to do takes.
+	busySlack = 15 * time.Millisecond
 )
 
 // Ask is one question and what came of it.
@@ -42,6 +47,7 @@ type Observer struct {
 
 	mu   sync.Mutex
 	asks []Ask
+	left int // questions that were not asked, or not kept
 }
 
 // NewObserver prepares to ask for a name at the address that clients use.
@@ -80,6 +86,7 @@ func (o *Observer) Watch(ctx context.Context) {
 				o.once(ctx)
 			})
 		default:
+			o.leave()
 		}
 		select {
 		case <-tick.C:
@@ -87,6 +94,15 @@ func (o *Observer) Watch(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// After is how long to watch from the end of the fault: until answers would have come, had it gone on.
+func (o *Observer) After() time.Duration { return o.want.Delay + 5*time.Second }
+
+func (o *Observer) leave() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.left++
 }
 
 func (o *Observer) once(ctx context.Context) {
@@ -109,9 +125,11 @@ func (o *Observer) once(ctx context.Context) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.asks) < asksKept {
-		o.asks = append(o.asks, a)
+	if len(o.asks) == asksKept {
+		o.left++
+		return
 	}
+	o.asks = append(o.asks, a)
 }
 
 // read says what an answer holds: its addresses in order, or its response code.
@@ -140,10 +158,15 @@ func read(reply []byte, id uint16) string {
 func (o *Observer) Judge(w evidence.Window) evidence.Evidence {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return Judge(o.want, w, o.asks)
+	e := Judge(o.want, w, o.asks)
+	if o.left > 0 {
+		e.Detail += fmt.Sprintf("; %d questions were left out", o.left)
+	}
+	return e
 }
 
-// Judge holds answers against what a rule promises: before and after they are right, during the fault they are not.
+// Judge holds answers against what a rule promises: before and after they are right, and come in their usual time; during the fault
+// they do not. What is measured is the share of answers that are as promised, in %, or how much later they come, in ms.
 func Judge(want Rule, w evidence.Window, asks []Ask) evidence.Evidence {
 	e := evidence.Evidence{Status: evidence.Inconclusive, Expected: 100, Unit: "% of answers"}
 	var before, during, after []Ask
@@ -169,23 +192,31 @@ func Judge(want Rule, w evidence.Window, asks []Ask) evidence.Evidence {
 		e.Detail = fmt.Sprintf("only %d answers after the fault", len(after))
 		return e
 	}
-	usual := median(before)
-	hit := 0
+	usual := median(before, right)
+	hit, back := 0, 0
 	for _, a := range during {
 		if want.shows(a, right, usual) {
 			hit++
 		}
 	}
-	back := 0
 	for _, a := range after {
-		if a.Answer == right && !want.shows(a, right, usual) { // right, but as late as during the fault, is not over
+		if a.Answer == right {
 			back++
 		}
 	}
 	e.Measured = share(hit, len(during))
 	e.Detail = fmt.Sprintf("during the fault %d of %d answers were as the fault promises; after it %d of %d were right again", hit, len(during), back, len(after))
 	e.Status = evidence.Confirmed
-	if e.Measured < enough || share(back, len(after)) < enough {
+	if share(hit, len(during)) < enough || share(back, len(after)) < enough {
+		e.Status = evidence.Mismatch
+	}
+	if want.Kind != Slow {
+		return e
+	}
+	late, still := median(during, right)-usual, median(after, right)-usual
+	e.Expected, e.Measured, e.Unit = millis(want.Delay), millis(late), "ms"
+	e.Detail += fmt.Sprintf("; they came %.0f ms later than before (%.0f expected), and %.0f ms later after it", millis(late), millis(want.Delay), millis(still))
+	if late > want.Delay+max(time.Duration(slowShare*float64(want.Delay)), busySlack) || still > max(time.Duration(lastShare*float64(want.Delay)), busySlack) {
 		e.Status = evidence.Mismatch
 	}
 	return e
@@ -203,8 +234,7 @@ func (rule Rule) shows(a Ask, right string, usual time.Duration) bool {
 	case Address:
 		return a.Answer == rule.Address.String() && a.Answer != right
 	case Slow:
-		late := a.End.Sub(a.Start) - usual
-		return a.Answer == right && late > time.Duration((1-slowShare)*float64(rule.Delay))
+		return a.Answer == right && a.End.Sub(a.Start)-usual > time.Duration((1-slowShare)*float64(rule.Delay))
 	}
 	return false
 }
@@ -220,13 +250,23 @@ func most(asks []Ask) (answer string, percent float64) {
 	return answer, share(count[answer], len(asks))
 }
 
-func median(asks []Ask) time.Duration {
+// median is the time that right answers took; 0: there were none.
+func median(asks []Ask, right string) time.Duration {
 	var all []time.Duration
 	for _, a := range asks {
-		all = append(all, a.End.Sub(a.Start))
+		if a.Answer == right {
+			all = append(all, a.End.Sub(a.Start))
+		}
+	}
+	if len(all) == 0 {
+		return 0
 	}
 	slices.Sort(all)
 	return all[len(all)/2]
+}
+
+func millis(d time.Duration) float64 {
+	return math.Round(float64(d)/float64(100*time.Microsecond)) / 10
 }
 
 func share(n, of int) float64 {

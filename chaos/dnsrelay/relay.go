@@ -30,7 +30,7 @@ func Kinds() []string { return []string{NXDomain, ServFail, Address, Silence, Sl
 type Rule struct {
 	Kind    string
 	Name    string        // of the question, or what it ends with; "": every name
-	Address netip.Addr    // of Address
+	Address netip.Addr    // of Address; IPv4: who asks for another kind is told that there is none
 	Delay   time.Duration // of Slow
 }
 
@@ -40,8 +40,8 @@ func (r Rule) Validate() error {
 	switch r.Kind {
 	case NXDomain, ServFail, Silence:
 	case Address:
-		if !r.Address.IsValid() {
-			errs = append(errs, errors.New("no address to answer with"))
+		if !r.Address.Is4() {
+			errs = append(errs, errors.New("no IPv4 address to answer with"))
 		}
 	case Slow:
 		if r.Delay <= 0 || r.Delay > maxDelay {
@@ -71,11 +71,17 @@ const (
 // Counts is what a relay has done.
 type Counts struct{ Questions, Wrong, Refused uint64 }
 
+// order is a rule in force.
+type order struct {
+	Rule
+	gone chan struct{} // closed when it is no more
+}
+
 // Relay stands in front of one resolver.
 type Relay struct {
 	conn     *net.UDPConn
 	upstream netip.AddrPort
-	rule     atomic.Pointer[Rule]
+	rule     atomic.Pointer[order]
 
 	questions, wrong, refused atomic.Uint64
 }
@@ -95,16 +101,18 @@ func Listen(listen, upstream netip.AddrPort) (*Relay, error) {
 // Addr is the public address.
 func (r *Relay) Addr() netip.AddrPort { return r.conn.LocalAddr().(*net.UDPAddr).AddrPort() }
 
-// Set orders wrong answers; nil: none.
+// Set orders wrong answers; nil: none. Questions that a rule before it holds up are answered at once.
 func (r *Relay) Set(rule *Rule) error {
+	var next *order
 	if rule != nil {
 		if err := rule.Validate(); err != nil {
 			return fmt.Errorf("DNS relay: %w", err)
 		}
-		copied := *rule
-		rule = &copied
+		next = &order{*rule, make(chan struct{})}
 	}
-	r.rule.Store(rule)
+	if last := r.rule.Swap(next); last != nil {
+		close(last.gone)
+	}
 	return nil
 }
 
@@ -157,7 +165,7 @@ func (r *Relay) answer(ctx context.Context, client netip.AddrPort, question []by
 			if reply == nil && wait == 0 {
 				return
 			}
-			if wait > 0 && !sleep(ctx, wait) {
+			if wait > 0 && !sleep(ctx, wait, rule.gone) {
 				return
 			}
 			if reply != nil {
@@ -202,11 +210,8 @@ func (rule Rule) wrong(question []byte) (reply []byte, wait time.Duration, wrong
 		m.RCode = dnsmessage.RCodeServerFailure
 	case Address:
 		h := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: wrongTTL}
-		switch a := rule.Address; {
-		case q.Type == dnsmessage.TypeA && a.Is4():
-			m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: a.As4()}}}
-		case q.Type == dnsmessage.TypeAAAA && a.Is6():
-			m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: a.As16()}}}
+		if q.Type == dnsmessage.TypeA {
+			m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: rule.Address.As4()}}}
 		}
 	}
 	if reply, err = m.Pack(); err != nil {
@@ -237,11 +242,14 @@ func ask(ctx context.Context, resolver netip.AddrPort, question []byte, within t
 	return reply[:n], nil
 }
 
-func sleep(ctx context.Context, d time.Duration) bool {
+// sleep waits until d is over, or what makes it wait is gone; false: ctx has ended.
+func sleep(ctx context.Context, d time.Duration, gone <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return true
+	case <-gone:
 		return true
 	case <-ctx.Done():
 		return false

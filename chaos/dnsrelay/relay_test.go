@@ -132,6 +132,46 @@ func TestWrongAnswersAreProven(t *testing.T) {
 	}
 }
 
+// Who is kept waiting is answered as soon as the fault is over, and keeps nobody else out.
+func TestQuestionsThatAreHeldUpAreAnsweredAtTheEnd(t *testing.T) {
+	r := running(t, resolver(t))
+	if err := r.Set(&Rule{Kind: Slow, Delay: maxDelay}); err != nil {
+		t.Fatal(err)
+	}
+	m := dnsmessage.Message{Header: dnsmessage.Header{ID: 7}, Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName("a.b."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}}
+	packet, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan string)
+	go func() {
+		reply, _ := ask(context.Background(), r.Addr(), packet, 15*time.Second)
+		answered <- read(reply, 7)
+	}()
+	for deadline := time.Now().Add(15 * time.Second); r.Counts().Wrong == 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	if err := r.Set(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-answered; got != rightIP.String() {
+		t.Errorf("after the fault the question that it held up is answered %q", got)
+	}
+}
+
+// What was not measured is told.
+func TestQuestionsThatAreLeftOutAreCounted(t *testing.T) {
+	o, err := NewObserver(running(t, resolver(t)).Addr(), "a.b", Rule{Kind: Silence}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.asks = make([]Ask, asksKept)
+	o.once(t.Context())
+	if e := o.Judge(evidence.Window{}); !strings.Contains(e.Detail, "1 questions were left out") {
+		t.Errorf("%+v", e)
+	}
+}
+
 func TestRules(t *testing.T) {
 	for _, c := range []struct {
 		rule  Rule
@@ -139,7 +179,8 @@ func TestRules(t *testing.T) {
 	}{
 		{Rule{Kind: NXDomain}, ""},
 		{Rule{Kind: "lies"}, `"lies" is no wrong answer (there is nxdomain`},
-		{Rule{Kind: Address}, "no address"},
+		{Rule{Kind: Address}, "no IPv4 address"},
+		{Rule{Kind: Address, Address: netip.IPv6Loopback()}, "no IPv4 address"},
 		{Rule{Kind: Slow}, "a delay of 0s"},
 		{Rule{Kind: Slow, Delay: time.Hour}, "at most 1m0s"},
 	} {
@@ -189,21 +230,31 @@ func TestJudgeNeedsAResolverThatWasWell(t *testing.T) {
 			t.Errorf("%s: %+v", c.name, e)
 		}
 	}
-	late := func(until float64) (all []Ask) {
-		for _, a := range asks(func(float64) string { return "192.0.2.7" }) {
-			if s := a.Start.Sub(t0).Seconds(); s >= 5 && s < until {
-				a.End = a.End.Add(300 * time.Millisecond)
-			}
-			all = append(all, a)
-		}
-		return all
-	}
 	slow := Rule{Kind: Slow, Delay: 300 * time.Millisecond}
-	if e := Judge(slow, w, late(10)); e.Status != evidence.Confirmed {
-		t.Errorf("late while it lasts: %+v", e)
-	}
-	if e := Judge(slow, w, late(15)); e.Status != evidence.Mismatch {
-		t.Errorf("late for ever: %+v", e)
+	for _, c := range []struct {
+		name, status  string
+		during, after time.Duration // that answers are late by
+	}{
+		{"late while it lasts", evidence.Confirmed, 300 * time.Millisecond, 0},
+		{"late while it lasts, on a machine with more to do", evidence.Confirmed, 340 * time.Millisecond, 10 * time.Millisecond},
+		{"late for ever", evidence.Mismatch, 300 * time.Millisecond, 300 * time.Millisecond},
+		{"later than promised", evidence.Mismatch, 3 * time.Second, 0},
+		{"not late enough", evidence.Mismatch, 150 * time.Millisecond, 0},
+		{"half as late for ever", evidence.Mismatch, 300 * time.Millisecond, 150 * time.Millisecond},
+		{"a bit late for ever", evidence.Mismatch, 300 * time.Millisecond, 40 * time.Millisecond},
+	} {
+		list := asks(func(float64) string { return "192.0.2.7" })
+		for i, a := range list {
+			switch {
+			case !a.Start.Before(w.Restore):
+				list[i].End = a.End.Add(c.after)
+			case !a.Start.Before(w.Inject):
+				list[i].End = a.End.Add(c.during)
+			}
+		}
+		if e := Judge(slow, w, list); e.Status != c.status || e.Unit != "ms" || e.Expected != 300 || e.Measured != millis(c.during) {
+			t.Errorf("%s: %+v", c.name, e)
+		}
 	}
 	if e := Judge(rule, w, nil); e.Status != evidence.Inconclusive {
 		t.Errorf("%+v", e)
