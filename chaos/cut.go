@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 
 	"github.com/tminus-live/tminus/chaos/kernel"
@@ -65,12 +64,7 @@ func planCut(f Fault, cfg *Config) (plan, error) {
 	if err := checkPrefix(r.Prefix()); err != nil {
 		return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
 	}
-	c := &cut{prefix: r.Prefix().Masked()}
-	for _, e := range r.Endpoints() {
-		if !slices.Contains(c.ports, e.Port()) {
-			c.ports = append(c.ports, e.Port())
-		}
-	}
+	c := &cut{prefix: r.Prefix().Masked(), ports: ports(r.Endpoints())}
 	return plan{injector: c, observer: o, links: c.linkIDs, note: c.note}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -279,14 +280,28 @@ func packetLack(p Part, imp link.Impairment) error {
 	return fmt.Errorf("%w, and there is no relay in front of %s", lack, p.Name)
 }
 
-// flows are a part's packets: everything of a region, and of others what goes to and from where they listen.
+// flows are a part's packets: those across the border of a region, and of others what goes to and from where they listen. On the
+// loopback a region's have one of its ports at either end: another rehearsal may have the same addresses.
 func flows(p Part) []kernel.Flow {
-	if p.Kind == PartRegion {
+	if p.Kind == PartRegion && p.Network != nil {
 		return []kernel.Flow{{Prefix: p.Prefix}}
+	}
+	if p.Kind == PartRegion {
+		return []kernel.Flow{{Prefix: p.Prefix, Ports: ports(p.Addrs), Direction: kernel.Across}}
 	}
 	var out []kernel.Flow
 	for _, a := range p.Addrs {
 		out = append(out, kernel.Flow{Prefix: netip.PrefixFrom(a.Addr(), a.Addr().BitLen()), Ports: []uint16{a.Port()}})
+	}
+	return out
+}
+
+// ports are those of addresses, each once.
+func ports(addrs []netip.AddrPort) (out []uint16) {
+	for _, a := range addrs {
+		if !slices.Contains(out, a.Port()) {
+			out = append(out, a.Port())
+		}
 	}
 	return out
 }
@@ -334,7 +349,7 @@ func kernelPaths(p Part) (paths []impairer, err error) {
 // checkFlow keeps a kernel program to what belongs to the run: whole ranges never hold an address where other services of
 // this machine live, a single port of a declared address is fine.
 func checkFlow(f kernel.Flow) error {
-	if len(f.Ports) == 0 {
+	if len(f.Ports) == 0 || !f.Prefix.IsSingleIP() {
 		return checkPrefix(f.Prefix)
 	}
 	if !f.Prefix.Addr().Is4() || !f.Prefix.Addr().IsLoopback() {
@@ -350,10 +365,14 @@ func (k *kernelPath) impair(to, from link.Impairment) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	there, back := kernel.To, kernel.From
+	if k.flow.Direction == kernel.Across {
+		there, back = kernel.Entering, kernel.Leaving
+	}
 	for _, d := range []struct {
 		way kernel.Direction
 		imp link.Impairment
-	}{{kernel.To, to}, {kernel.From, from}} {
+	}{{there, to}, {back, from}} {
 		if d.imp.None() {
 			continue
 		}
@@ -507,18 +526,18 @@ func far(p Part) netip.AddrPort {
 }
 
 // farBeside is a probe's far end at a part whose packets the kernel impairs: where the part listens, or, where somebody takes
-// datagrams there already (HTTP/3 does), at a port of its own, to which the same is done.
+// datagrams there already (HTTP/3 does) and in a region, at a port of its own, to which the same is done.
 func farBeside(p Part, inject packets) (*net.UDPConn, error) {
 	c, err := datagrams(far(p))
-	if !errors.Is(err, unix.EADDRINUSE) {
-		return c, err
+	if errors.Is(err, unix.EADDRINUSE) {
+		c, err = datagrams(netip.AddrPortFrom(far(p).Addr(), 0))
 	}
-	if c, err = datagrams(netip.AddrPortFrom(far(p).Addr(), 0)); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	port := uint16(c.LocalAddr().(*net.UDPAddr).Port)
 	for _, path := range inject.paths {
-		if k, ok := path.(*kernelPath); ok {
+		if k, ok := path.(*kernelPath); ok && !slices.Contains(k.flow.Ports, port) {
 			k.flow.Ports = append(k.flow.Ports, port)
 		}
 	}

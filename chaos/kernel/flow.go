@@ -15,10 +15,12 @@ type Direction string
 
 // Directions.
 const (
-	To     Direction = "to"     // those that go to the flow's end; "" is the same
-	From   Direction = "from"   // those that come from it
-	Both   Direction = "both"   // either
-	Across Direction = "across" // those that cross the prefix's border, either way, with one of the ports at either end
+	To       Direction = "to"       // those that go to the flow's end; "" is the same
+	From     Direction = "from"     // those that come from it
+	Both     Direction = "both"     // either
+	Across   Direction = "across"   // those that cross the prefix's border, either way, with one of the ports at either end
+	Entering Direction = "entering" // those of Across that come in
+	Leaving  Direction = "leaving"  // those of Across that go out
 )
 
 // Protocols of a Flow; 0: any.
@@ -58,7 +60,7 @@ func (f Flow) Validate() error {
 	}
 	switch f.Direction {
 	case "", To, From, Both:
-	case Across:
+	case Across, Entering, Leaving:
 		if !f.Prefix.IsValid() || f.Prefix.Bits() == 0 {
 			errs = append(errs, errors.New("a border needs a range of addresses"))
 		}
@@ -66,7 +68,7 @@ func (f Flow) Validate() error {
 			errs = append(errs, errors.New("what crosses a border has any peer"))
 		}
 	default:
-		errs = append(errs, fmt.Errorf("unknown direction %q (there is %s, %s, %s, %s)", f.Direction, To, From, Both, Across))
+		errs = append(errs, fmt.Errorf("unknown direction %q (there is %s, %s, %s, %s, %s, %s)", f.Direction, To, From, Both, Across, Entering, Leaving))
 	}
 	return errors.Join(errs...)
 }
@@ -149,6 +151,17 @@ func (f Flow) match(c *code, state int) {
 		c.here("leaving")
 		c.inside(f.Prefix, src, "next")
 		hit(tallyFrom)
+	case Entering, Leaving:
+		in, beyond, tally := dst, src, uint32(tallyTo)
+		if f.Direction == Leaving {
+			in, beyond, tally = src, dst, tallyFrom
+		}
+		c.among(f.Ports, "next", src, dst)
+		c.inside(f.Prefix, in, "next")
+		c.inside(f.Prefix, beyond, "crossing")
+		c.add(asm.Ja.Label("next"))
+		c.here("crossing")
+		hit(tally)
 	default:
 		oneWay(dst, src, tallyTo, "next")
 	}

@@ -93,8 +93,8 @@ func TestTheKernelAcceptsEveryProgram(t *testing.T) {
 		{Duplicate: 0.1}, {Corrupt: 0.1}, {Loss: burst, Duplicate: 1, Corrupt: 1},
 	} {
 		for _, f := range []Flow{
-			{Direction: To}, {Direction: From, Proto: UDP}, {Direction: Both}, {Direction: Across},
-			{Direction: Both, Ports: most, Peer: net}, {Direction: Across, Ports: most},
+			{Direction: To}, {Direction: From, Proto: UDP}, {Direction: Both}, {Direction: Across}, {Direction: Entering}, {Direction: Leaving},
+			{Direction: Both, Ports: most, Peer: net}, {Direction: Across, Ports: most}, {Direction: Entering, Ports: most}, {Direction: Leaving, Ports: most},
 		} {
 			for _, c.Hook = range []Hook{Ingress, Egress} {
 				f.Prefix = net
@@ -166,10 +166,10 @@ func TestDuplicates(t *testing.T) {
 		// Another one of the kind in front, and one behind that loses some of the copies too.
 		other := cfg
 		other.Loss, other.Duplicate, other.Seed = link.Loss{Share: 0.01}, 0.01, 9
-		before := count(t, CountConfig{Interface: loopback(t), Hook: hook, Flow: x.flow()})
+		before := impair(t, Config{Interface: loopback(t), Hook: hook, Flow: x.flow()})
 		front := impair(t, other)
 		p := impair(t, cfg)
-		after := count(t, CountConfig{Interface: loopback(t), Hook: hook, Flow: x.flow()})
+		after := impair(t, Config{Interface: loopback(t), Hook: hook, Flow: x.flow()})
 		back := impair(t, other)
 		got := make(map[int]int)
 		x.send(packets, 64, left(t, back), func(packet []byte) { got[number(packet)]++ })

@@ -88,16 +88,6 @@ func impair(t testing.TB, c Config) *Program {
 	return p
 }
 
-func count(t testing.TB, c CountConfig) *Program {
-	t.Helper()
-	p, err := Count(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { closed(t, p) })
-	return p
-}
-
 func closed(t testing.TB, p *Program) {
 	t.Helper()
 	if err := p.Close(); err != nil {
@@ -257,7 +247,6 @@ func TestValidate(t *testing.T) {
 	}{
 		{Config{Interface: 1}.Validate(), nil},
 		{Config{Interface: 1, Flow: flow, Hook: Egress, Duplicate: 1, Corrupt: 1}.Validate(), nil},
-		{CountConfig{Interface: 1}.Validate(), nil},
 		{RedirectConfig{Interface: 1, Via: 2, Except: 7}.Validate(), nil},
 		{Flow{Prefix: flow.Prefix, Direction: Across, Ports: []uint16{1}}.Validate(), nil},
 		{Config{Duplicate: -1, Corrupt: 2, Hook: "exit"}.Validate(), []string{"no interface 0", "duplicated", "corrupted", `unknown hook "exit"`}},
@@ -267,7 +256,7 @@ func TestValidate(t *testing.T) {
 		{Flow{Proto: 1, Direction: "up"}.Validate(), []string{"protocol 1", `unknown direction "up"`}},
 		{Flow{Direction: Across, Peer: flow.Prefix}.Validate(), []string{"a border needs", "has any peer"}},
 		{Flow{Direction: Across, Prefix: prefix("0.0.0.0/0")}.Validate(), []string{"a border needs"}},
-		{CountConfig{Hook: "x"}.Validate(), []string{"no interface 0", "unknown hook"}},
+		{Flow{Direction: Entering, Peer: flow.Prefix}.Validate(), []string{"a border needs", "has any peer"}},
 		{RedirectConfig{Interface: 1, Via: 1}.Validate(), []string{"another interface", "a mark is from 1 to 65535, not 0"}},
 	} {
 		if (c.err == nil) != (c.want == nil) {
@@ -281,7 +270,6 @@ func TestValidate(t *testing.T) {
 	}
 	for _, load := range []func() (*Program, error){
 		func() (*Program, error) { return Impair(Config{}) },
-		func() (*Program, error) { return Count(CountConfig{}) },
 		func() (*Program, error) { return Redirect(RedirectConfig{}) },
 		func() (*Program, error) { return Mark(1, MaxMark+1) },
 	} {

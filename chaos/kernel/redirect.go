@@ -63,29 +63,3 @@ func Mark(ifindex int, mark uint32) (*Program, error) {
 		c.add(asm.Mov.Imm(asm.R2, int32(mark)), asm.StoreMem(asm.R6, skbMark, asm.R2, asm.Word))
 	}}.load()
 }
-
-// CountConfig is where to count a flow.
-type CountConfig struct {
-	Interface int
-	Hook      Hook
-	Flow      Flow
-	First     bool // before all other programs there: what comes. Else behind those that are there: what they have left
-}
-
-// Validate says everything that is wrong with a CountConfig.
-func (c CountConfig) Validate() error {
-	return errors.Join(checkInterface(c.Interface), c.Hook.validate(), c.Flow.Validate())
-}
-
-// Count puts a program there that counts a flow's packets and does nothing to them: for who wants to know what another one does, and
-// does not take its word for it.
-func Count(cfg CountConfig) (*Program, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	return spec{name: Prefix + "count", ifindex: cfg.Interface, hook: cfg.Hook, first: cfg.First, write: func(c *code, fds []int) {
-		c.passClones(0)
-		cfg.Flow.match(c, fds[0])
-		c.count(seen)
-	}}.load()
-}

@@ -35,8 +35,10 @@ func matches(f kernel.Flow, packet []byte) bool {
 		return from
 	case kernel.Both:
 		return to || from
-	case kernel.Across:
-		return within(f.Prefix, src.addr) != within(f.Prefix, dst.addr) && (src.among(f.Ports) || dst.among(f.Ports))
+	case kernel.Across, kernel.Entering, kernel.Leaving:
+		in, out := within(f.Prefix, dst.addr), within(f.Prefix, src.addr)
+		meant := f.Direction == kernel.Across || in == (f.Direction == kernel.Entering)
+		return in != out && meant && (src.among(f.Ports) || dst.among(f.Ports))
 	default:
 		return to
 	}

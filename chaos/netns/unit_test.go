@@ -121,6 +121,10 @@ func TestMatchesAsTheKernelDoes(t *testing.T) {
 		{"across, in", kernel.Flow{Prefix: block, Ports: []uint16{8080}, Direction: kernel.Across}, request, true},
 		{"across, out", kernel.Flow{Prefix: block, Ports: []uint16{8080}, Direction: kernel.Across}, answer, true},
 		{"inside", kernel.Flow{Prefix: block, Direction: kernel.Across}, inside, false},
+		{"entering", kernel.Flow{Prefix: block, Direction: kernel.Entering}, request, true},
+		{"entering, out", kernel.Flow{Prefix: block, Direction: kernel.Entering}, answer, false},
+		{"leaving", kernel.Flow{Prefix: block, Direction: kernel.Leaving}, answer, true},
+		{"leaving, in", kernel.Flow{Prefix: block, Direction: kernel.Leaving}, request, false},
 	} {
 		if got := matches(c.flow, c.packet); got != c.want {
 			t.Errorf("%s: %t", c.name, got)
