@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/tminus-live/tminus/dashboards/internal/words"
@@ -41,6 +42,8 @@ type StopCondition struct {
 	Where      string `json:"where"`
 	Expression string `json:"expression"`
 	Held       bool   `json:"held"`
+
+	NeverMeasured bool `json:"never_measured,omitempty"` // it had no sample in any look: nothing tells whether it held
 }
 
 // Watch is how stop conditions were watched.
@@ -108,6 +111,11 @@ func (s Stopped) objective() Objective {
 
 // Name is the condition's metric with its filter.
 func (c StopCondition) Name() string { return Objective{Metric: c.Metric, Where: c.Where}.Name() }
+
+// Unmeasured reports whether nothing told if one of the stop conditions held while there was something to stop.
+func (e Experiment) Unmeasured(c StopCondition) bool {
+	return c.NeverMeasured && e.NotInjected == "" && e.Stopped == nil
+}
 
 // Words says which condition held and what was measured: "rebuffering 24 % over 5 s, and over 20 % stops it".
 func (s Stopped) Words(windowS float64) string {
@@ -341,6 +349,10 @@ func (p *page) experiment(r *Report) {
 	default:
 		b.Tone, b.Icon, b.Say = "none", "", capital(e.CompareWords())+"."
 	}
+	if i := slices.IndexFunc(e.Stop, e.Unmeasured); i >= 0 && b.Tone == "ok" {
+		b.Tone, b.Icon = "warn", "warn"
+		b.Say += fmt.Sprintf(" Nothing was measured for the stop condition %s %s.", e.Stop[i].Name(), e.Stop[i].Expression)
+	}
 	if s := e.Stopped; s != nil && e.NotInjected == "" {
 		b.Also = capital(s.UndoneWords())
 		if s.Blind == "" {
@@ -354,8 +366,11 @@ func (p *page) experiment(r *Report) {
 	b.steady(e)
 	for _, c := range e.Stop {
 		row := stopRow{c.Name() + " " + c.Expression, "ok", "did not hold"}
-		if c.Held {
+		switch {
+		case c.Held:
 			row.Tone, row.Word = "bad", "held"
+		case c.NeverMeasured:
+			row.Tone, row.Word = "warn", "never measured"
 		}
 		b.Stops = append(b.Stops, row)
 	}
@@ -386,6 +401,9 @@ func (e *Experiment) poll(clk words.Clock) pollRow {
 		return pollRow{"none", row.Name, "canary and baseline"}
 	case len(e.SteadyState) > 0:
 		row.Fact = "steady state held"
+	}
+	if slices.ContainsFunc(e.Stop, e.Unmeasured) {
+		row.Icon, row.Fact = "warn", "stop condition not measured"
 	}
 	for _, s := range e.SteadyState {
 		switch {

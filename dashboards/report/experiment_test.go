@@ -2,6 +2,7 @@ package report
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -125,6 +126,19 @@ func TestPageShowsTheExperiment(t *testing.T) {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not say %q", want)
 		}
+	}
+	unseen := sampleCanary()
+	unseen.Experiment.Stop[1].NeverMeasured = true
+	page = said(unseen)
+	for _, want := range []string{"Nothing was measured for the stop condition video_start_failures rate>5%.", "never measured", "stop condition not measured"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+	if cases := unseen.Experiment.junit(); !slices.ContainsFunc(cases, func(c junitCase) bool {
+		return c.Name == "stop condition: video_start_failures rate>5%" && c.Error != nil && c.Error.Type == "stop-condition-unknown"
+	}) {
+		t.Errorf("junit.xml has no error for it: %+v", cases)
 	}
 	if strings.Contains(said(sampleGo()), "Experiment") {
 		t.Error("a rehearsal without an experiment shows one")

@@ -258,6 +258,8 @@ func (e *Experiment) junit() []junitCase {
 			c.Properties = properties("held", "true", "measured", figure(t.Measured), "unit", t.Unit, "at_s", figure(t.AtS), "held_at_s", figure(t.HeldAtS),
 				"noticed_after_s", figure(t.NoticedS), "undone_after_s", figure(t.UndoneAfterS))
 			c.Failure = &junitProblem{Message: t.Words(e.WindowS), Type: "stopped", Text: t.UndoneWords()}
+		} else if e.Unmeasured(s) {
+			c.Error = &junitProblem{Message: c.Name + ": nothing was measured", Type: "stop-condition-unknown"}
 		}
 		cases = append(cases, c)
 	}

@@ -11,6 +11,7 @@ type Look struct {
 	At     time.Duration // since T-0
 	Newest time.Duration // since T-0: when the newest event was written that is known to be readable
 	Held   int           // the first stop condition that holds; -1: none
+	Found  []uint64      // samples of each stop condition, as far as they were asked for
 	Err    error         // why there was no answer; nil: there was
 }
 
@@ -30,6 +31,7 @@ type Guard struct {
 
 	Looks  uint64        // those that were answered, if only with no sample of any condition
 	Behind time.Duration // the most that the newest event known of was old, of those
+	Found  []uint64      // of those, how many found samples of each stop condition; as long as any asked for
 }
 
 // Take takes one look; looks come in the order of time.
@@ -44,6 +46,14 @@ func (g *Guard) Take(l Look) Decision {
 		g.Looks++
 		g.Behind = max(g.Behind, l.At-l.Newest)
 		g.since = max(g.since, l.Newest)
+		for i, n := range l.Found {
+			if i == len(g.Found) {
+				g.Found = append(g.Found, 0)
+			}
+			if n > 0 {
+				g.Found[i]++
+			}
+		}
 		if l.Held >= 0 {
 			return Stop
 		}

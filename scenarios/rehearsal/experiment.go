@@ -283,6 +283,7 @@ func (w *watcher) look(ctx context.Context, lag bool, newest *time.Time) (experi
 			l.Err = err
 			return l, qoe.Measured{}
 		}
+		l.Found = append(l.Found, m.Samples)
 		if holds(o, m) {
 			l.Held = i
 			return l, m
@@ -372,9 +373,7 @@ func (r *Rehearsal) experiment(ctx context.Context, out outcome) (*report.Experi
 		g := out.course.guard
 		e.WindowS = x.Window.Seconds()
 		e.Watch = &report.Watch{Looks: g.Looks, EveryS: stopEvery.Seconds(), BehindS: g.Behind.Seconds()}
-		for i, o := range x.Stop {
-			e.Stop = append(e.Stop, report.StopCondition{Metric: o.Metric, Where: o.WhereText, Expression: o.Expression, Held: out.course.stopped != nil && out.course.stopped.held == i})
-		}
+		e.Stop = stopConditions(x, out.course)
 	}
 	if out.course.stopped != nil {
 		var err error
@@ -383,6 +382,15 @@ func (r *Rehearsal) experiment(ctx context.Context, out outcome) (*report.Experi
 		}
 	}
 	return e, r.compare(ctx, e, c)
+}
+
+// stopConditions says which of the conditions held, and of which nobody could tell.
+func stopConditions(x *spec.Experiment, c course) (out []report.StopCondition) {
+	for i, o := range x.Stop {
+		out = append(out, report.StopCondition{Metric: o.Metric, Where: o.WhereText, Expression: o.Expression,
+			Held: c.stopped != nil && c.stopped.held == i, NeverMeasured: i >= len(c.guard.Found) || c.guard.Found[i] == 0})
+	}
+	return out
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

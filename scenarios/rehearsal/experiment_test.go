@@ -182,6 +182,21 @@ func TestExperimentIsWatched(t *testing.T) {
 	}
 }
 
+// A condition of which nothing was ever measured has not been seen not to hold.
+func TestLooksThatFindNoSamplesAreTold(t *testing.T) {
+	nothing := func(time.Duration) qoe.Measured { return qoe.Measured{Unit: "%"} }
+	synctest.Test(t, func(t *testing.T) {
+		got, _, _ := world{stalls(0), nothing, nil, nil}.watch(t, tryOut, tryFault)
+		if c := stopConditions(tryOut, got)[0]; got.guard.Looks == 0 || !c.NeverMeasured || c.Held {
+			t.Errorf("of nothing: %+v after %d looks", c, got.guard.Looks)
+		}
+		got, _, _ = world{stalls(0), stalls(1), nil, nil}.watch(t, tryOut, tryFault)
+		if c := stopConditions(tryOut, got)[0]; c.NeverMeasured || c.Held {
+			t.Errorf("of 40 viewers: %+v", c)
+		}
+	})
+}
+
 // A second that is not over, or not stored yet, must not look as if nothing had happened in it.
 func TestWhatIsCountedBySecondsIsAskedForWholeOnes(t *testing.T) {
 	zero := time.Date(2026, 11, 22, 20, 0, 0, 400, time.UTC)

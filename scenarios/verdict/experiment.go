@@ -62,7 +62,7 @@ func lost(e *report.Experiment) (out []string) {
 	return out
 }
 
-// unknown are the phases that nothing was measured of.
+// unknown are the phases and the stop conditions that nothing was measured of.
 func unknown(e *report.Experiment) (out []string) {
 	if e == nil {
 		return nil
@@ -70,6 +70,11 @@ func unknown(e *report.Experiment) (out []string) {
 	for _, s := range e.SteadyState {
 		if s.Phase != experiment.Before && s.Samples == 0 {
 			out = append(out, fmt.Sprintf("nothing was measured for %s %s %s the faults", s.Name(), s.Expression, s.Phase))
+		}
+	}
+	for _, c := range e.Stop {
+		if e.Unmeasured(c) {
+			out = append(out, fmt.Sprintf("nothing was measured for the stop condition %s %s: nobody could tell whether to stop", c.Name(), c.Expression))
 		}
 	}
 	return out

@@ -38,6 +38,12 @@ func TestDecideAnExperiment(t *testing.T) {
 		{"not well after", miss(2), report.NoGo, 99, "the steady state did not hold after the faults: Rebuffering (home=us-west): 3 %, must be under 1 %"},
 		{"unknown before", func(r *report.Report) { r.Experiment.SteadyState[0].Samples = 0 }, report.Inconclusive, 98, "nothing tells whether the system was in its steady state"},
 		{"unknown after", func(r *report.Report) { r.Experiment.SteadyState[2].Samples = 0 }, report.Inconclusive, 98, "nothing was measured for rebuffer_ratio{home=us-west} avg<1% after the faults"},
+		{"a stop condition that nothing was measured for", func(r *report.Report) { r.Experiment.Stop[0].NeverMeasured = true }, report.Inconclusive, 98,
+			"nothing was measured for the stop condition rebuffer_ratio avg>20%: nobody could tell whether to stop"},
+		{"stopped, and nothing was measured for another condition", func(r *report.Report) {
+			stop(r)
+			r.Experiment.Stop = append(r.Experiment.Stop, report.StopCondition{Metric: "send_lag", NeverMeasured: true})
+		}, report.NoGo, 99, "the experiment was stopped"},
 		{"nothing was broken", func(r *report.Report) {
 			r.Experiment.NotInjected = NotSteady + ": x"
 			r.Faults[0].ForS, r.Faults[0].Evidence.Status = 0, "inconclusive"
