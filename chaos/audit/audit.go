@@ -36,12 +36,13 @@ const (
 
 // Failures of a request.
 const (
-	refused   = "refused"
-	wasReset  = "reset"
-	timeout   = "timeout"
-	stalled   = "stalled"   // the body stopped coming
-	truncated = "truncated" // the body ended before its length
-	failed    = "error"
+	refused    = "refused"
+	wasReset   = "reset"
+	timeout    = "timeout"
+	stalled    = "stalled"    // the body stopped coming
+	truncated  = "truncated"  // the body ended before its length
+	unanswered = "unanswered" // still on its way when the watch ended
+	failed     = "error"
 )
 
 // phase is the part of a fault's window that a sample lies in; one that straddles a border belongs to none.
@@ -226,6 +227,36 @@ func agreement(want, measured float64, n int) (agrees, telling bool) {
 	}
 	tolerance := 3 * math.Sqrt(want*(1-want)/float64(max(n, 1)))
 	return math.Abs(measured-want) <= tolerance, n >= fewest && tolerance <= 0.45*want
+}
+
+// traces says whether what a fault does to that share of samples is to be found in n of them, of which so many have it, where
+// there should be none. It is there at half the share; it is gone where so few would hardly come of the whole of it. Neither:
+// there are too few to tell.
+func traces(share float64, hits, n int) (there, gone bool) {
+	if float64(hits) > share/2*float64(n) {
+		return hits >= 3, false // a machine under load has its moments
+	}
+	return false, atMost(hits, n, share) <= hardly
+}
+
+// hardly is the probability of what chance is not taken for.
+const hardly = 0.01
+
+// atMost is the probability of k hits or fewer in n draws, each a hit with probability p: the binomial distribution.
+func atMost(k, n int, p float64) float64 {
+	switch {
+	case k >= n:
+		return 1
+	case k < 0 || p >= 1:
+		return 0
+	}
+	term := float64(n) * math.Log1p(-p) // the logarithm of the probability of i hits, from 0 on
+	sum := math.Exp(term)
+	for i := 1; i <= k; i++ {
+		term += math.Log(float64(n-i+1)/float64(i)) + math.Log(p/(1-p))
+		sum += math.Exp(term)
+	}
+	return min(sum, 1)
 }
 
 // needed is how many samples make agreement telling.

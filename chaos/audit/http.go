@@ -103,6 +103,10 @@ const (
 	fastest = 400.0 // and at most
 	reading = 1500 * time.Millisecond
 	patient = 12 * time.Second
+	// awaited is how many requests that have the effect would be seen where it is to be gone, if it were not.
+	awaited = 8.0
+	// stuck is how long a request has been open at least that counts when it is broken off by the end of the watch.
+	stuck = time.Second
 )
 
 // NewHTTP checks the configuration.
@@ -138,11 +142,8 @@ func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 		cfg.Sink = event.Discard
 	}
 	cfg.Method = cmp.Or(cfg.Method, http.MethodGet)
-	h := &HTTP{cfg: cfg, asker: newAsker(cfg.Dial, cfg.Now), limit: limits{patience: 2*time.Second + w.Delay + w.Jitter, keep: w.Kind == Corrupt}}
+	h := &HTTP{cfg: cfg, asker: newAsker(cfg.Dial, cfg.Now), limit: limits{patience: w.patience(), keep: w.Kind == Corrupt}}
 	h.asker.method, h.asker.body = cfg.Method, cfg.Body
-	if w.Kind == Stall && w.For > 0 {
-		h.limit.patience += w.For
-	}
 	h.atOnce = inFlight
 	switch w.Kind {
 	case Throttle:
@@ -150,31 +151,47 @@ func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 	case Held: // one after the other, so that the audit by itself makes no queue
 		h.atOnce, h.limit.patience = 1, patient
 	}
-	h.every = pace(w, cfg.For, h.limit.patience)
+	h.every = pace(w, cfg.For)
 	return h, nil
 }
 
-// pace is the time between two requests: enough of them during the fault to tell its share, no more open than allowed,
-// and no more altogether than are kept.
-func pace(w Want, length, patience time.Duration) time.Duration {
-	lasts := max((length - settle).Seconds(), 1)
-	rate := min(max(2*float64(needed(w.Share))/lasts, slowest), fastest)
-	held := 0.0 // seconds that a broken request stays open
-	switch w.Kind {
-	case Latency:
-		held = (w.Delay + w.Jitter).Seconds()
-	case Stall:
-		if held = w.For.Seconds(); held == 0 {
-			held = patience.Seconds()
-		}
-	case Throttle:
-		held = reading.Seconds()
+// patience is how long a part of an answer is waited for.
+func (w Want) patience() time.Duration { return 2*time.Second + w.Delay + w.Jitter + w.For }
+
+// held is for how long a broken request stays open, beyond its time.
+func (w Want) held() time.Duration {
+	switch {
+	case w.Kind == Latency:
+		return w.Delay + w.Jitter
+	case w.Kind == Stall && w.For == 0:
+		return w.patience()
+	case w.Kind == Stall:
+		return w.For
+	case w.Kind == Throttle:
+		return reading
 	}
-	if held > 0 {
+	return 0
+}
+
+// pace is the time between two requests: enough of them during the fault to tell its share, and after it to tell that it is
+// gone, no more open than allowed, and no more altogether than are kept.
+func pace(w Want, length time.Duration) time.Duration {
+	lasts := max((length - settle).Seconds(), 1)
+	rate := min(max(2*float64(needed(w.Share))/lasts, 2.5/w.Share, slowest), fastest)
+	if held := w.held().Seconds(); held > 0 {
 		rate = min(rate, max(inFlight/2/held/w.Share, 1))
 	}
 	rate = min(rate, kept/2/(lasts+30))
 	return time.Duration(float64(time.Second) / rate)
+}
+
+// After is how long it takes once the fault is undone to tell that it is gone.
+func (h *HTTP) After() time.Duration {
+	n := awaited / h.cfg.Want.Share
+	if len(h.cfg.Control) > 0 { // which every fourth request goes to
+		n *= 4.0 / 3
+	}
+	return time.Duration(n*float64(h.every)) + time.Second
 }
 
 // Watch asks until ctx ends.
@@ -218,8 +235,11 @@ func (h *HTTP) Watch(ctx context.Context) {
 func (h *HTTP) once(ctx context.Context, u URL, control bool) {
 	target := u(h.cfg.Now())
 	s := sample{response: h.asker.ask(ctx, target, h.limit), control: control}
-	if ctx.Err() != nil && s.fail != "" {
-		return // broken off by the end of the watch
+	if ctx.Err() != nil && s.fail != "" { // broken off by the end of the watch
+		if s.end.Sub(s.start) < stuck {
+			return
+		}
+		s.fail = unanswered
 	}
 	component := target
 	if parsed, err := url.Parse(target); err == nil {
@@ -262,8 +282,36 @@ func (h *HTTP) Judge(w evidence.Window) evidence.Evidence {
 type baseline struct {
 	status  int
 	latency time.Duration // to the header
+	length  time.Duration // of a whole request
 	bytes   int64
-	sums    map[string]uint64 // path → its bytes, as the control or the time outside the fault has them
+	// Bodies by path: the target's own before the fault, and the control's. What the target has after the fault vouches for nothing.
+	own, control map[string]vote
+}
+
+// vote finds what most say (Boyer and Moore): of a few that differ none is taken for the truth.
+type vote struct {
+	sum uint64
+	n   int
+}
+
+func (v *vote) cast(sum uint64) {
+	switch {
+	case v.n == 0:
+		v.sum, v.n = sum, 1
+	case v.sum == sum:
+		v.n++
+	default:
+		v.n--
+	}
+}
+
+// body is what a path's bytes should be, where that is known.
+func (b baseline) body(s sample) (sum uint64, known bool) {
+	v, known := b.own[s.path]
+	if s.control || !known {
+		v, known = b.control[s.path]
+	}
+	return v.sum, known
 }
 
 func (s sample) latency() time.Duration { return s.first.Sub(s.start) }
@@ -280,22 +328,37 @@ func (s sample) rate() float64 {
 func (s sample) whole() float64 { return float64(s.bytes) / s.end.Sub(s.start).Seconds() }
 
 func learn(w evidence.Window, samples []sample) baseline {
-	b := baseline{sums: map[string]uint64{}}
+	b := baseline{own: map[string]vote{}, control: map[string]vote{}}
+	later := map[string]vote{} // of the control, from the fault on
 	var statuses []int
-	var latencies []time.Duration
+	var latencies, lengths []time.Duration
 	var sizes []int64
 	for _, s := range samples {
 		p := phaseOf(w, s.start, s.end)
-		if s.fail == "" && s.status == 200 && s.sum != 0 && (s.control || p == before || p == after) {
-			b.sums[s.path] = s.sum
+		if s.fail == "" && s.status == 200 && s.sum != 0 && (s.control || p == before) {
+			votes := later
+			switch {
+			case !s.control:
+				votes = b.own
+			case p == before:
+				votes = b.control
+			}
+			v := votes[s.path]
+			v.cast(s.sum)
+			votes[s.path] = v
 		}
 		if p == before && !s.control && s.fail == "" {
 			statuses = append(statuses, s.status)
-			latencies = append(latencies, s.latency())
+			latencies, lengths = append(latencies, s.latency()), append(lengths, s.end.Sub(s.start))
 			sizes = append(sizes, s.bytes)
 		}
 	}
-	b.status, b.latency, b.bytes = median(statuses), median(latencies), median(sizes)
+	for path, v := range later {
+		if _, known := b.control[path]; !known {
+			b.control[path] = v
+		}
+	}
+	b.status, b.latency, b.length, b.bytes = median(statuses), median(latencies), median(lengths), median(sizes)
 	return b
 }
 
@@ -329,7 +392,7 @@ func (b baseline) affected(w Want, s sample) bool {
 	case Held:
 		return s.fail == "" && (s.status >= 500 || s.status == b.status && s.whole() <= 1.2*w.Rate)
 	case Corrupt:
-		sum, known := b.sums[s.path]
+		sum, known := b.body(s)
 		return s.fail == "" && s.status == b.status && known && s.sum != sum
 	}
 	return false
@@ -371,11 +434,24 @@ func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample)
 	well := func(s sample) bool { return base.healthy(want, s) }
 	hit := func(s sample) bool { return base.affected(want, s) }
 	was, is, then, control := in(before, false), in(during, false), in(after, false), in(during, true)
-	if want.Kind == Corrupt { // only what can be compared says anything
+	// What was broken off says something only where it was long overdue, and should not have been.
+	told := func(s sample) bool { return s.fail != unanswered }
+	is, control = only(is, told), only(control, told)
+	if want.Share < 1 { // begun so late that it ends after the fault where it has the effect, and else does not: it would tilt the share
 		is = only(is, func(s sample) bool {
-			_, known := base.sums[s.path]
-			return known || s.fail != "" || s.status != base.status
+			return w.Restore.IsZero() || s.start.Add(want.held()+2*base.length).Before(w.Restore)
 		})
+	}
+	then = only(then, func(s sample) bool { return told(s) || s.end.Sub(s.start) > 3*base.length })
+	if want.Kind == Corrupt { // only what can be compared says anything
+		comparable := func(s sample) bool {
+			_, known := base.body(s)
+			return known || s.fail != "" || s.status != base.status
+		}
+		is, then = only(is, comparable), only(then, comparable)
+	}
+	left := func(samples []sample) (there, gone bool) {
+		return traces(want.Share, len(only(samples, func(s sample) bool { return hit(s) || !told(s) })), len(samples))
 	}
 	measured := share(is, hit)
 	e := evidence.Evidence{Status: evidence.Inconclusive, Expected: percent(want.Share), Measured: percent(measured), Unit: "% of requests"}
@@ -383,6 +459,7 @@ func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample)
 	agrees, telling := agreement(want.Share, measured, len(is))
 	wellBefore := share(was, well)
 	others := only(is, func(s sample) bool { return !hit(s) })
+	already, _ := left(was)
 	switch {
 	case len(is) < fewest:
 		e.Detail = fmt.Sprintf("too little was measured: %d requests during the fault", len(is))
@@ -393,7 +470,7 @@ func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample)
 	case want.Kind == Held && float64(base.bytes)/want.Rate < max(100*time.Millisecond, 2*base.latency).Seconds():
 		e.Detail = fmt.Sprintf("bodies of %d bytes are too small to feel a rate of %.0f kbit/s", base.bytes, want.Rate*8/1000)
 		return e
-	case !mostly(was, well, enough) || base.status >= 400:
+	case !mostly(was, well, enough) || base.status >= 400 || already:
 		e.Detail = fmt.Sprintf("the target was not well before the fault: %s; %s", tally(was), what)
 		return e
 	case want.Kind == Throttle && float64(base.bytes) < 0.3*want.Rate:
@@ -426,18 +503,24 @@ func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample)
 	// A machine that has become slower meanwhile is slower for what the fault does not reach too.
 	latencyAfter := median(latencies(only(then, well)))
 	slower := latencyAfter - base.latency - max(median(latencies(in(after, true)))-median(latencies(in(before, true))), 0)
+	reached, spared := left(control)
+	stays, over := left(then)
 	switch {
-	case len(control) > 0 && !mostly(control, func(s sample) bool { return s.fail == "" && s.status < 400 && !hit(s) }, enough):
+	case len(control) > 0 && (reached || !mostly(control, func(s sample) bool { return s.fail == "" && s.status < 400 && !hit(s) }, enough)):
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("the fault reached %s too: %s; %s", elsewhere, tally(control), what)
 	case len(then) == 0:
 		e.Detail = what + "; nothing was measured after it"
-	case !mostly(then, well, back*wellBefore):
+	case stays || !mostly(then, well, back*wellBefore):
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("the fault outlived its end: after it %s; %s", tally(then), what)
 	case want.Kind == Latency && slower > max(base.latency/20, want.Delay/20, slack):
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("the delay outlived the fault: %s before it, %s after; %s", span(base.latency), span(latencyAfter), what)
+	case !over:
+		e.Detail = fmt.Sprintf("%s; %d requests after it are too few to tell that a share of %.4g %% is gone", what, len(then), percent(want.Share))
+	case len(control) > 0 && !spared:
+		e.Detail = fmt.Sprintf("%s; %d requests to %s are too few to tell that a share of %.4g %% did not reach it", what, len(control), elsewhere, percent(want.Share))
 	default:
 		e.Status = evidence.Confirmed
 		e.Detail = fmt.Sprintf("%s; after it %s of %d were healthy, the first within %s", what, count(then, well), len(then), span(since))
@@ -452,13 +535,9 @@ func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample)
 func magnitude(want Want, base baseline, hits []sample, e *evidence.Evidence) string {
 	switch want.Kind {
 	case Latency:
-		var sum time.Duration
-		for _, s := range hits {
-			sum += s.latency() - base.latency
-		}
-		extra := sum / time.Duration(len(hits))
-		// The mean of an even draw strays by its deviation over the root of n.
-		spread := 3 * float64(want.Jitter) / math.Sqrt(3*float64(len(hits)))
+		extra := median(latencies(hits)) - base.latency
+		// The median of an even draw strays by its width's half over the root of n.
+		spread := 3 * float64(want.Jitter) / math.Sqrt(float64(len(hits)))
 		e.Expected, e.Measured, e.Unit = millis(want.Delay), millis(extra), "ms"
 		if (extra - want.Delay).Abs() > max(want.Delay*15/100, slack/2)+time.Duration(spread) {
 			return fmt.Sprintf("requests were delayed by %s, %s was expected", span(extra), span(want.Delay))

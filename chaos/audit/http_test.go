@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -38,6 +39,136 @@ func steady(spoil func(i int, s *sample)) (out []sample) {
 		out = append(out, s)
 	}
 	return out
+}
+
+// dense makes 200 requests a second from 0 s to 30 s; during the fault and wherever else it is told to be, one of the target's or
+// of the control's in so many is answered 503.
+func dense(every int, target, control func(p phase) bool) (out []sample) {
+	n := map[bool]int{}
+	for i := range 6000 {
+		start := at(float64(i) / 200)
+		s := sample{response: response{start: start, first: start.Add(time.Millisecond), end: start.Add(2 * time.Millisecond), status: 200}, path: "/x", control: i%4 == 3}
+		p := phaseOf(tenToTwenty, s.start, s.end)
+		if s.control && control(p) || !s.control && target(p) {
+			if n[s.control]++; n[s.control]%every == 0 {
+				s.status = 503
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// segmented gives requests the paths of segments that come and go, each asked for by target and control, with bytes of their own.
+func segmented(samples []sample, corrupt func(s sample) bool) []sample {
+	for i := range samples {
+		s := &samples[i]
+		n := s.start.Add(100*time.Millisecond).Unix() / 2
+		s.path, s.sum = fmt.Sprintf("/%d.m4s", n), uint64(n)
+		if corrupt(*s) {
+			s.sum += 1e12 // the same whenever it is asked for
+		}
+	}
+	return samples
+}
+
+// Faults that few requests feel must not be there before, after or elsewhere either, and too few requests do not tell.
+func TestJudgeHTTPOfSmallShares(t *testing.T) {
+	inFault := func(p phase) bool { return p == during }
+	never := func(phase) bool { return false }
+	always := func(phase) bool { return true }
+	untilTheEnd := func(p phase) bool { return p == during || p == after }
+	until := func(end float64, samples []sample) []sample {
+		return only(samples, func(s sample) bool { return s.start.Before(at(end)) })
+	}
+	slow := Want{Kind: Latency, Share: 0.2, Delay: 5 * time.Second}
+	late := func(p func(p phase) bool) []sample { // one in five takes five seconds, and the watch ends at 24 s
+		out := until(24, dense(5, p, never))
+		for i := range out {
+			if out[i].status == 503 {
+				out[i].status, out[i].first, out[i].end = 200, out[i].first.Add(5*time.Second), out[i].end.Add(5*time.Second)
+				if out[i].start.After(at(20)) {
+					out[i].status, out[i].fail, out[i].end = 0, unanswered, at(24)
+				}
+			}
+		}
+		return only(out, func(s sample) bool { return s.fail == "" || s.end.Sub(s.start) > stuck })
+	}
+	for _, c := range []struct {
+		name           string
+		want           Want
+		samples        []sample
+		status, detail string
+	}{
+		{"4 %", Want{Kind: Status, Share: 0.04, Status: 503}, dense(25, inFault, never), evidence.Confirmed, "was well throughout"},
+		{"4 % for ever", Want{Kind: Status, Share: 0.04, Status: 503}, dense(25, untilTheEnd, never), evidence.Mismatch, "outlived its end"},
+		{"4 % without a fault", Want{Kind: Status, Share: 0.04, Status: 503}, dense(25, always, never), evidence.Inconclusive, "not well before"},
+		{"4 % of the control too", Want{Kind: Status, Share: 0.04, Status: 503}, dense(25, inFault, inFault), evidence.Mismatch, "reached us-west too"},
+		{"too few after it", Want{Kind: Status, Share: 0.04, Status: 503}, until(20.5, dense(25, inFault, never)), evidence.Inconclusive, "too few to tell that a share of 4 % is gone"},
+		{"enough after it", Want{Kind: Status, Share: 0.04, Status: 503}, until(21, dense(25, inFault, never)), evidence.Confirmed, ""},
+		{"too few of the control", Want{Kind: Status, Share: 0.04, Status: 503}, only(dense(25, inFault, never), func(s sample) bool {
+			return !s.control || s.start.Unix()%10 == 0
+		}), evidence.Inconclusive, "did not reach it"},
+		{"a fifth late", slow, late(inFault), evidence.Confirmed, ""},
+		{"a fifth late for ever, none of which is there yet", slow, late(untilTheEnd), evidence.Mismatch, "outlived its end"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := judgeHTTP(c.want, tenToTwenty, "us-west", c.samples)
+			if e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
+// Corruption is the same whenever it is asked for: what is fetched after the fault must not vouch for itself.
+func TestJudgeCorruption(t *testing.T) {
+	want := Want{Kind: Corrupt, Share: 1}
+	from := func(seconds float64, control bool) func(s sample) bool {
+		return func(s sample) bool { return s.control == control && !s.start.Before(at(seconds)) }
+	}
+	window := func(s sample) bool { return from(10, false)(s) && s.start.Before(at(20)) }
+	fixed := func(corrupt func(s sample) bool) []sample {
+		out := steady(func(int, *sample) {})
+		for i := range out {
+			if corrupt(out[i]) {
+				out[i].sum = 8
+			}
+		}
+		return out
+	}
+	healthy := func() []sample { return steady(func(int, *sample) {}) }
+	alone := func(samples []sample) []sample { return only(samples, func(s sample) bool { return !s.control }) }
+	for _, c := range []struct {
+		name           string
+		samples        []sample
+		status, detail string
+	}{
+		{"one URL", fixed(window), evidence.Confirmed, ""},
+		{"one URL, for ever", fixed(from(10, false)), evidence.Mismatch, "outlived its end"},
+		{"one URL, for ever, and no control", alone(fixed(from(10, false))), evidence.Mismatch, "outlived its end"},
+		{"one URL, that the control answers otherwise", func() []sample {
+			out := fixed(window)
+			for i := range out {
+				if out[i].control {
+					out[i].sum = 9
+				}
+			}
+			return out
+		}(), evidence.Confirmed, ""},
+		{"one URL, of the control too", fixed(func(s sample) bool { return window(s) || s.control && phaseOf(tenToTwenty, s.start, s.end) == during }), evidence.Mismatch, "reached us-west too"},
+		{"segments", segmented(healthy(), window), evidence.Confirmed, ""},
+		{"segments, for ever", segmented(healthy(), from(10, false)), evidence.Mismatch, "outlived its end"},
+		{"segments, without a control", alone(segmented(healthy(), window)), evidence.Inconclusive, "too little was measured"},
+		{"segments, and nothing to compare with after it", only(segmented(healthy(), window), func(s sample) bool { return !s.control || s.start.Before(at(19)) }), evidence.Inconclusive, "nothing was measured after it"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := judgeHTTP(want, tenToTwenty, "us-west", c.samples)
+			if e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
 }
 
 func TestJudgeHTTP(t *testing.T) {
@@ -84,6 +215,11 @@ func TestJudgeHTTP(t *testing.T) {
 		}), evidence.Mismatch, "something else"},
 		{"latency", Want{Kind: Latency, Share: 1, Delay: 300 * time.Millisecond}, steady(delay(310 * time.Millisecond)), evidence.Confirmed, ""},
 		{"half the latency", Want{Kind: Latency, Share: 1, Delay: 300 * time.Millisecond}, steady(delay(150 * time.Millisecond)), evidence.Mismatch, "delayed by 150 ms, 300 ms was expected"},
+		{"latency, and two hiccups of the machine", Want{Kind: Latency, Share: 1, Delay: 100 * time.Millisecond}, steady(func(i int, s *sample) {
+			if delay(105*time.Millisecond)(i, s); i%30 == 10 {
+				delay(1500*time.Millisecond)(i, s)
+			}
+		}), evidence.Confirmed, ""},
 		{"no latency", Want{Kind: Latency, Share: 1, Delay: 300 * time.Millisecond}, steady(func(int, *sample) {}), evidence.Mismatch, ""},
 		{"jitter", Want{Kind: Latency, Share: 1, Delay: 300 * time.Millisecond, Jitter: 200 * time.Millisecond}, steady(func(i int, s *sample) {
 			delay(time.Duration(100+i*37%400)*time.Millisecond)(i, s)
@@ -148,21 +284,90 @@ func TestJudgeHTTP(t *testing.T) {
 	}
 }
 
+// What is asked with POST is asked with its body each time.
+func TestRequestsHaveAMethodAndABody(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if body, _ := io.ReadAll(r.Body); r.Method != http.MethodPost || string(body) != `{"title":"final"}` {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+	}))
+	defer server.Close()
+	play := Fixed(server.URL + "/play")
+	h, err := NewHTTP(HTTPConfig{
+		Fault: "http-1", For: time.Second, Targets: []URL{play}, Method: http.MethodPost, Body: []byte(`{"title":"final"}`), Want: Want{Kind: Reset, Share: 1}, Now: time.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		h.once(t.Context(), play, false)
+	}
+	for _, s := range h.samples {
+		if s.status != http.StatusOK || s.fail != "" {
+			t.Errorf("%+v", s)
+		}
+	}
+	if len(h.samples) != 2 {
+		t.Errorf("%d requests", len(h.samples))
+	}
+}
+
+// A request that has been open for long when the watch ends says something; one that has not does not.
+func TestWhatIsBrokenOffCounts(t *testing.T) {
+	release := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	defer server.Close()
+	defer close(release)
+	for _, c := range []struct {
+		open time.Duration
+		kept int
+	}{{100 * time.Millisecond, 0}, {2 * time.Second, 1}} {
+		now := epoch
+		h, err := NewHTTP(HTTPConfig{
+			Fault: "http-1", For: time.Second, Targets: []URL{Fixed(server.URL)}, Want: Want{Kind: Latency, Share: 1, Delay: time.Minute},
+			Now: func() time.Time { now = now.Add(c.open); return now },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		h.once(ctx, Fixed(server.URL), false)
+		if len(h.samples) != c.kept || c.kept == 1 && h.samples[0].fail != unanswered {
+			t.Errorf("open for %v: %+v", c.open, h.samples)
+		}
+	}
+}
+
 func TestPaceTellsTheShareAndKeepsTheBounds(t *testing.T) {
 	for _, w := range []Want{
 		{Kind: Status, Share: 1}, {Kind: Status, Share: 0.3}, {Kind: Status, Share: 0.01}, {Kind: Latency, Share: 1, Delay: 3 * time.Second},
 		{Kind: Stall, Share: 0.5}, {Kind: Throttle, Share: 1, Rate: 1000},
 	} {
 		for _, length := range []time.Duration{2 * time.Second, time.Minute, time.Hour} {
-			every := pace(w, length, 2*time.Second)
+			every := pace(w, length)
 			rate := float64(time.Second) / float64(every)
 			if rate > fastest || every > 5*time.Second || rate*(length.Seconds()+30) > kept {
 				t.Errorf("%+v for %v: one every %v", w, length, every)
 			}
 		}
 	}
-	if n := pace(Want{Kind: Status, Share: 0.3}, 20*time.Second, time.Second); time.Duration(needed(0.3))*n > 19*time.Second {
+	if n := pace(Want{Kind: Status, Share: 0.3}, 20*time.Second); time.Duration(needed(0.3))*n > 19*time.Second {
 		t.Errorf("30 %% is asked for every %v: %d in 20 s are too few", n, 20*time.Second/n)
+	}
+	for _, c := range []struct {
+		share float64
+		lasts time.Duration
+		most  time.Duration
+	}{{1, 20 * time.Second, 5 * time.Second}, {0.04, 20 * time.Second, 5 * time.Second}, {0.02, time.Hour, 2 * time.Minute}} {
+		h, err := NewHTTP(HTTPConfig{For: c.lasts, Targets: []URL{Fixed("/")}, Control: []URL{Fixed("/")}, Want: Want{Kind: Reset, Share: c.share}, Now: time.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		after := h.After()
+		if n := float64(after/h.every) * 3 / 4; n*c.share < awaited || after > c.most {
+			t.Errorf("%+v: %v after it are %.0f requests", c, after, n)
+		}
 	}
 }
 
