@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -131,6 +132,33 @@ func (p piece) there() bool  { return p.fail == "" && p.status == http.StatusOK 
 func (p piece) whole() bool  { return p.there() && p.parsed == nil }
 func (p piece) text() string { return response{status: p.status, fail: p.fail}.outcome() }
 
+// After is how long it takes once the fault is undone to tell that it is gone: until enough of those segments that it would have
+// spoiled have been at the live edge.
+func (s *Segments) After() time.Duration {
+	s.mu.Lock()
+	first := s.samples[:min(len(s.samples), 4*window)] // of the time before it
+	base := learnSegments(only(first, func(p piece) bool { return !p.control }))
+	s.mu.Unlock()
+	n, chosen := 1.0, s.cfg.Select
+	if chance := base.chance(s.cfg.Want); chance > 0 && chance < 1 {
+		n = math.Ceil(math.Log(hardly) / math.Log(1-chance))
+	}
+	segments := n*float64(max(chosen.Every, 1)) + 1
+	if !s.newestAlone() && len(chosen.Live) == 0 { // a round asks for older ones as well
+		segments -= window - 2
+	}
+	return time.Duration(min(segments, maxPlaylist)*float64(cmp.Or(s.cfg.Stream.Layout.Duration, base.lasts))) + time.Second
+}
+
+// newestAlone reports whether older segments than the newest say nothing of the fault.
+func (s *Segments) newestAlone() bool {
+	if len(s.cfg.Select.Live) > 0 {
+		return false
+	}
+	// Where all are frozen, older ones may be older than the pictures shown in place of all.
+	return s.cfg.Want.Kind == media.Late || s.cfg.Want.Kind == media.Frozen && s.cfg.Select.Every <= 1
+}
+
 // Watch asks until ctx ends.
 func (s *Segments) Watch(ctx context.Context) {
 	var wg sync.WaitGroup
@@ -229,14 +257,14 @@ func (s *Segments) round(ctx context.Context, st Stream, control bool) {
 func (s *Segments) wanted(all []target, control bool) []target {
 	judge := map[int]bool{}
 	switch {
-	case s.cfg.Want.Kind == media.Late && len(s.cfg.Select.Live) == 0:
+	case s.cfg.Want.Kind == media.Late && s.newestAlone():
 		judge[0] = true
 	case len(s.cfg.Select.Live) > 0 && !control:
 		for _, p := range s.cfg.Select.Live {
 			judge[p] = true
 		}
-	case s.cfg.Want.Kind == media.Frozen && s.cfg.Select.Every <= 1 && !control:
-		judge[0] = true // older ones may be older than the pictures shown in place of all
+	case s.newestAlone() && !control:
+		judge[0] = true
 	case control:
 		judge[-1] = true
 	default:

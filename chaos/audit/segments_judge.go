@@ -95,8 +95,6 @@ func (n normal) has(d media.Defect, p piece) bool {
 	case media.WrongTime:
 		// On the right side of it, and by half at least.
 		return p.whole() && float64(n.offset(p))/float64(d.Shift) > 0.5
-	case media.NoAudio:
-		return p.whole() && n.audio && !p.audio
 	}
 	return false
 }
@@ -114,10 +112,43 @@ func defectWords(d media.Defect) string {
 		return fmt.Sprintf("without %.0f %% of their frames", 100*d.Share)
 	case media.WrongTime:
 		return "shifted by " + span(d.Shift)
-	case media.NoAudio:
-		return "without audio"
 	}
 	return d.Kind
+}
+
+// chance is the probability that a chosen segment shows the defect: of few frames spoiled some segments have none.
+func (n normal) chance(d media.Defect) float64 {
+	const sure = 0.999
+	chance := 1.0
+	switch d.Kind {
+	case media.Corrupt:
+		chance -= atMost(0, n.frames, d.Share)
+	case media.MissingFrames: // the first frame always stays; so many others must be gone for has
+		least := max(int(math.Ceil(float64(n.frames)*d.Share/2)), 1)
+		chance -= atMost(least-1, n.frames-1, d.Share)
+	}
+	if chance > sure {
+		return 1
+	}
+	return chance
+}
+
+// each counts segments, each one once however often it was asked for: it is a draw once. It has what most of its samples have.
+func each(samples []piece, has func(piece) bool) (n, hits int) {
+	votes := map[uint64]int{}
+	for _, p := range samples {
+		if has(p) {
+			votes[p.number]++
+		} else {
+			votes[p.number]--
+		}
+	}
+	for _, v := range votes {
+		if v > 0 {
+			hits++
+		}
+	}
+	return len(votes), hits
 }
 
 // telling is how many segments it takes: of fewer, all might be spoiled by chance where only half of them are.
@@ -141,10 +172,20 @@ func judgeSegments(d media.Defect, w evidence.Window, elsewhere string, samples 
 	has := func(p piece) bool { return base.has(d, p) }
 	well := func(p piece) bool { return base.sound(d, p) }
 
-	measured := share(is, has)
 	wellBefore := share(was, well)
-	e := evidence.Evidence{Status: evidence.Inconclusive, Expected: 100, Measured: percent(measured), Unit: "% of the segments chosen"}
+	measured, chance := share(is, has), base.chance(d)
 	what := fmt.Sprintf("during the fault %s of %d segments chosen were %s", count(is, has), len(is), defectWords(d))
+	few, much := measured < enough, len(is) >= telling
+	if chance < 1 {
+		n, hits := each(is, has)
+		measured = float64(hits) / float64(max(n, 1))
+		what = fmt.Sprintf("during the fault %d of %d segments chosen were %s, as chance has it of %.0f %%", hits, n, defectWords(d), 100*chance)
+		few = n > 0 && atMost(hits, n, chance) <= hardly/10
+		if chance < enough {
+			much = 1-atMost(hits-1, n, chance/2) <= 5*hardly
+		}
+	}
+	e := evidence.Evidence{Status: evidence.Inconclusive, Expected: percent(chance), Measured: percent(measured), Unit: "% of the segments chosen"}
 	switch {
 	case len(is) < 2:
 		e.Detail = fmt.Sprintf("too little was measured: %d of the segments chosen were asked for during the fault", len(is))
@@ -155,15 +196,12 @@ func judgeSegments(d media.Defect, w evidence.Window, elsewhere string, samples 
 	case !mostly(was, well, enough):
 		e.Detail = fmt.Sprintf("the rung was not well before the fault: %s of %d segments were; %s", count(was, well), len(was), what)
 		return e
-	case d.Kind == media.NoAudio && !base.audio:
-		e.Detail = "the segments had no audio before the fault; " + what
-		return e
-	case measured >= enough && len(is) < telling:
-		e.Detail = fmt.Sprintf("too little was measured: %s, and half as many might have been", what)
-		return e
-	case measured < enough:
+	case few:
 		e.Status = evidence.Mismatch
-		e.Detail = "every segment chosen was expected to be " + defectWords(d) + ", but " + what
+		e.Detail = fmt.Sprintf("%.4g %% of the segments chosen were expected to be %s, but %s", percent(chance), defectWords(d), what)
+		return e
+	case !much:
+		e.Detail = fmt.Sprintf("too little was measured: %s, and half as many might have been", what)
 		return e
 	case len(others) >= 2 && !mostly(others, well, enough):
 		e.Status = evidence.Mismatch
@@ -174,7 +212,11 @@ func judgeSegments(d media.Defect, w evidence.Window, elsewhere string, samples 
 		e.Detail = fmt.Sprintf("the fault reached %s too: %s of %d segments there were whole; %s", elsewhere, count(controls, func(p piece) bool { return aside.sound(d, p) }), len(controls), what)
 		return e
 	}
-	if bad := size(d, base, only(is, has), &e); bad != "" {
+	sized := only(is, has)
+	if d.Kind == media.MissingFrames { // those that lost few by chance are part of it
+		sized = only(is, piece.whole)
+	}
+	if bad := size(d, base, sized, &e); bad != "" {
 		e.Status = evidence.Mismatch
 		e.Detail = bad + "; " + what
 		return e
@@ -184,12 +226,19 @@ func judgeSegments(d media.Defect, w evidence.Window, elsewhere string, samples 
 		since = then[i].end.Sub(w.Restored)
 		then = then[i:]
 	}
+	// Those that were not chosen are whole whether it is over or not.
+	chosen := only(then, func(p piece) bool { return p.selected })
+	calm := mostly(chosen, well, back*wellBefore)
+	n, hits := each(chosen, has)
 	switch {
 	case len(then) == 0:
 		e.Detail = what + "; nothing was measured after it"
-	case !mostly(then, well, back*wellBefore):
+	case !mostly(then, well, back*wellBefore), !calm && hits > 0:
 		e.Status = evidence.Mismatch
-		e.Detail = fmt.Sprintf("the fault outlived its end: after it %s of %d segments were whole; %s", count(then, well), len(then), what)
+		e.Detail = fmt.Sprintf("the fault outlived its end: after it %s of %d segments were whole, of those chosen %s of %d; %s",
+			count(then, well), len(then), count(chosen, well), len(chosen), what)
+	case !calm, atMost(hits, n, chance) > hardly:
+		e.Detail = fmt.Sprintf("%s; too little was measured after it: %d of the segments chosen", what, n)
 	default:
 		e.Status = evidence.Confirmed
 		e.Detail = fmt.Sprintf("%s; after it %s of %d were whole, the first within %s", what, count(then, well), len(then), span(since))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -79,7 +80,13 @@ func TestJudgeSegments(t *testing.T) {
 		{"wrong timestamp the other way", media.Defect{Kind: media.WrongTime, Shift: 10 * time.Second}, rung(func(p *piece) { p.at -= 10 * time.Second }), evidence.Mismatch, ""},
 		{"wrong timestamp, back over the end of a clock that wraps", media.Defect{Kind: media.WrongTime, Shift: -2000 * time.Second}, everywhere(func(p *piece) { p.at += 10_000*time.Second - 2000*time.Second; p.wraps = 10_000 * time.Second }, nobody), evidence.Confirmed, ""},
 		{"wrong timestamp by 7 s", media.Defect{Kind: media.WrongTime, Shift: 10 * time.Second}, rung(func(p *piece) { p.at += 7 * time.Second }), evidence.Mismatch, "shifted by 7.00 s, 10.00 s was expected"},
-		{"no audio", media.Defect{Kind: media.NoAudio}, rung(func(p *piece) { p.audio = false }), evidence.Confirmed, ""},
+		{"missing, and the others have lost their audio", media.Defect{Kind: media.Missing}, func() []piece {
+			out := rung(missing)
+			for i := range out {
+				out[i].audio = !inFault(out[i]) || out[i].control
+			}
+			return out
+		}(), evidence.Mismatch, "not chosen suffered too"},
 		{"nothing", media.Defect{Kind: media.Frozen}, rung(func(*piece) {}), evidence.Mismatch, "0 of 6"},
 		{"something else", media.Defect{Kind: media.Short, Keep: 0.5}, rung(missing), evidence.Mismatch, ""},
 		{"half of them", media.Defect{Kind: media.Missing}, rung(func(p *piece) {
@@ -101,6 +108,103 @@ func TestJudgeSegments(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Of a fault that is about few segments, and of one that spoils few frames, no more is said than can be told.
+func TestJudgeFewSegments(t *testing.T) {
+	missing := func(p *piece) { p.status = 404 }
+	// chosen changes which segments are: those of a rung with a piece every half second from 0 s to 30 s, of which 1010 is the
+	// first during the fault and 1020 the first after it.
+	chosen := func(samples []piece, numbers ...uint64) []piece {
+		for i := range samples {
+			samples[i].selected = samples[i].control || slices.Contains(numbers, samples[i].number)
+			if !samples[i].control && slices.Contains(numbers, samples[i].number) && samples[i].number >= 1010 {
+				missing(&samples[i])
+			}
+		}
+		return samples
+	}
+	whole := func() []piece { return rung(func(*piece) {}) }
+	heal := func(samples []piece) []piece {
+		for i := range samples {
+			if samples[i].number >= 1020 {
+				samples[i].status = 200
+			}
+		}
+		return samples
+	}
+	// frames chooses all segments, of 50 frames, and spoils so many of the ten during the fault, and of those after it.
+	frames := func(spoiled uint64, forEver bool, spoil func(p *piece)) []piece {
+		out := whole()
+		for i := range out {
+			p := &out[i]
+			p.frames, p.selected = 50, true
+			if n := p.number * 7 % 10; !p.control && p.number >= 1010 && (p.number < 1020 || forEver) && n < spoiled {
+				spoil(p)
+			}
+		}
+		return out
+	}
+	flipped := func(p *piece) { p.faults = 1 }
+	lost := func(n int) func(p *piece) { return func(p *piece) { p.frames -= n } }
+	for _, c := range []struct {
+		name           string
+		want           media.Defect
+		samples        []piece
+		status, detail string
+	}{
+		{"chosen again after it, and whole", media.Defect{Kind: media.Missing}, heal(chosen(whole(), 1012, 1014, 1016, 1024)), evidence.Confirmed, ""},
+		{"chosen again after it, and missing", media.Defect{Kind: media.Missing}, only(chosen(whole(), 1012, 1014, 1016, 1024), func(p piece) bool {
+			return p.number != 1024 || p.start.Before(at(24.2)) // asked for once
+		}), evidence.Mismatch, "outlived its end"},
+		{"none chosen after it", media.Defect{Kind: media.Missing}, chosen(whole(), 1012, 1014, 1016), evidence.Inconclusive, "too little was measured after it"},
+		{"4 % of frames corrupt", media.Defect{Kind: media.Corrupt, Share: 0.04}, frames(8, false, flipped), evidence.Confirmed, "as chance has it of 87 %"},
+		{"2 % of frames corrupt instead", media.Defect{Kind: media.Corrupt, Share: 0.04}, frames(4, false, flipped), evidence.Mismatch, "87 % of the segments chosen were expected"},
+		{"4 % of frames corrupt for ever", media.Defect{Kind: media.Corrupt, Share: 0.04}, frames(8, true, flipped), evidence.Mismatch, "outlived its end"},
+		{"1 % of frames corrupt", media.Defect{Kind: media.Corrupt, Share: 0.01}, frames(4, false, flipped), evidence.Inconclusive, "half as many might have been"},
+		{"10 % of frames missing", media.Defect{Kind: media.MissingFrames, Share: 0.1}, frames(8, false, lost(6)), evidence.Confirmed, ""},
+		{"5 % of frames missing", media.Defect{Kind: media.MissingFrames, Share: 0.05}, frames(8, false, lost(3)), evidence.Confirmed, ""},
+		{"twice as many frames missing", media.Defect{Kind: media.MissingFrames, Share: 0.1}, frames(10, false, lost(15)), evidence.Mismatch, "10 % was expected"},
+		{"no frames missing", media.Defect{Kind: media.MissingFrames, Share: 0.1}, frames(0, false, nil), evidence.Mismatch, "0 of 10"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := judgeSegments(c.want, tenToTwenty, "v360", c.samples)
+			if e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
+// The watch goes on until a segment that the fault was about has been at the live edge again.
+func TestSegmentsSayHowLongTheyNeed(t *testing.T) {
+	layout := media.ReferenceEvent("e", 2*time.Second)
+	for _, c := range []struct {
+		want   media.Defect
+		chosen media.Selector
+		least  time.Duration
+	}{
+		{media.Defect{Kind: media.Missing}, media.Selector{Every: 10}, 18 * time.Second},
+		{media.Defect{Kind: media.Missing}, media.Selector{Every: 10, Live: []int{-2}}, 22 * time.Second},
+		{media.Defect{Kind: media.Late, Delay: time.Second}, media.Selector{}, 4 * time.Second},
+		{media.Defect{Kind: media.Corrupt, Share: 0.01}, media.Selector{}, 16 * time.Second}, // (1 - 0.4) to the tenth is less than 1 %
+	} {
+		s, err := NewSegments(SegmentsConfig{Stream: Stream{Base: "http://x", Layout: layout, Rung: "v360"}, Want: c.want, Select: c.chosen, Now: time.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.samples = frames50(s.samples)
+		if got := s.After(); got < c.least || got > c.least+3*time.Second {
+			t.Errorf("%+v of %+v: %v", c.want, c.chosen, got)
+		}
+	}
+}
+
+func frames50(out []piece) []piece {
+	for range 8 {
+		out = append(out, piece{status: 200, lasts: 2 * time.Second, frames: 50})
+	}
+	return out
 }
 
 // fast is the reference layout with a segment every half second, so that a fault of seconds has many.
@@ -246,7 +350,6 @@ func TestSomeonesOwnHLS(t *testing.T) {
 			{media.Defect{Kind: media.Frozen}, media.Selector{Every: 3}},
 			{media.Defect{Kind: media.WrongTime, Shift: 10 * time.Second}, media.Selector{}},
 			{media.Defect{Kind: media.Corrupt, Share: 0.5}, media.Selector{Every: 2, Phase: 1}},
-			{media.Defect{Kind: media.NoAudio}, media.Selector{}},
 			{media.Defect{Kind: media.Late, Delay: time.Second}, media.Selector{}},
 		} {
 			g.run(fmt.Sprintf("%s/%s%v", kind, c.defect.Kind, c.chosen.Live), func(t *testing.T) {
