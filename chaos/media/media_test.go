@@ -343,9 +343,6 @@ func TestSpoiledAudio(t *testing.T) {
 			t.Errorf("%s: %v", d.Kind, err)
 		}
 	}
-	if _, err := Spoil(Defect{Kind: NoAudio}, in); !errors.Is(err, ErrUnspoilable) {
-		t.Errorf("the only track was taken out: %v", err)
-	}
 }
 
 func TestWhatCannotBeSpoiledIsSaid(t *testing.T) {
@@ -481,19 +478,12 @@ func TestSpoiledFFmpegSegments(t *testing.T) {
 			if s := track(frozen, Audio); s.Media != a.Media || s.Start != a.Start || s.Duration != a.Duration || s.Frames != a.Frames {
 				t.Errorf("sound of frozen pictures: %+v, was %+v", s, a)
 			}
-			mute := spoil(Defect{Kind: NoAudio})
-			if s := track(mute, Audio); s.Frames != 0 {
-				t.Errorf("sound that was taken out: %+v", s)
-			}
-			if s := track(mute, Video); s.Media != v.Media {
-				t.Errorf("pictures without sound: %+v", s)
-			}
 			r, err := Inspect(spoil(Defect{Kind: Corrupt, Share: 0.5}), h)
 			if err != nil || len(r.Faults()) == 0 {
 				t.Errorf("corrupt: %+v, %v", r, err)
 			}
 			// Frames that others refer to leave a hole that a decoder speaks of; the rest is clean.
-			for _, d := range []Defect{{Kind: Short, Keep: 0.5}, {Kind: Frozen}, {Kind: NoAudio}, {Kind: WrongTime, Shift: time.Second}} {
+			for _, d := range []Defect{{Kind: Short, Keep: 0.5}, {Kind: Frozen}, {Kind: WrongTime, Shift: time.Second}} {
 				probe(t, d.Kind, init, spoil(d), true)
 			}
 			probe(t, Corrupt, init, spoil(Defect{Kind: Corrupt, Share: 0.5}), false)
@@ -591,7 +581,7 @@ func FuzzSpoil(f *testing.F) {
 	}
 	f.Add(ts, uint8(1))
 	defects := []Defect{
-		{Kind: Short, Keep: 0.5}, {Kind: MissingFrames, Share: 0.5}, {Kind: Corrupt, Share: 0.5}, {Kind: Frozen}, {Kind: WrongTime, Shift: -time.Hour}, {Kind: NoAudio},
+		{Kind: Short, Keep: 0.5}, {Kind: MissingFrames, Share: 0.5}, {Kind: Corrupt, Share: 0.5}, {Kind: Frozen}, {Kind: WrongTime, Shift: -time.Hour},
 	}
 	f.Fuzz(func(t *testing.T, seg []byte, which uint8) {
 		d := defects[int(which)%len(defects)]

@@ -19,12 +19,11 @@ const (
 	Corrupt       = "corrupt"         // bytes of Share of its frames are flipped
 	Frozen        = "frozen"          // pictures of an earlier segment at this one's times
 	WrongTime     = "wrong-timestamp" // decode and presentation times shifted by Shift
-	NoAudio       = "no-audio"        // the audio track of a segment that holds several is left out
 )
 
 // Defects lists the kinds.
 func Defects() []string {
-	return []string{Missing, Late, Short, MissingFrames, Corrupt, Frozen, WrongTime, NoAudio}
+	return []string{Missing, Late, Short, MissingFrames, Corrupt, Frozen, WrongTime}
 }
 
 // Defect is what is wrong with a segment.
@@ -64,7 +63,7 @@ func (d Defect) Validate() error {
 		if d.Shift == 0 || d.Shift.Abs() > 24*time.Hour {
 			bad("wrong-timestamp: a shift of %v is nothing, or more than a day", d.Shift)
 		}
-	case Frozen, NoAudio:
+	case Frozen:
 	default:
 		bad("%q is no defect (there is %s)", d.Kind, strings.Join(Defects(), ", "))
 	}
@@ -206,16 +205,6 @@ func spoilFMP4(d Defect, in Input) ([]byte, error) {
 			}
 			return out
 		})
-	case NoAudio:
-		if len(tracks) == 1 {
-			return nil, fmt.Errorf("%w: it holds one track", ErrUnspoilable)
-		}
-		return seg.encode(func(_ int, r run) []frame {
-			if in.Header.Tracks[r.id].Kind == Audio {
-				return nil
-			}
-			return r.frames
-		})
 	case Frozen:
 		earlier, err := parseFMP4(in.Earlier, in.Header)
 		if err != nil {
@@ -295,11 +284,6 @@ func spoilTS(d Defect, in Input) ([]byte, error) {
 			nth[u.pid]++
 			return i > 0 && hit(d.Seed, in.Number, uint64(i), d.Share)
 		})
-	case NoAudio:
-		if !slices.ContainsFunc(t.units, func(u unit) bool { return u.kind() == Audio }) {
-			return nil, fmt.Errorf("%w: there is no audio in it", ErrUnspoilable)
-		}
-		return t.without(func(u unit) bool { return u.kind() == Audio })
 	case Frozen:
 		earlier, err := parseTS(in.Earlier)
 		if err != nil {
