@@ -49,7 +49,7 @@ type StopCondition struct {
 // Watch is how stop conditions were watched.
 type Watch struct {
 	Looks   uint64  `json:"looks"`    // that were answered
-	EveryS  float64 `json:"every_s"`  // time between two of them
+	EveryS  float64 `json:"every_s"`  // the longest from one of them to the next
 	BehindS float64 `json:"behind_s"` // the most that the newest event that could be read was old
 }
 
@@ -375,7 +375,8 @@ func (p *page) experiment(r *Report) {
 		b.Stops = append(b.Stops, row)
 	}
 	if w := e.Watch; w != nil {
-		b.Watched = fmt.Sprintf("Looked at %s, over the last %s each; the store was at most %s behind.", words.Plural(w.Looks, "time"), words.Lasting(e.WindowS), words.Seconds(w.BehindS))
+		b.Watched = fmt.Sprintf("Looked at %s, at most %s apart, over the last %s each; the store was at most %s behind.",
+			words.Plural(w.Looks, "time"), words.Seconds(w.EveryS), words.Lasting(e.WindowS), words.Seconds(w.BehindS))
 	}
 	if len(e.Comparison) > 0 {
 		b.Compared = fmt.Sprintf("%s to %s. Each line is drawn to its own scale, with no difference in the middle; bars are 95%s%% confidence intervals.",

@@ -27,9 +27,11 @@ const (
 // Guard decides, look by look, whether an experiment may go on.
 type Guard struct {
 	since   time.Duration // up to when something was seen
+	last    time.Duration // the last look that was answered
 	started bool
 
 	Looks  uint64        // those that were answered, if only with no sample of any condition
+	Gap    time.Duration // the longest from one of those to the next
 	Behind time.Duration // the most that the newest event known of was old, of those
 	Found  []uint64      // of those, how many found samples of each stop condition; as long as any asked for
 }
@@ -43,7 +45,10 @@ func (g *Guard) Take(l Look) Decision {
 		}
 	}
 	if l.Err == nil {
-		g.Looks++
+		if g.Looks++; g.Looks > 1 {
+			g.Gap = max(g.Gap, l.At-g.last)
+		}
+		g.last = l.At
 		g.Behind = max(g.Behind, l.At-l.Newest)
 		g.since = max(g.since, l.Newest)
 		for i, n := range l.Found {

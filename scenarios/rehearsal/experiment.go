@@ -372,7 +372,7 @@ func (r *Rehearsal) experiment(ctx context.Context, out outcome) (*report.Experi
 	if len(x.Stop) > 0 {
 		g := out.course.guard
 		e.WindowS = x.Window.Seconds()
-		e.Watch = &report.Watch{Looks: g.Looks, EveryS: stopEvery.Seconds(), BehindS: g.Behind.Seconds()}
+		e.Watch = &report.Watch{Looks: g.Looks, EveryS: g.Gap.Seconds(), BehindS: g.Behind.Seconds()}
 		e.Stop = stopConditions(x, out.course)
 	}
 	if out.course.stopped != nil {
@@ -444,6 +444,23 @@ func (r *Rehearsal) stoppedReport(ctx context.Context, s stopped, c experiment.C
 		rep.UndoneAfterS = max(rep.UndoneAfterS, (f.To - since).Seconds())
 	}
 	return rep, nil
+}
+
+// undone is what an experiment that was stopped owes: that nothing stayed broken for longer than it had to.
+func undone(e *report.Experiment) []report.Check {
+	if e == nil || e.Stopped == nil || e.NotInjected != "" {
+		return nil
+	}
+	s := e.Stopped
+	c := report.Check{Name: fmt.Sprintf("every fault was undone within %d s of what stopped the experiment", report.UndoneWithin), Pass: s.UndoneAfterS <= report.UndoneWithin}
+	c.Detail = fmt.Sprintf("every fault was undone %.3f s after the stop condition held, %.3f s of it until that was seen", max(0, s.UndoneAfterS), max(0, s.NoticedS))
+	if s.Blind != "" {
+		c.Detail = fmt.Sprintf("every fault was undone %.3f s after the experiment was stopped", max(0, s.UndoneAfterS))
+	}
+	if !c.Pass {
+		c.Detail += fmt.Sprintf(": %d s at the most are promised", report.UndoneWithin)
+	}
+	return []report.Check{c}
 }
 
 // compare fills in how the canary differs from the baseline.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tminus-live/tminus/chaos"
+	"github.com/tminus-live/tminus/dashboards/report"
 	"github.com/tminus-live/tminus/scenarios/experiment"
 	"github.com/tminus-live/tminus/scenarios/spec"
 	"github.com/tminus-live/tminus/telemetry/event"
@@ -266,6 +267,30 @@ func TestTheSteadyStateOfSecondsIsThatOfWholeOnes(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestUndoingTooLateIsNotSafe(t *testing.T) {
+	stopped := func(s report.Stopped) *report.Experiment { return &report.Experiment{Stopped: &s} }
+	for _, c := range []struct {
+		name   string
+		e      *report.Experiment
+		pass   bool
+		detail string // "": there is no check
+	}{
+		{"no experiment", nil, false, ""},
+		{"not stopped", &report.Experiment{}, false, ""},
+		{"nothing was broken", &report.Experiment{NotInjected: "x", Stopped: &report.Stopped{UndoneAfterS: 9}}, false, ""},
+		{"in time", stopped(report.Stopped{NoticedS: 0.25, UndoneAfterS: 2}), true, "every fault was undone 2.000 s after the stop condition held, 0.250 s of it until that was seen"},
+		{"too late", stopped(report.Stopped{NoticedS: 0.25, UndoneAfterS: 2.01}), false,
+			"every fault was undone 2.010 s after the stop condition held, 0.250 s of it until that was seen: 2 s at the most are promised"},
+		{"too late, and blind", stopped(report.Stopped{Blind: "x", UndoneAfterS: 3}), false, "every fault was undone 3.000 s after the experiment was stopped: 2 s at the most are promised"},
+		{"over before that", stopped(report.Stopped{NoticedS: 0.25, UndoneAfterS: -1}), true, "every fault was undone 0.000 s after the stop condition held, 0.250 s of it until that was seen"},
+	} {
+		got := undone(c.e)
+		if (len(got) == 0) != (c.detail == "") || len(got) > 0 && (got[0].Pass != c.pass || got[0].Detail != c.detail) {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+	}
 }
 
 func TestComparison(t *testing.T) {

@@ -168,7 +168,7 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (_ *report
 	if rep.Experiment, err = r.experiment(ctx, out); err != nil {
 		return nil, err
 	}
-	rep.Safety = r.safety(out, l)
+	rep.Safety = append(r.safety(out, l), undone(rep.Experiment)...)
 	verdict.Blame(rep)
 	rep.Verdict, rep.Reasons = verdict.Decide(rep)
 	if rep.Moments, err = r.story(ctx, rep, out); err != nil {
