@@ -12,7 +12,7 @@ import (
 var onProcesses = []string{PartRegion, PartClickHouse, PartService}
 
 const (
-	processEvidence = "the processes' state and what they use, read from /proc, and requests from outside, before, during and after"
+	processEvidence = "the processes' state and what they use, read from /proc, and requests from outside of who answers such, before, during and after"
 	groupNeeds      = "a control group, version 2 or 1, that this user may write to (root may); without one processor time is limited by stopping and continuing"
 )
 
@@ -38,7 +38,7 @@ var processKinds = []Kind{{
 			Parameters: []Parameter{{Name: "room", Type: TypeSize, Default: "16MB", Least: processes.MinRoom, Most: 1e12, Summary: "memory beyond what they have when the fault begins"}},
 			Example:    "{at: 30s, for: 20s, fail: process, where: us-east, model: {memory: {room: 8MB}}}",
 		}, func(f Fault, t processes.Target, g watchdog.Guard) (Injector, processes.Expect, error) {
-			if _, err := processes.MemoryAble(g); err != nil {
+			if err := processes.MemoryAble(g); err != nil {
 				return nil, processes.Expect{}, err
 			}
 			i, err := processes.NewMemory(t, int64(f.Size("room")), g)
@@ -78,7 +78,7 @@ func processModel(m Model, does func(Fault, processes.Target, watchdog.Guard) (I
 		}
 		expect.For, expect.Now = f.For, cfg.Now
 		if p.URL != "" {
-			expect.URL = p.URL + p.Look
+			expect.URL, expect.Mute = p.URL+p.Look, p.Kind == PartService
 		}
 		if p.Kind == PartRegion {
 			expect.URL = "http://" + p.Addrs[0].String() + "/healthz"

@@ -280,21 +280,17 @@ func word(run string) string {
 }
 
 // try makes an empty group with these limits and removes it: the smallest harmless version of a fault that needs one.
-func try(guard watchdog.Guard, controller string, limits func(site) []setting) (site, error) {
-	self, err := procfs.Read(os.Getpid())
+func try(guard watchdog.Guard, controller string, limits func(site) []setting) error {
+	s, err := siteOf(controller, os.Getpid())
 	if err != nil {
-		return site{}, err
-	}
-	s, err := siteOf(controller, self.PID)
-	if err != nil {
-		return site{}, err
+		return err
 	}
 	if guard == nil {
 		guard = unguarded{}
 	}
 	var g group
 	err = g.make(guard, s, controller, "able", limits(s))
-	return s, errors.Join(err, g.remove(context.Background(), guard))
+	return errors.Join(err, g.remove(context.Background(), guard))
 }
 
 // unguarded is for a group that is empty and there for a moment only: Clean would find it by its name.

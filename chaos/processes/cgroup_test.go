@@ -68,10 +68,8 @@ func TestLimitsOfEitherVersion(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
 		{show(quota(site{version: 2}, 0.25)), "cpu.max=25000 100000"},
 		{show(quota(site{version: 1}, 1.5)), "cpu.cfs_period_us=100000 cpu.cfs_quota_us=150000"},
-		{show(limit(site{version: 2}, 8<<20, false)), "memory.high=8388608"},
-		{show(limit(site{version: 2}, 8<<20, true)), "memory.max=8388608"},
-		{show(limit(site{version: 1}, 8<<20+1, false)), "memory.limit_in_bytes=8388608 memory.oom_control=1"},
-		{show(limit(site{version: 1}, 8<<20, true)), "memory.limit_in_bytes=8388608"},
+		{show(limit(site{version: 2}, 8<<20)), "memory.high=8388608"},
+		{show(limit(site{version: 1}, 8<<20+1)), "memory.limit_in_bytes=8388608 memory.oom_control=1"},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s, want %s", c.got, c.want)

@@ -17,13 +17,6 @@ import (
 	"github.com/tminus-live/tminus/chaos/watchdog"
 )
 
-// How a limit is kept, in words for the report.
-const (
-	ByGroup2 = "control group, version 2"
-	ByGroup1 = "control group, version 1"
-	ByStops  = "stopping and continuing"
-)
-
 const (
 	// MinCores is the least processor time that a target can be left with: a control group's quota is 1 ms at least.
 	MinCores = 0.01
@@ -43,8 +36,6 @@ type CPU struct {
 	stops  bool // do without control groups
 
 	mu    sync.Mutex
-	how   string
-	why   string // control groups were not used
 	group group
 	hang  *Hang
 	end   func() error // of the goroutine that stops and continues
@@ -56,23 +47,6 @@ func NewCPU(t Target, cores float64, g watchdog.Guard) (*CPU, error) {
 		return nil, fmt.Errorf("%g cores are less than the %g that can be left to %s", cores, MinCores, t.Name)
 	}
 	return &CPU{target: t, cores: cores, guard: g}, nil
-}
-
-// CPUAble says how processor time would be limited here. It always can be for processes of this very user; why says what
-// keeps control groups from being used, if anything does.
-func CPUAble(g watchdog.Guard) (how string, why error) {
-	s, err := try(g, "cpu", func(s site) []setting { return quota(s, 0.5) })
-	if err != nil {
-		return ByStops, err
-	}
-	return byGroup(s), nil
-}
-
-func byGroup(s site) string {
-	if s.version == 2 {
-		return ByGroup2
-	}
-	return ByGroup1
 }
 
 // quota are the settings of a group that may use so many cores.
@@ -100,29 +74,16 @@ func (c *CPU) Inject(ctx context.Context) error {
 			}
 		}
 		if err == nil {
-			c.how = byGroup(s)
 			return nil
 		}
 		if errors.Is(err, watchdog.ErrLost) || errors.Is(err, evidence.ErrRefused) {
 			return err
 		}
-		c.why = err.Error()
 		if err := c.group.remove(ctx, c.guard); err != nil {
 			return err
 		}
 	}
-	c.how = ByStops
 	return c.startStops()
-}
-
-// How says in words how the limit is kept; "" before Inject.
-func (c *CPU) How() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.why != "" {
-		return c.how + " (" + c.why + ")"
-	}
-	return c.how
 }
 
 // Restore lifts the limit.

@@ -1,5 +1,4 @@
-// Package processes breaks what runs: a crash (SIGKILL), a hang (SIGSTOP), too little processor time, too little memory; and
-// measures from /proc and from outside whether it did. Use it for processes of the run: regions, their components, and
+// Package processes breaks what runs: a hang (SIGSTOP), too little processor time, too little memory; and measures from /proc and from outside whether it did. Use it for processes of the run: regions, their components, and
 // what a scenario declares as its own. Anything else is refused.
 //
 // # How a process is held back

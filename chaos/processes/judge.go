@@ -119,6 +119,10 @@ func gone(s sample) bool    { return s.alive == 0 }
 // judge says what the looks prove.
 func judge(x Expect, w evidence.Window, samples []sample, gets []get) evidence.Evidence {
 	before, during, after := phases(w, samples, gets)
+	// That a stopped process's connections are accepted is the kernel's doing: without HTTP there is nothing to ask for.
+	if x.Mute && len(before.gets) > 0 && !slices.ContainsFunc(before.gets, func(g get) bool { return g.status != 0 }) {
+		x.URL = ""
+	}
 	e := evidence.Evidence{Status: evidence.Inconclusive, Expected: 100, Unit: "% of looks"}
 	switch {
 	case len(during.samples) < fewest:
@@ -139,13 +143,11 @@ func judge(x Expect, w evidence.Window, samples []sample, gets []get) evidence.E
 	}
 	switch x.What {
 	case Hung:
-		e = judgeGone(x, e, during, stopped, "stopped")
-	case Crashed:
-		e = judgeGone(x, e, during, gone, "gone")
+		e = judgeHung(x, e, during)
 	case Starved:
 		e = judgeStarved(x, e, before, during)
 	case Pressed:
-		e = judgePressed(x, e, before, during)
+		e = judgePressed(x, e, during)
 	}
 	if e.Status != evidence.Confirmed {
 		return e
@@ -153,11 +155,10 @@ func judge(x Expect, w evidence.Window, samples []sample, gets []get) evidence.E
 	return judgeAfter(x, e, before, after)
 }
 
-// judgeGone is about faults after which nothing answers.
-func judgeGone(x Expect, e evidence.Evidence, during phase, is func(sample) bool, what string) evidence.Evidence {
-	e.Unit = "% of looks at which it was " + what
-	e.Measured = during.share(is)
-	e.Detail = fmt.Sprintf("during the fault every process was %s at %.0f%% of %d looks", what, e.Measured, len(during.samples))
+func judgeHung(x Expect, e evidence.Evidence, during phase) evidence.Evidence {
+	e.Unit = "% of looks at which it was stopped"
+	e.Measured = during.share(stopped)
+	e.Detail = fmt.Sprintf("during the fault every process was stopped at %.0f%% of %d looks", e.Measured, len(during.samples))
 	if x.URL != "" {
 		e.Detail += fmt.Sprintf(", and %.0f%% of %d requests were answered", during.answered(), len(during.gets))
 	}
@@ -180,37 +181,35 @@ func judgeStarved(x Expect, e evidence.Evidence, before, during phase) evidence.
 			e.Detail += fmt.Sprintf("; the median answer took %s before it, and none came during it", round(a))
 		}
 	}
-	heldBack := heldBack(during)
+	throttled := counted(during.samples, func(s sample) uint64 { return s.throttled })
+	stops := during.share(func(s sample) bool { return s.stopped > 0 })
+	heldBack := throttled > 0 || stops > 0 && stops < 100 // by the kernel, or by turns
 	switch {
 	case during.share(gone) > 100-enough:
 		e.Status = evidence.Mismatch
 		e.Detail = "its processes ended during the fault; " + e.Detail
 	case during.cores() > x.Cores*spare+0.005:
 		e.Status = evidence.Mismatch
+	case during.cores() < x.Cores/2 && (stops == 100 || throttled == 0 && stops > 50):
+		e.Status = evidence.Mismatch
+		e.Detail += fmt.Sprintf("; it was stopped at %.0f%% of looks, which is more than a limit", stops)
 	case used <= x.Cores && !heldBack:
 		e.Status = evidence.Inconclusive
 		e.Detail += ": that is not less than it needs, so the limit was not felt"
-	case !heldBack && during.share(func(s sample) bool { return s.stopped > 0 }) == 0:
+	case !heldBack && stops == 0:
 		// It used less, and nobody held it back: whatever it was, it was not this.
 		e.Status = evidence.Mismatch
 		e.Detail += "; and yet the kernel never held it back"
+	case throttled == 0 && used > x.Cores && during.cores() < x.Cores/2:
+		e.Status = evidence.Inconclusive
+		e.Detail += ": that is less than half of it, so the limit was hardly felt"
 	default:
 		e.Status = evidence.Confirmed
-		if n := counted(during.samples, func(s sample) uint64 { return s.throttled }); n > 0 {
-			e.Detail += fmt.Sprintf("; the kernel held it back in %d periods", n)
+		if throttled > 0 {
+			e.Detail += fmt.Sprintf("; the kernel held it back in %d periods", throttled)
 		}
 	}
 	return e
-}
-
-// heldBack reports whether the kernel counted that the target's group was held back, or it was seen stopped and running
-// by turns.
-func heldBack(p phase) bool {
-	if counted(p.samples, func(s sample) uint64 { return s.throttled }) > 0 {
-		return true
-	}
-	share := p.share(func(s sample) bool { return s.stopped > 0 })
-	return share > 0 && share < 100
 }
 
 // counted is by how much a counter of the kernel's grew.
@@ -225,7 +224,7 @@ func counted(samples []sample, value func(sample) uint64) uint64 {
 	return last - first
 }
 
-func judgePressed(x Expect, e evidence.Evidence, before, during phase) evidence.Evidence {
+func judgePressed(x Expect, e evidence.Evidence, during phase) evidence.Evidence {
 	e.Unit = "% of the room that was left"
 	var peak int64
 	var held uint64
@@ -244,9 +243,6 @@ func judgePressed(x Expect, e evidence.Evidence, before, during phase) evidence.
 	if limited == 0 {
 		e.Detail = "no limit of memory was in force"
 	}
-	if x.Kill {
-		return judgeKilled(x, e, before, during, limited > 0)
-	}
 	e.Status = evidence.Mismatch
 	switch {
 	case limited == 0:
@@ -259,31 +255,6 @@ func judgePressed(x Expect, e evidence.Evidence, before, during phase) evidence.
 		e.Detail += ": it never needed what it could not have, so the limit was not felt"
 	default:
 		e.Status = evidence.Confirmed
-	}
-	return e
-}
-
-// judgeKilled is about a limit at which the kernel kills. The kernel counts that for the machine as a whole: the group is
-// gone with its process.
-func judgeKilled(x Expect, e evidence.Evidence, before, during phase, limited bool) evidence.Evidence {
-	killed := counted([]sample{before.samples[0], during.samples[len(during.samples)-1]}, func(s sample) uint64 { return s.killed })
-	fewer := during.samples[len(during.samples)-1].alive < before.samples[len(before.samples)-1].alive
-	e.Unit, e.Expected, e.Measured = "processes killed for want of memory", 1, float64(killed)
-	switch {
-	case fewer && killed > 0:
-		e.Status = evidence.Confirmed
-		e.Detail += "; the kernel killed for want of memory, and its processes are fewer"
-		if !limited {
-			e.Detail = "the kernel killed for want of memory before it could be looked at, and its processes are fewer"
-		}
-	case fewer:
-		e.Status = evidence.Mismatch
-		e.Detail += "; its processes are fewer, and the kernel killed none for want of memory"
-	case limited:
-		e.Status = evidence.Inconclusive
-		e.Detail += ": it never needed what it could not have, so that nothing of it was killed"
-	default:
-		e.Status = evidence.Mismatch
 	}
 	return e
 }
@@ -312,9 +283,8 @@ func judgeAfter(x Expect, e evidence.Evidence, before, after phase) evidence.Evi
 	if x.URL != "" && rest.answered() < enough {
 		wrong = append(wrong, fmt.Sprintf("after it, it answered %.0f%% of requests", after.answered()))
 	}
-	restarted := x.What == Crashed || x.What == Pressed && x.Kill
 	was, is := before.samples[0], after.samples[len(after.samples)-1]
-	if !restarted && (was.cpuGroup != is.cpuGroup || was.memGroup != is.memGroup) {
+	if was.cpuGroup != is.cpuGroup || was.memGroup != is.memGroup {
 		wrong = append(wrong, "after it, it is in another control group than before")
 	}
 	if len(wrong) > 0 {

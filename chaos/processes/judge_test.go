@@ -60,6 +60,16 @@ func TestJudge(t *testing.T) {
 			}
 		}
 	}
+	turns := func(cores float64, of10 int) func(time.Duration, *sample) {
+		return func(at time.Duration, s *sample) {
+			if within(at, 5, 15) {
+				s.used = time.Duration(cores * float64(100*time.Millisecond))
+				if int(at/(100*time.Millisecond))%10 < of10 {
+					s.stopped = s.alive
+				}
+			}
+		}
+	}
 	press := func(usage int64, held uint64) func(time.Duration, *sample) {
 		return func(at time.Duration, s *sample) {
 			if within(at, 5, 15) {
@@ -67,9 +77,10 @@ func TestJudge(t *testing.T) {
 			}
 		}
 	}
-	hung, crashed := Expect{What: Hung, URL: "http://x/"}, Expect{What: Crashed, URL: "http://x/"}
+	mute := func(time.Duration) (int, time.Duration) { return 0, time.Millisecond }
+	hung, own := Expect{What: Hung, URL: "http://x/"}, Expect{What: Hung, URL: "http://x/", Mute: true}
 	starved := Expect{What: Starved, Cores: 0.2}
-	pressed, killed := Expect{What: Pressed, Room: 8 << 20}, Expect{What: Pressed, Room: 8 << 20, Kill: true}
+	pressed := Expect{What: Pressed, Room: 8 << 20}
 	for _, c := range []struct {
 		name   string
 		expect Expect
@@ -92,18 +103,22 @@ func TestJudge(t *testing.T) {
 			}
 		}, silent, evidence.Mismatch, "outlived its end"},
 		{"a hang of what was not well", hung, stop, func(time.Duration) (int, time.Duration) { return 503, 0 }, evidence.Inconclusive, "not well before"},
+		{"a hang of what never speaks HTTP", own, stop, mute, evidence.Confirmed, "every process was stopped at 100% of"},
+		{"no hang of what never speaks HTTP", own, nil, mute, evidence.Mismatch, "stopped at 0%"},
+		{"a hang of what should speak HTTP, and does not", hung, stop, mute, evidence.Inconclusive, "not well before"},
+		{"a hang of what speaks HTTP although it might not", own, stop, well, evidence.Mismatch, "100% of"},
+		{"a hang of what might not speak HTTP, and is not well", own, stop, func(time.Duration) (int, time.Duration) { return 503, 0 }, evidence.Inconclusive, "not well before"},
 		{"a hang of what did not run", hung, func(_ time.Duration, s *sample) { s.alive = 0 }, well, evidence.Inconclusive, "did not run before"},
 		{"a crash instead of a hang", hung, die, silent, evidence.Mismatch, "stopped at 0%"},
-		{"a crash", crashed, die, silent, evidence.Confirmed, "gone at 100%"},
-		{"a hang instead of a crash", crashed, stop, silent, evidence.Mismatch, "gone at 0%"},
-		{"a crash without return", crashed, func(at time.Duration, s *sample) {
-			if at >= 5*time.Second {
-				s.alive = 0
-			}
-		}, silent, evidence.Mismatch, "outlived its end"},
 		{"too little time", starved, starve(0.2, 1, "/tminus-1"), nil, evidence.Confirmed, "used 0.500 cores before the fault and 0.200 during it"},
 		{"enough time", starved, nil, nil, evidence.Mismatch, "0.500 during it"},
 		{"less use, and nobody holds it back", starved, starve(0.1, 0, "/"), nil, evidence.Mismatch, "never held it back"},
+		{"stopped and continued by turns", starved, turns(0.2, 6), nil, evidence.Confirmed, "0.200 during it"},
+		{"stopped throughout", starved, stop, nil, evidence.Mismatch, "it was stopped at 100% of looks"},
+		{"stopped throughout, and it needs little", Expect{What: Starved, Cores: 0.8}, stop, nil, evidence.Mismatch, "it was stopped at 100% of looks"},
+		{"as good as stopped throughout, as it was to be", Expect{What: Starved, Cores: 0.01}, turns(0.01, 10), nil, evidence.Confirmed, "0.010 during it"},
+		{"stopped far more than a limit would", starved, turns(0.02, 9), nil, evidence.Mismatch, "it was stopped at 90% of looks"},
+		{"stopped now and then by a limit that it hardly reaches", starved, turns(0.02, 1), nil, evidence.Inconclusive, "hardly felt"},
 		{"more than it needs", Expect{What: Starved, Cores: 0.8}, starve(0.5, 0, "/tminus-1"), nil, evidence.Inconclusive, "not felt"},
 		{"a group it is not moved back from", starved, func(at time.Duration, s *sample) {
 			starve(0.2, 1, "/tminus-1")(at, s)
@@ -131,26 +146,6 @@ func TestJudge(t *testing.T) {
 				s.alive = 0
 			}
 		}, nil, evidence.Mismatch, "it ended"},
-		{"killed, and started again", killed, func(at time.Duration, s *sample) {
-			press(8<<20, 12)(at, s)
-			if within(at, 6, 15) {
-				s.alive, s.limit = 0, -1
-			}
-			if at >= 6*time.Second {
-				s.killed = 1
-			}
-		}, nil, evidence.Confirmed, "the kernel killed"},
-		{"killed before it could be looked at", killed, func(at time.Duration, s *sample) {
-			if within(at, 5, 15) {
-				s.alive = 0
-			}
-			if at >= 5*time.Second {
-				s.killed = 1
-			}
-		}, nil, evidence.Confirmed, "the kernel killed"},
-		{"a crash where the kernel should kill", killed, die, nil, evidence.Mismatch, "the kernel killed none"},
-		{"nothing where the kernel should kill", killed, nil, nil, evidence.Mismatch, "no limit of memory was in force"},
-		{"not killed where it should be", killed, press(8<<20, 12), nil, evidence.Inconclusive, "nothing of it was killed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			samples, gets := look(c.change, c.ask)

@@ -135,7 +135,7 @@ func conduct() {
 			return c, err
 		}},
 	}
-	if _, err := MemoryAble(w); err == nil {
+	if MemoryAble(w) == nil {
 		faults = append(faults, fault{"memory", func(t Target) (injector, error) { return NewMemory(t, 16<<20, w) }})
 	}
 	fmt.Println("breaking", w.PID())

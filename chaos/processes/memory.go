@@ -15,15 +15,13 @@ import (
 const MinRoom = 1 << 20
 
 // Memory leaves a target's processes, all together, with so much memory beyond what they have. Reaching it, they wait
-// until the fault ends, or the kernel kills one. An Injector.
+// until the fault ends. An Injector.
 type Memory struct {
-	target  Target
-	room    int64
-	restart func(context.Context) error // the kernel kills; nil: they wait
-	guard   watchdog.Guard
+	target Target
+	room   int64
+	guard  watchdog.Guard
 
 	mu    sync.Mutex
-	how   string
 	group group
 }
 
@@ -35,26 +33,12 @@ func NewMemory(t Target, room int64, g watchdog.Guard) (*Memory, error) {
 	return &Memory{target: t, room: room, guard: g}, nil
 }
 
-// NewMemoryKill makes a Memory at whose limit the kernel kills a process that wants more; restart starts the target again
-// when nothing of it is left. Without one it is refused: nobody would put it back.
-func NewMemoryKill(t Target, room int64, restart func(context.Context) error, g watchdog.Guard) (*Memory, error) {
-	if restart == nil {
-		return nil, fmt.Errorf("a shortage of memory that kills processes of %s %w: nobody says how to start it again", t.Name, evidence.ErrUnsupported)
+// MemoryAble says what is lacking to limit memory here, with an error that wraps evidence.ErrUnsupported; nil: nothing.
+func MemoryAble(g watchdog.Guard) error {
+	if err := try(g, "memory", func(s site) []setting { return limit(s, 1<<30) }); err != nil {
+		return noMemory(err)
 	}
-	m, err := NewMemory(t, room, g)
-	if err == nil {
-		m.restart = restart
-	}
-	return m, err
-}
-
-// MemoryAble says how memory would be limited here; the error, which wraps evidence.ErrUnsupported, says what is lacking.
-func MemoryAble(g watchdog.Guard) (how string, err error) {
-	s, err := try(g, "memory", func(s site) []setting { return limit(s, 1<<30, false) })
-	if err != nil {
-		return "", noMemory(err)
-	}
-	return byGroup(s), nil
+	return nil
 }
 
 func noMemory(err error) error {
@@ -62,17 +46,12 @@ func noMemory(err error) error {
 }
 
 // limit are the settings of a group that may take so many bytes.
-func limit(s site, room int64, kill bool) []setting {
+func limit(s site, room int64) []setting {
 	// The kernel counts in pages.
 	page := int64(os.Getpagesize())
 	bytes := strconv.FormatInt(room/page*page, 10)
-	switch {
-	case s.version == 2 && kill:
-		return []setting{{"memory.max", bytes}}
-	case s.version == 2:
+	if s.version == 2 {
 		return []setting{{"memory.high", bytes}} // over it, processes are slowed down to a standstill
-	case kill:
-		return []setting{{"memory.limit_in_bytes", bytes}}
 	}
 	return []setting{{"memory.limit_in_bytes", bytes}, {"memory.oom_control", "1"}} // 1: wait, do not kill
 }
@@ -89,33 +68,15 @@ func (m *Memory) Inject(context.Context) error {
 	if err != nil {
 		return noMemory(err)
 	}
-	if err := m.group.make(m.guard, s, "memory", m.target.Run, limit(s, m.room, m.restart != nil)); err != nil {
+	if err := m.group.make(m.guard, s, "memory", m.target.Run, limit(s, m.room)); err != nil {
 		return err
 	}
-	m.how = byGroup(s)
 	return m.group.move("memory", m.target)
 }
 
-// How says in words how the limit is kept; "" before Inject.
-func (m *Memory) How() string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.how
-}
-
-// Restore lifts the limit, and has the target started again if the kernel has killed it.
+// Restore lifts the limit.
 func (m *Memory) Restore(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.group.remove(ctx, m.guard); err != nil || m.restart == nil || m.how == "" {
-		return err
-	}
-	family, err := m.target.family()
-	if err != nil || len(family) > 0 {
-		return err
-	}
-	if err := m.restart(ctx); err != nil {
-		return fmt.Errorf("start %s again: %w", m.target.Name, err)
-	}
-	return nil
+	return m.group.remove(ctx, m.guard)
 }

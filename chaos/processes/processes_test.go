@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -286,56 +285,6 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestCrash(t *testing.T) {
-	p, w := start(t, "parent"), guard(t)
-	family, err := p.family()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var again atomic.Pointer[prey]
-	if _, err := NewCrash(p.Target, nil, w); !errors.Is(err, evidence.ErrUnsupported) {
-		t.Errorf("without anybody to start it again: %v", err)
-	}
-	target := p.Target
-	target.Processes = func() []Ref {
-		if a := again.Load(); a != nil {
-			return a.Processes()
-		}
-		return p.Processes()
-	}
-	c, err := NewCrash(target, func(context.Context) error { again.Store(start(t, "idle")); return nil }, w)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Inject(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range family {
-		if (Ref{m.PID, m.Start}).Alive() {
-			t.Errorf("process %d lives", m.PID)
-		}
-	}
-	for range 2 {
-		if err := c.Restore(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if a := again.Load(); a == nil || !answers(a.url) {
-		t.Error("it was not started again")
-	}
-	nobody := Target{Name: "us-east", Processes: func() []Ref { return nil }}
-	c, err = NewCrash(nobody, func(context.Context) error { return errors.New("it was never there") }, w)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Inject(t.Context()); err == nil || !strings.Contains(err.Error(), "nothing of us-east is running") {
-		t.Errorf("err %v", err)
-	}
-	if err := c.Restore(t.Context()); err != nil {
-		t.Errorf("what was never killed is not started: %v", err)
-	}
-}
-
 // injector is what a fault does; see the package chaos.
 type injector interface {
 	Inject(context.Context) error
@@ -419,8 +368,7 @@ func TestHangIsProven(t *testing.T) {
 }
 
 func TestCPUPressureIsProven(t *testing.T) {
-	how, why := CPUAble(nil)
-	t.Logf("by %s; %v", how, why)
+	why := try(nil, "cpu", func(s site) []setting { return quota(s, 0.5) })
 	for _, c := range []struct {
 		name   string
 		cores  float64
@@ -451,8 +399,8 @@ func TestCPUPressureIsProven(t *testing.T) {
 			if e := proof(t, p.Target, Expect{What: Starved, Cores: c.cores, URL: p.url}, in); e.Status != c.want {
 				t.Errorf("%+v", e)
 			}
-			if !c.lie && (i.How() == ByStops) != c.stops {
-				t.Errorf("by %s", i.How())
+			if !c.lie && (i.hang != nil) != c.stops {
+				t.Errorf("by stops: %v", !c.stops)
 			}
 			if is := groupsOf(t, p.cmd.Process.Pid); is != was {
 				t.Errorf("it was in %s and is in %s", was, is)
@@ -462,41 +410,26 @@ func TestCPUPressureIsProven(t *testing.T) {
 }
 
 func TestMemoryPressureIsProven(t *testing.T) {
-	how, err := MemoryAble(nil)
-	if err != nil {
+	if err := MemoryAble(nil); err != nil {
 		if !errors.Is(err, evidence.ErrUnsupported) {
 			t.Fatal(err)
 		}
 		t.Skip(err)
 	}
-	t.Logf("by %s", how)
 	const room = 8 << 20
 	for _, c := range []struct {
 		name, part string
-		kill, lie  bool
+		lie        bool
 		want       string
 	}{
-		{"those that want more wait", "eater", false, false, evidence.Confirmed},
-		{"who wants more is killed", "eater", true, false, evidence.Confirmed},
-		{"nothing instead", "eater", false, true, evidence.Mismatch},
-		{"it does not want more", "idle", false, false, evidence.Inconclusive},
+		{"those that want more wait", "eater", false, evidence.Confirmed},
+		{"nothing instead", "eater", true, evidence.Mismatch},
+		{"it does not want more", "idle", false, evidence.Inconclusive},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := start(t, c.part)
-			target := p.Target
-			var again atomic.Pointer[prey]
-			target.Processes = func() []Ref {
-				if a := again.Load(); a != nil {
-					return a.Processes()
-				}
-				return p.Processes()
-			}
 			was := groupsOf(t, p.cmd.Process.Pid)
-			w := guard(t)
-			m, err := NewMemory(target, room, w)
-			if c.kill {
-				m, err = NewMemoryKill(target, room, func(context.Context) error { again.Store(start(t, "idle")); return nil }, w)
-			}
+			m, err := NewMemory(p.Target, room, guard(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -504,13 +437,11 @@ func TestMemoryPressureIsProven(t *testing.T) {
 			if c.lie {
 				in = nothing{}
 			}
-			if e := proof(t, target, Expect{What: Pressed, Room: room, Kill: c.kill}, in); e.Status != c.want {
+			if e := proof(t, p.Target, Expect{What: Pressed, Room: room}, in); e.Status != c.want {
 				t.Errorf("%+v", e)
 			}
-			if !c.kill {
-				if is := groupsOf(t, p.cmd.Process.Pid); is != was {
-					t.Errorf("it was in %s and is in %s", was, is)
-				}
+			if is := groupsOf(t, p.cmd.Process.Pid); is != was {
+				t.Errorf("it was in %s and is in %s", was, is)
 			}
 		})
 	}

@@ -14,6 +14,12 @@ import (
 	"strings"
 )
 
+// What may be listened to.
+const (
+	TCP = "tcp" // connections
+	UDP = "udp" // datagrams: who listens takes them from anybody
+)
+
 // maxTable bounds what is read of a table of sockets, in bytes.
 const maxTable = 16 << 20
 
@@ -23,10 +29,13 @@ type listens struct {
 	inode string
 }
 
-// parseListening reads the sockets that listen from a table such as /proc/net/tcp or tcp6 (proc_net(5)): addresses are
+// parseListening reads the sockets that listen from a table such as /proc/net/tcp or udp6 (proc_net(5)): addresses are
 // 32-bit words in the machine's byte order, which is little-endian on every machine that this is built for.
-func parseListening(r io.Reader) (out []listens) {
-	const listen = "0A"
+func parseListening(network string, r io.Reader) (out []listens) {
+	listen := "0A" // TCP_LISTEN
+	if network == UDP {
+		listen = "07" // TCP_CLOSE: no one peer
+	}
 	lines := bufio.NewScanner(io.LimitReader(r, maxTable))
 	for lines.Scan() {
 		f := strings.Fields(lines.Text())
@@ -61,16 +70,16 @@ func parseAddress(text string) (netip.Addr, bool) {
 }
 
 // table reads the sockets that listen in a process's network namespace.
-func table(pid string) (out []listens, err error) {
-	for _, name := range []string{"tcp", "tcp6"} {
+func table(network, pid string) (out []listens, err error) {
+	for _, name := range []string{network, network + "6"} {
 		f, err := os.Open("/proc/" + pid + "/net/" + name)
-		if errors.Is(err, fs.ErrNotExist) && name == "tcp6" {
+		if errors.Is(err, fs.ErrNotExist) && name != network {
 			continue // a kernel without IPv6
 		}
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, parseListening(f)...)
+		out = append(out, parseListening(network, f)...)
 		f.Close()
 	}
 	return out, nil
@@ -102,7 +111,7 @@ func Listening(pid int) ([]netip.AddrPort, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := table(strconv.Itoa(pid))
+	all, err := table(TCP, strconv.Itoa(pid))
 	if err != nil {
 		return nil, err
 	}
@@ -115,23 +124,23 @@ func Listening(pid int) ([]netip.AddrPort, error) {
 	return out, nil
 }
 
-// Covers reports whether a socket that listens at one address takes connections to another: itself, or every address of
+// Covers reports whether a socket that listens at one address takes what is sent to another: itself, or every address of
 // the machine. One that listens at :: takes IPv4 too, as it does unless its owner says otherwise.
 func Covers(listening, to netip.AddrPort) bool {
 	every := listening.Addr() == netip.IPv4Unspecified() && to.Addr().Unmap().Is4() || listening.Addr() == netip.IPv6Unspecified()
 	return listening.Port() == to.Port() && (every || listening.Addr() == to.Addr().Unmap())
 }
 
-// Taken reports whether anybody at all listens at an address in this process's network namespace: another user, too.
-func Taken(addr netip.AddrPort) (bool, error) {
-	all, err := table("self")
+// Taken reports whether anybody at all listens at an address, over TCP or UDP, in this process's network namespace: another user, too.
+func Taken(network string, addr netip.AddrPort) (bool, error) {
+	all, err := table(network, "self")
 	return slices.ContainsFunc(all, func(l listens) bool { return Covers(l.at, addr) }), err
 }
 
-// At lists the processes that listen at an address in this process's network namespace, those that share the socket
-// included: a server's master and its workers. Processes of other users are not seen without root.
-func At(addr netip.AddrPort) ([]Process, error) {
-	all, err := table("self")
+// At lists the processes that listen at an address, over TCP or UDP, in this process's network namespace, those that share the
+// socket included: a server's master and its workers. Processes of other users are not seen without root.
+func At(network string, addr netip.AddrPort) ([]Process, error) {
+	all, err := table(network, "self")
 	if err != nil {
 		return nil, err
 	}

@@ -100,7 +100,11 @@ func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
 		return usage(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	if taken, err := procfs.Taken(own.Address); !own.Datagrams && (err != nil || !taken) {
+	network := procfs.TCP
+	if own.Datagrams {
+		network = procfs.UDP
+	}
+	if taken, err := procfs.Taken(network, own.Address); err != nil || !taken {
 		return usage(errors.Join(err, fmt.Errorf("--where: %w to touch %s: nobody listens there, in this network namespace", chaos.ErrRefused, own.Address)))
 	}
 	part, err := parts.Own(own)

@@ -10,7 +10,8 @@ import (
 	"github.com/tminus-live/tminus/scenarios/spec"
 )
 
-// Own is a part that a scenario's owner declares as theirs: whoever listens at its address on this machine's loopback.
+// Own is a part that a scenario's owner declares as theirs: whoever listens at its address on this machine's loopback. The error
+// wraps chaos.ErrRefused where the address is another, and is media.Template's where the segments' template is none.
 func Own(o spec.Own) (chaos.Part, error) {
 	if !o.Address.Addr().IsLoopback() || o.Address.Port() == 0 {
 		return chaos.Part{}, fmt.Errorf("%w to touch %s: only what listens on this machine's loopback can be broken", chaos.ErrRefused, o.Address)
@@ -19,12 +20,16 @@ func Own(o spec.Own) (chaos.Part, error) {
 	if err != nil {
 		return chaos.Part{}, err
 	}
+	network := procfs.TCP
+	if o.Datagrams {
+		network = procfs.UDP
+	}
 	return chaos.Part{
 		Layout: l,
 		Name:   o.Name, Kind: chaos.PartService,
 		Addrs: []netip.AddrPort{reached(o)}, UDP: []netip.AddrPort{reached(o)},
 		URL:       "http://" + reached(o).String(),
-		Processes: func() ([]procfs.Process, error) { return procfs.At(o.Address) },
+		Processes: func() ([]procfs.Process, error) { return procfs.At(network, o.Address) },
 	}, nil
 }
 
