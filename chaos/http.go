@@ -35,7 +35,12 @@ func answers(name, summary, example string, parameters []Parameter, does func(Fa
 	return Model{
 		Name: name, Summary: summary, Evidence: httpEvidence, Example: example,
 		Parameters: append(parameters, ofRequests, ofMethod, onPath, askedPath),
-		front:      func(Fault, string) Front { return FrontHTTP },
+		front:      func(Fault, Terms) Front { return FrontHTTP },
+		check: func(f Fault) error {
+			action, _ := does(f)
+			_, err := answerRule(f, action)
+			return err
+		},
 		plan: func(f Fault, cfg *Config) (plan, error) {
 			action, want := does(f)
 			want.Share = f.Share("share")
@@ -94,7 +99,7 @@ var httpKinds = []Kind{{
 
 // relayed is a fault that the relay in front of a part commits.
 func relayed(f Fault, p Part, rule httprelay.Rule, o Observer) plan {
-	i := &httprelay.Injector{Relays: []*httprelay.Relay{p.HTTP}, Owner: f.ID, Rules: []httprelay.Rule{rule}}
+	i := &httprelay.Injector{Relay: p.HTTP, Owner: f.ID, Rules: []httprelay.Rule{rule}}
 	return plan{injector: i, observer: o, note: i.Note, means: behindRelay}
 }
 
@@ -115,21 +120,28 @@ func behind(f Fault, cfg *Config) (Part, error) {
 	return p, nil
 }
 
+// answerRule is what the relay is told.
+func answerRule(f Fault, action httprelay.Action) (httprelay.Rule, error) {
+	rule := httprelay.Rule{Name: f.ID, Share: f.Share("share"), Seed: f.Seed, Action: action}
+	if rule.Methods = []string{f.Text("method")}; f.Text("method") == "any" {
+		rule.Methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete}
+	}
+	if expr := f.Text("path"); expr != "" {
+		var err error
+		if rule.Path, err = regexp.Compile(expr); err != nil {
+			return rule, fmt.Errorf("path: %w", err)
+		}
+	}
+	return rule, rule.Validate()
+}
+
 func planAnswers(f Fault, cfg *Config, action httprelay.Action, want audit.Want) (plan, error) {
 	p, err := behind(f, cfg)
 	if err != nil {
 		return plan{}, err
 	}
-	rule := httprelay.Rule{Name: f.ID, Share: want.Share, Seed: f.Seed, Action: action}
-	if rule.Methods = []string{f.Text("method")}; f.Text("method") == "any" {
-		rule.Methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete}
-	}
-	if expr := f.Text("path"); expr != "" {
-		if rule.Path, err = regexp.Compile(expr); err != nil {
-			return plan{}, fmt.Errorf("fault %s: path: %w", f.ID, err)
-		}
-	}
-	if err := rule.Validate(); err != nil {
+	rule, err := answerRule(f, action)
+	if err != nil {
 		return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
 	}
 	asked, err := asks(p, f.Text("ask"), cfg.Now())
@@ -200,16 +212,19 @@ func segmentFault(name, summary, example string, parameters []Parameter, does fu
 	return Model{
 		Name: name, Summary: summary, Example: example, Parameters: append(parameters, listed),
 		Evidence: "the rung's segments are fetched at the live edge before, during and after, and looked into: there, on time, whole, continuous, with new pictures; a neighbour's are as ever",
-		front:    func(Fault, string) Front { return FrontHTTP },
+		front:    func(Fault, Terms) Front { return FrontHTTP },
+		check: func(f Fault) error {
+			defect, selector := does(f)
+			_, err := segmentRule(f, defect, selector)
+			return err
+		},
 		plan: func(f Fault, cfg *Config) (plan, error) {
 			defect, selector := does(f)
-			defect.Seed = f.Seed
-			live, err := media.ParseLive(f.Text("live"))
+			rule, err := segmentRule(f, defect, selector)
 			if err != nil {
-				return plan{}, fmt.Errorf("fault %s: live: %w", f.ID, err)
+				return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
 			}
-			selector.Live = live
-			return planSegments(f, cfg, defect, selector)
+			return planSegments(f, cfg, rule)
 		},
 	}
 }
@@ -276,15 +291,23 @@ var segmentKinds = []Kind{{
 	},
 }}
 
-func planSegments(f Fault, cfg *Config, defect media.Defect, selector media.Selector) (plan, error) {
+// segmentRule is what the relay is told.
+func segmentRule(f Fault, defect media.Defect, selector media.Selector) (httprelay.Rule, error) {
+	var err error
+	if selector.Live, err = media.ParseLive(f.Text("live")); err != nil {
+		return httprelay.Rule{}, fmt.Errorf("live: %w", err)
+	}
+	defect.Seed = f.Seed
+	rule := httprelay.Rule{Name: f.ID, Share: 1, Seed: f.Seed, Media: &selector, Action: httprelay.Action{Kind: httprelay.Segment, Defect: defect}}
+	return rule, rule.Validate()
+}
+
+func planSegments(f Fault, cfg *Config, rule httprelay.Rule) (plan, error) {
 	p, err := behind(f, cfg)
 	if err != nil {
 		return plan{}, err
 	}
-	rule := httprelay.Rule{Name: f.ID, Share: 1, Seed: f.Seed, Media: &selector, Action: httprelay.Action{Kind: httprelay.Segment, Defect: defect}}
-	if err := rule.Validate(); err != nil {
-		return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
-	}
+	defect, selector := rule.Action.Defect, *rule.Media
 	c := audit.SegmentsConfig{Fault: f.ID, Region: p.Region, Want: defect, Select: selector, Now: cfg.Now, Sink: cfg.Sink}
 	if c.Stream, err = streamOf(p, selector, f.Text("playlist"), cfg.Now()); err != nil {
 		return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -408,6 +409,16 @@ type injector interface {
 	Restore(context.Context) error
 }
 
+// both injects in two places.
+type both [2]injector
+
+func (b both) Inject(ctx context.Context) error {
+	return errors.Join(b[0].Inject(ctx), b[1].Inject(ctx))
+}
+func (b both) Restore(ctx context.Context) error {
+	return errors.Join(b[0].Restore(ctx), b[1].Restore(ctx))
+}
+
 // play runs one fault as a run does: watched before, during and after. A machine too busy to measure says so, and is given
 // another chance.
 func play(t *testing.T, i injector, watch func() (observer, error), before, during, after time.Duration) (e evidence.Evidence) {
@@ -519,7 +530,8 @@ func TestHTTPFaultsAreProved(t *testing.T) {
 				}
 				watch := func() (observer, error) { return NewHTTP(cfg) }
 				rule := httprelay.Rule{Name: c.name, Path: regexp.MustCompile("^/[ab]$"), Share: c.want.Share, Seed: 11, Action: c.action}
-				i := &httprelay.Injector{Relays: []*httprelay.Relay{r}, Owner: c.name + "-1", Rules: []httprelay.Rule{rule}}
+				i := &httprelay.Injector{Relay: r, Owner: c.name + "-1", Rules: []httprelay.Rule{rule}}
+				inject := injector(i)
 				want := evidence.Mismatch
 				switch sabotage {
 				case "":
@@ -531,9 +543,9 @@ func TestHTTPFaultsAreProved(t *testing.T) {
 				case "something else is injected":
 					i.Rules[0].Action = c.other
 				case "elsewhere too":
-					i.Relays = append(i.Relays, other)
+					inject = both{i, &httprelay.Injector{Relay: other, Owner: i.Owner, Rules: i.Rules}}
 				}
-				if e := play(t, i, watch, time.Second, 3*time.Second, 1500*time.Millisecond); e.Status != want {
+				if e := play(t, inject, watch, time.Second, 3*time.Second, 1500*time.Millisecond); e.Status != want {
 					t.Errorf("%+v", e)
 				} else {
 					t.Logf("%+v", e)

@@ -67,7 +67,7 @@ func TestReferenceRegion(t *testing.T) {
 			}
 			watch := func() (observer, error) { return NewSegments(cfg) }
 			rule := httprelay.Rule{Name: c.name, Share: 1, Media: &c.chosen, Action: httprelay.Action{Kind: httprelay.Segment, Defect: c.defect}}
-			i := &httprelay.Injector{Relays: []*httprelay.Relay{relay}, Owner: "media-1", Rules: []httprelay.Rule{rule}}
+			i := &httprelay.Injector{Relay: relay, Owner: "media-1", Rules: []httprelay.Rule{rule}}
 			if e := play(t, i, watch, 5*time.Second, 14*time.Second, 5*time.Second); e.Status != evidence.Confirmed {
 				t.Errorf("%+v (%s)", e, i.Note())
 			} else {
@@ -92,7 +92,7 @@ func TestReferenceRegion(t *testing.T) {
 			cfg := HTTPConfig{Fault: "http-1", For: 14 * time.Second, Targets: []URL{newest}, Want: c.want, Now: time.Now}
 			watch := func() (observer, error) { return NewHTTP(cfg) }
 			rule := httprelay.Rule{Name: c.want.Kind, Share: c.want.Share, Seed: 1, Action: c.action}
-			i := &httprelay.Injector{Relays: []*httprelay.Relay{relay}, Owner: "http-1", Rules: []httprelay.Rule{rule}}
+			i := &httprelay.Injector{Relay: relay, Owner: "http-1", Rules: []httprelay.Rule{rule}}
 			if e := play(t, i, watch, 5*time.Second, 14*time.Second, 5*time.Second); e.Status != evidence.Confirmed {
 				t.Errorf("%+v (%s)", e, i.Note())
 			} else {

@@ -299,7 +299,7 @@ func TestMediaFaultsAreProved(t *testing.T) {
 				watch := func() (observer, error) { return NewSegments(cfg) }
 				chosen := c.chosen
 				rule := httprelay.Rule{Name: c.name, Share: 1, Seed: 5, Media: &chosen, Action: httprelay.Action{Kind: httprelay.Segment, Defect: c.defect}}
-				i := &httprelay.Injector{Relays: []*httprelay.Relay{r}, Owner: "media-1", Rules: []httprelay.Rule{rule}}
+				i := &httprelay.Injector{Relay: r, Owner: "media-1", Rules: []httprelay.Rule{rule}}
 				want := evidence.Mismatch
 				switch sabotage {
 				case "":
@@ -359,7 +359,7 @@ func TestSomeonesOwnHLS(t *testing.T) {
 				}
 				watch := func() (observer, error) { return NewSegments(cfg) }
 				rule := httprelay.Rule{Name: "own", Share: 1, Media: &c.chosen, Action: httprelay.Action{Kind: httprelay.Segment, Defect: c.defect}}
-				i := &httprelay.Injector{Relays: []*httprelay.Relay{r}, Owner: "media-1", Rules: []httprelay.Rule{rule}}
+				i := &httprelay.Injector{Relay: r, Owner: "media-1", Rules: []httprelay.Rule{rule}}
 				if e := play(t, i, watch, 3*time.Second, 7*time.Second, 3*time.Second); e.Status != evidence.Confirmed {
 					t.Errorf("%+v (%s)", e, i.Note())
 				} else {

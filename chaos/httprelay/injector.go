@@ -7,40 +7,38 @@ import (
 	"sync/atomic"
 )
 
-// Injector puts rules into relays and takes them out again.
+// Injector puts rules into a relay and takes them out again.
 type Injector struct {
-	Relays []*Relay
-	Owner  string // the fault's ID: its rules alone are taken out
-	Rules  []Rule
+	Relay *Relay
+	Owner string // the fault's ID: its rules alone are taken out
+	Rules []Rule // a relay has 256 at most, those of all owners together
 
 	note atomic.Pointer[string] // of the time before the rules were taken out
 }
 
-// Inject puts the rules into every relay.
+// Inject puts the rules into the relay, in place of those that the owner has there. They are in effect for requests that come
+// after it returns. Its error says every rule that Rule.Validate refuses, or that they are too many: then none of them is put in.
 func (i *Injector) Inject(context.Context) error {
-	if len(i.Relays) == 0 {
+	if i.Relay == nil {
 		return errors.New("there is no relay in front of it")
 	}
-	for _, r := range i.Relays {
-		if err := r.Add(i.Owner, i.Rules); err != nil {
-			return err
-		}
-	}
-	return nil
+	return i.Relay.Add(i.Owner, i.Rules)
 }
 
-// Restore takes the rules out of every relay.
+// Restore takes the rules out of the relay, and lets go of what they hold back. It does not fail.
 func (i *Injector) Restore(context.Context) error {
+	if i.Relay == nil {
+		return nil
+	}
 	if text, any := i.tell(); any {
 		i.note.Store(&text)
 	}
-	for _, r := range i.Relays {
-		r.Remove(i.Owner)
-	}
+	i.Relay.Remove(i.Owner)
 	return nil
 }
 
-// Note says what the relays did, for the fault's record; after Restore too.
+// Note says what the relay did, for the fault's record, after Restore too: how many of the requests that the rules are about
+// were broken. It is empty before Inject.
 func (i *Injector) Note() string {
 	if text, any := i.tell(); any {
 		return text
@@ -52,17 +50,19 @@ func (i *Injector) Note() string {
 }
 
 func (i *Injector) tell() (text string, any bool) {
+	if i.Relay == nil {
+		return "", false
+	}
 	var matched, applied, failed uint64
 	why := ""
-	for _, r := range i.Relays {
-		for _, c := range r.Counts().Rules {
-			if c.Owner == i.Owner {
-				any = true
-				matched, applied, failed = matched+c.Matched, applied+c.Applied, failed+c.Failed
-				if c.Failure != "" {
-					why = c.Failure
-				}
-			}
+	for _, c := range i.Relay.Counts().Rules {
+		if c.Owner != i.Owner {
+			continue
+		}
+		any = true
+		matched, applied, failed = matched+c.Matched, applied+c.Applied, failed+c.Failed
+		if c.Failure != "" {
+			why = c.Failure
 		}
 	}
 	text = fmt.Sprintf("%d of %d matching requests broken", applied, matched)

@@ -55,6 +55,7 @@ type Relay struct {
 	transport *http.Transport
 	edge      media.Edge
 	shelf     shelf
+	hands     hands
 
 	mu       sync.Mutex // of owned
 	owned    map[string][]*armed
@@ -110,7 +111,7 @@ func Listen(cfg Config) (*Relay, error) {
 			return conn, err
 		}
 	}
-	r := &Relay{cfg: cfg, owned: map[string][]*armed{}, refused: make(chan struct{}, 1)}
+	r := &Relay{cfg: cfg, owned: map[string][]*armed{}, refused: make(chan struct{}, 1), hands: newHands()}
 	r.rules.Store(&[]*armed{})
 	r.transport = &http.Transport{
 		DialContext:         r.dial,
@@ -139,9 +140,6 @@ func Listen(cfg Config) (*Relay, error) {
 
 // Addr is the address clients connect to.
 func (r *Relay) Addr() string { return r.addr }
-
-// Layout is what the relay takes paths for.
-func (r *Relay) Layout() media.Layout { return r.cfg.Layout }
 
 // Close releases the listener of a relay that is never run.
 func (r *Relay) Close() error { return r.listener.Close() }
@@ -270,9 +268,6 @@ func (r *Relay) dial(ctx context.Context, network, addr string) (net.Conn, error
 	}
 	return conn, err
 }
-
-// Set makes these the rules that have no owner.
-func (r *Relay) Set(rules []Rule) error { return r.Add("", rules) }
 
 // Add makes these the owner's rules, in place of those it had, behind everybody else's.
 func (r *Relay) Add(owner string, rules []Rule) error {

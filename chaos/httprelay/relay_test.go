@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tminus-live/tminus/chaos/media"
@@ -37,7 +38,13 @@ func relay(t testing.TB, layout media.Layout, now func() time.Time, upstream str
 	if now == nil {
 		now = time.Now
 	}
-	r, err := Listen(Config{Listen: "127.0.0.1:0", Upstream: upstream, Layout: layout, Now: now})
+	return start(t, Config{Upstream: upstream, Layout: layout, Now: now})
+}
+
+func start(t testing.TB, cfg Config) *Relay {
+	t.Helper()
+	cfg.Listen = "127.0.0.1:0"
+	r, err := Listen(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +81,7 @@ func get(t testing.TB, r *Relay, path string) (int, []byte, http.Header, error) 
 
 func set(t testing.TB, r *Relay, rules ...Rule) {
 	t.Helper()
-	if err := r.Set(rules); err != nil {
+	if err := r.Add("", rules); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -294,7 +301,7 @@ func TestRestoringLetsGo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := front(t, media.Layout{}, nil, http.HandlerFunc(server))
-			i := &Injector{Relays: []*Relay{r}, Owner: "stall-1", Rules: []Rule{{Name: "s", Share: 1, Action: a}}}
+			i := &Injector{Relay: r, Owner: "stall-1", Rules: []Rule{{Name: "s", Share: 1, Action: a}}}
 			if err := i.Inject(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -381,33 +388,6 @@ func TestShareIsDrawnFromTheSeed(t *testing.T) {
 	}
 	if hits < 29_500 || hits > 30_500 {
 		t.Errorf("%d of 100000 draws below 0.3", hits)
-	}
-}
-
-// A share of viewers, not of requests: each session fares alike all along.
-func TestShareOfViewers(t *testing.T) {
-	r := front(t, media.Layout{}, nil, http.HandlerFunc(server))
-	set(t, r, Rule{Name: "half", Share: 0.5, Seed: 3, Key: regexp.MustCompile(`[?&]session=([^&]*)`), Action: Action{Kind: Status, Status: 500}})
-	hit := 0
-	for viewer := range 40 {
-		var first int
-		for n := range 4 {
-			status, _, _, err := get(t, r, fmt.Sprintf("/none?n=%d&session=s%d", n, viewer))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n == 0 {
-				first = status
-			} else if status != first {
-				t.Fatalf("viewer %d: %d, then %d", viewer, first, status)
-			}
-		}
-		if first == 500 {
-			hit++
-		}
-	}
-	if hit < 10 || hit > 30 {
-		t.Errorf("%d of 40 viewers suffer", hit)
 	}
 }
 
@@ -522,7 +502,7 @@ func TestRulesAreChecked(t *testing.T) {
 		{Share: 1, Media: &media.Selector{Every: 2, Phase: 5}, Action: Action{Kind: Reset}},
 	}
 	for _, rule := range bad {
-		if err := r.Set([]Rule{rule}); err == nil {
+		if err := r.Add("", []Rule{rule}); err == nil {
 			t.Errorf("%+v is taken", rule)
 		}
 	}
@@ -530,7 +510,7 @@ func TestRulesAreChecked(t *testing.T) {
 	for i := range many {
 		many[i] = Rule{Share: 1, Action: Action{Kind: Reset}}
 	}
-	if err := r.Set(many); err == nil {
+	if err := r.Add("", many); err == nil {
 		t.Error("too many rules are taken")
 	}
 	if len(r.Counts().Rules) != 0 {
@@ -540,6 +520,11 @@ func TestRulesAreChecked(t *testing.T) {
 
 // A server that is gone looks gone, and one that is back looks back.
 func TestDeadServerLooksDead(t *testing.T) {
+	t.Run("here", func(t *testing.T) { looksDead(t, nil) })
+	t.Run("elsewhere", func(t *testing.T) { looksDead(t, func(open func() error) error { return open() }) })
+}
+
+func looksDead(t *testing.T, in func(open func() error) error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -547,7 +532,7 @@ func TestDeadServerLooksDead(t *testing.T) {
 	addr := ln.Addr().String()
 	live := &http.Server{Handler: http.HandlerFunc(server)}
 	go live.Serve(ln)
-	r := relay(t, media.Layout{}, nil, addr)
+	r := start(t, Config{Upstream: addr, Now: time.Now, In: in})
 	if status, _, _, err := get(t, r, "/none"); status != 204 || err != nil {
 		t.Fatal(status, err)
 	}
@@ -759,6 +744,154 @@ func TestSegmentsAreSpoiledOnTheWay(t *testing.T) {
 	if _, again := look("v360", n); !bytes.Equal(again, whole) {
 		t.Error("not the same after the fault")
 	}
+}
+
+// Viewers whose paths carry tokens of their own watch the same stream: the same pictures stand still for all of them, and what is
+// needed for that is fetched once.
+func TestViewersWithTokensShareAStream(t *testing.T) {
+	const n = 882_000_003
+	var mu sync.Mutex
+	asked := map[string]int{}
+	origin := stage(t)
+	r := front(t, media.Reference(2*time.Second), func() time.Time { return time.Unix(2*(n+1), 0) }, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		path := req.URL.Path
+		if rest, ok := strings.CutPrefix(path, "/t/"); ok {
+			_, path, _ = strings.Cut(rest, "/")
+			path = "/" + path
+		}
+		mu.Lock()
+		asked[path]++
+		mu.Unlock()
+		req.URL.Path = path
+		origin.ServeHTTP(w, req)
+	}))
+	get := func(viewer int, name string) []byte {
+		t.Helper()
+		status, raw, _, err := get(t, r, fmt.Sprintf("/t/viewer-%d/e/v360/%s", viewer, name))
+		if status != 200 || err != nil {
+			t.Fatal(status, err)
+		}
+		return raw
+	}
+	h, err := media.ParseHeader(get(0, "init.mp4"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pictures := func(viewer int, number uint64) [32]byte {
+		t.Helper()
+		report, err := media.Inspect(get(viewer, fmt.Sprintf("%d.m4s", number)), h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, _ := report.Pictures()
+		return p.Media
+	}
+	still := pictures(0, n-1)
+	mu.Lock()
+	clear(asked)
+	mu.Unlock()
+	set(t, r, Rule{Name: "frozen", Share: 1, Media: &media.Selector{Rung: "v360"}, Action: Action{Kind: Segment, Defect: media.Defect{Kind: media.Frozen}}})
+	if pictures(0, n) != still {
+		t.Error("not frozen")
+	}
+	for viewer := range maxStreams + 2 { // more viewers than streams are kept
+		if pictures(viewer, n+1) != still {
+			t.Fatalf("viewer %d sees other pictures than the first", viewer)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if asked["/e/v360/init.mp4"] != 1 || asked[fmt.Sprintf("/e/v360/%d.m4s", n-1)] != 1 {
+		t.Errorf("%v", asked)
+	}
+}
+
+// Where the segment that was to be shown is gone, the fault begins with the next one.
+func TestFrozenBeginsWhereItCan(t *testing.T) {
+	const n = 882_000_003
+	origin := stage(t)
+	r := front(t, media.Reference(2*time.Second), func() time.Time { return time.Unix(2*(n+1), 0) }, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if strings.HasSuffix(req.URL.Path, fmt.Sprintf("/%d.m4s", n-8)) {
+			http.Error(w, "gone", http.StatusGone)
+			return
+		}
+		origin.ServeHTTP(w, req)
+	}))
+	set(t, r, Rule{Name: "frozen", Share: 1, Media: &media.Selector{Rung: "v360"}, Action: Action{Kind: Segment, Defect: media.Defect{Kind: media.Frozen}}})
+	for _, number := range []int{n - 7, n, n + 1} {
+		if status, _, _, err := get(t, r, fmt.Sprintf("/e/v360/%d.m4s", number)); status != 200 || err != nil {
+			t.Fatal(status, err)
+		}
+	}
+	if c := r.Counts().Rules[0]; c.Applied != 2 || c.Failed != 1 {
+		t.Errorf("%+v", c)
+	}
+}
+
+// No more segments are in hand at once than there is room for; who waits goes on when there is, or leaves when they have to.
+func TestSegmentsInHandAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, gone := newHands(), make(chan struct{})
+		all, err := h.take(t.Context(), gone, 10*maxHeld*handful) // more than there is
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := h.take(ctx, gone, 1); !errors.Is(err, context.Canceled) {
+			t.Errorf("a client that has left: %v", err)
+		}
+		got := false
+		go func() {
+			three, err := h.take(t.Context(), gone, 3*handful)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			got = true
+			three.give(0)
+		}()
+		all.give((maxHeld - 2) * handful) // room for two of three
+		if synctest.Wait(); got {
+			t.Error("it did not wait")
+		}
+		all.give(0)
+		if synctest.Wait(); !got || len(h.full) != 0 || len(h.turn) != 0 {
+			t.Errorf("%v, %d are held still", got, len(h.full))
+		}
+	})
+}
+
+// A crowd for whose segments there is no room waits; when the fault is over it gets them as they are.
+func TestWhoWaitsForRoomIsLetGo(t *testing.T) {
+	const n = 882_000_003
+	r := front(t, media.Reference(2*time.Second), func() time.Time { return time.Unix(2*(n+1), 0) }, stage(t))
+	path := fmt.Sprintf("/e/v360/%d.m4s", n)
+	_, whole, _, err := get(t, r, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := r.hands.take(t.Context(), nil, maxHeld*handful)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set(t, r, Rule{Name: "short", Share: 1, Action: Action{Kind: Segment, Defect: media.Defect{Kind: media.Short, Keep: 0.5}}})
+	answered := make(chan []byte, 1)
+	go func() {
+		_, got, _, _ := get(t, r, path)
+		answered <- got
+	}()
+	for deadline := time.Now().Add(5 * time.Second); len(r.hands.turn) == 0; { // it has its turn, and waits
+		if time.Now().After(deadline) {
+			t.Fatal("it does not wait")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	r.Clear()
+	if got := <-answered; !bytes.Equal(got, whole) {
+		t.Errorf("%d bytes of %d", len(got), len(whole))
+	}
+	all.give(0)
 }
 
 // A segment that cannot be spoiled passes, and is counted.

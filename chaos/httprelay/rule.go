@@ -3,7 +3,6 @@ package httprelay
 import (
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"net/http"
 	"regexp"
 	"slices"
@@ -48,15 +47,12 @@ type Action struct {
 // Rule says which requests are broken and how. The first rule that takes a request is the only one.
 type Rule struct {
 	Name    string
-	Methods []string       // none: GET and HEAD
-	Path    *regexp.Regexp // on the path as it stands in the request line; nil: every path
-	Share   float64        // of the requests that match, in (0, 1]
-	Seed    uint64         // of the draw
-	// Key makes one draw of all requests that agree in what its first group, or else the whole expression, matches in path
-	// and query: a session, so that a share of viewers suffers throughout. nil, and where it does not match: one draw a request.
-	Key    *regexp.Regexp
-	Media  *media.Selector // only requests for these segments; nil: not asked. A Segment action without one is about all segments
-	Action Action
+	Methods []string        // none: GET and HEAD
+	Path    *regexp.Regexp  // on the path as it stands in the request line; nil: every path
+	Share   float64         // of the requests that match, in (0, 1]
+	Seed    uint64          // of the draw
+	Media   *media.Selector // only requests for these segments; nil: not asked. A Segment action without one is about all segments
+	Action  Action
 }
 
 const (
@@ -151,20 +147,6 @@ func (r *Rule) covers(method, path string, ref media.Ref, known bool, newest fun
 		return false
 	}
 	return r.Media.Match(ref, newest())
-}
-
-// key is a number for what Key finds in a request's path and query.
-func (r *Rule) key(target string) (uint64, bool) {
-	if r.Key == nil {
-		return 0, false
-	}
-	m := r.Key.FindStringSubmatch(target)
-	if m == nil {
-		return 0, false
-	}
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(m[min(1, len(m)-1)]))
-	return h.Sum64(), true
 }
 
 // draw is a number in [0, 1) for the n-th request of a rule.

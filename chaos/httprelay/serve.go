@@ -58,11 +58,7 @@ func (r *Relay) handle(w http.ResponseWriter, req *http.Request) {
 			continue
 		}
 		n := rule.matched.Add(1) - 1
-		drawn := n
-		if key, ok := rule.key(req.RequestURI); ok {
-			drawn = key
-		}
-		if draw(rule.Seed, drawn) >= rule.Share {
+		if draw(rule.Seed, n) >= rule.Share {
 			continue
 		}
 		r.apply(w, req, rule, n, ref)
@@ -337,7 +333,25 @@ func (r *Relay) segment(w http.ResponseWriter, req *http.Request, rule *armed, r
 // spoiled answers with a spoiled segment. An error comes before anything was written.
 func (r *Relay) spoiled(w http.ResponseWriter, req *http.Request, rule *armed, ref media.Ref) error {
 	d := rule.Action.Defect
-	original, head, err := r.fetch(req, rawPath(req))
+	resp, err := r.ask(req, rawPath(req))
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNothing, err)
+	}
+	defer resp.Body.Close()
+	size := resp.ContentLength
+	if size < 0 {
+		size = media.MaxSegment
+	}
+	held := 2 * size // as it was, and as it is to be
+	if d.NeedsEarlier() {
+		held += size
+	}
+	hold, err := r.hands.take(req.Context(), rule.gone, held)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNothing, err)
+	}
+	defer hold.give(0)
+	original, err := read(resp)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNothing, err)
 	}
@@ -354,6 +368,7 @@ func (r *Relay) spoiled(w http.ResponseWriter, req *http.Request, rule *armed, r
 			return errNothing // older than what is shown in place of all
 		}
 		if in.Earlier, err = r.earlier(req, ref, source); err != nil {
+			rule.forget(ref)
 			return err
 		}
 	}
@@ -362,8 +377,9 @@ func (r *Relay) spoiled(w http.ResponseWriter, req *http.Request, rule *armed, r
 		return err
 	}
 	rule.applied.Add(1)
+	hold.give(int64(len(out)))
 	h := w.Header()
-	for name, values := range head {
+	for name, values := range resp.Header {
 		h[name] = values
 	}
 	for _, name := range append([]string{"Content-Length", "Content-Encoding", "Content-Range", "Transfer-Encoding", "Connection", "Keep-Alive", "Expires", "Age"}, checks...) {
@@ -407,17 +423,24 @@ func (a *armed) source(ref media.Ref) uint64 {
 	return a.Action.Defect.Source(s, ref.Number, first)
 }
 
+// forget takes another segment for the first one that is frozen: what should have been shown in place of it cannot be had.
+func (a *armed) forget(ref media.Ref) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.first, ref.Stream())
+}
+
 const maxStreams = 256
 
-// fetch gets a whole object from the server on a client's behalf.
-func (r *Relay) fetch(req *http.Request, path string) ([]byte, http.Header, error) {
+// ask asks the server for a whole object on a client's behalf. The response is 200, and its body must be closed.
+func (r *Relay) ask(req *http.Request, path string) (*http.Response, error) {
 	target := "http://" + r.cfg.Upstream + path
 	if req.URL.RawQuery != "" {
 		target += "?" + req.URL.RawQuery
 	}
 	u, err := url.Parse(target)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	out := (&http.Request{Method: http.MethodGet, URL: u, Host: req.Host, Header: req.Header.Clone()}).WithContext(req.Context())
 	for _, name := range append([]string{"Range", "Accept-Encoding", "Connection", "Keep-Alive", "Upgrade", "Te", "Trailer", "Transfer-Encoding", "Content-Length", "Expect"}, conditions...) {
@@ -425,28 +448,51 @@ func (r *Relay) fetch(req *http.Request, path string) ([]byte, http.Header, erro
 	}
 	resp, err := r.transport.RoundTrip(out)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, nil, fmt.Errorf("the server answers %s with %s", path, resp.Status)
+		resp.Body.Close()
+		return nil, fmt.Errorf("the server answers %s with %s", path, resp.Status)
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, media.MaxSegment+1))
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(body) > media.MaxSegment {
-		return nil, nil, fmt.Errorf("%s has more than %d bytes", path, media.MaxSegment)
-	}
-	return body, resp.Header, nil
+	return resp, nil
 }
 
-// shelf keeps what is needed again: headers, and the segments that frozen ones show.
+// read reads a body to its end.
+func read(resp *http.Response) ([]byte, error) {
+	var out bytes.Buffer
+	if n := resp.ContentLength; n > 0 && n <= media.MaxSegment {
+		out.Grow(int(n) + bytes.MinRead) // else a buffer that doubles holds up to twice as much
+	}
+	if _, err := out.ReadFrom(io.LimitReader(resp.Body, media.MaxSegment+1)); err != nil {
+		return nil, err
+	}
+	if out.Len() > media.MaxSegment {
+		return nil, fmt.Errorf("%s has more than %d bytes", resp.Request.URL.Path, media.MaxSegment)
+	}
+	return out.Bytes(), nil
+}
+
+func (r *Relay) fetch(req *http.Request, path string) ([]byte, error) {
+	resp, err := r.ask(req, path)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return read(resp)
+}
+
+// shelf keeps what is needed again, whoever asks: headers, and the segments that frozen ones show.
 type shelf struct {
 	mu       sync.Mutex
-	headers  map[string]media.Header
-	earlier  map[string][]byte
+	headers  map[string]media.Header // by stream
+	earlier  map[shown][]byte
 	earlierN int // bytes
+}
+
+// shown is a segment that a frozen one shows.
+type shown struct {
+	stream string
+	number uint64
 }
 
 const (
@@ -455,14 +501,14 @@ const (
 )
 
 func (r *Relay) header(req *http.Request, ref media.Ref) (media.Header, error) {
-	path := r.cfg.Layout.InitPath(ref)
+	stream := ref.Stream()
 	r.shelf.mu.Lock()
-	h, ok := r.shelf.headers[path]
+	h, ok := r.shelf.headers[stream]
 	r.shelf.mu.Unlock()
 	if ok {
 		return h, nil
 	}
-	raw, _, err := r.fetch(req, path)
+	raw, err := r.fetch(req, r.cfg.Layout.InitPath(ref))
 	if err != nil {
 		return media.Header{}, fmt.Errorf("its initialisation segment: %w", err)
 	}
@@ -474,19 +520,19 @@ func (r *Relay) header(req *http.Request, ref media.Ref) (media.Header, error) {
 	if r.shelf.headers == nil || len(r.shelf.headers) >= maxHeaders {
 		r.shelf.headers = map[string]media.Header{}
 	}
-	r.shelf.headers[path] = h
+	r.shelf.headers[stream] = h
 	return h, nil
 }
 
 func (r *Relay) earlier(req *http.Request, ref media.Ref, number uint64) ([]byte, error) {
-	path := ref.Sibling(number)
+	key := shown{ref.Stream(), number}
 	r.shelf.mu.Lock()
-	b, ok := r.shelf.earlier[path]
+	b, ok := r.shelf.earlier[key]
 	r.shelf.mu.Unlock()
 	if ok {
 		return b, nil
 	}
-	b, _, err := r.fetch(req, path)
+	b, err := r.fetch(req, ref.Sibling(number))
 	if err != nil {
 		return nil, fmt.Errorf("the segment before it: %w", err)
 	}
@@ -496,9 +542,9 @@ func (r *Relay) earlier(req *http.Request, ref media.Ref, number uint64) ([]byte
 	r.shelf.mu.Lock()
 	defer r.shelf.mu.Unlock()
 	if r.shelf.earlier == nil || r.shelf.earlierN+len(b) > maxEarlier {
-		r.shelf.earlier, r.shelf.earlierN = map[string][]byte{}, 0
+		r.shelf.earlier, r.shelf.earlierN = map[shown][]byte{}, 0
 	}
-	r.shelf.earlier[path] = b
+	r.shelf.earlier[key] = b
 	r.shelf.earlierN += len(b)
 	return b, nil
 }

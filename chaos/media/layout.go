@@ -35,16 +35,22 @@ type Ref struct {
 	Number uint64 // of Segment
 
 	path     string
-	from, to int // the number's digits in path
-	width    int // the number is padded with zeros to this width
+	from, to int    // the number's digits in path
+	width    int    // the number is padded with zeros to this width
+	token    [2]int // what is a viewer's own in path, from and to
 }
 
-// Stream names what the segments of one rung have in common: their path without the number.
+// Stream names what the segments of one rung have in common, whoever asks for them: their path without the number and without
+// what is a viewer's own.
 func (r Ref) Stream() string {
 	if r.Kind != Segment {
 		return path.Dir(r.path)
 	}
-	return r.path[:r.from] + "#" + r.path[r.to:]
+	from, to := r.token[0], r.token[1]
+	if to > r.from { // behind the number
+		return r.path[:r.from] + "#" + r.path[r.to:from] + r.path[to:]
+	}
+	return r.path[:from] + r.path[to:r.from] + "#" + r.path[r.to:]
 }
 
 // Sibling is the path of another segment of the same stream.
@@ -83,7 +89,7 @@ const (
 )
 
 // reference is the reference pipeline's layout: an optional token, event, rendition, number.
-var reference = regexp.MustCompile(`^(?:/t/[^/]+)?/[^/]+/(?P<rung>[^/]+)/(?:(?P<number>0|[1-9][0-9]*)\.m4s|(?P<init>init\.mp4)|(?P<playlist>media\.m3u8))$`)
+var reference = regexp.MustCompile(`^(?P<token>/t/[^/]+)?/[^/]+/(?P<rung>[^/]+)/(?:(?P<number>0|[1-9][0-9]*)\.m4s|(?P<init>init\.mp4)|(?P<playlist>media\.m3u8))$`)
 
 // Reference is the layout of the reference pipeline: /event/rendition/number.m4s, with or without a token in front,
 // numbers counting from 1970.
@@ -101,7 +107,8 @@ func ReferenceEvent(event string, duration time.Duration) Layout {
 }
 
 // Pattern makes a layout from a regular expression on the path. Its group `number` matches a segment's number; `rung`
-// and `track` are optional, and so are `init` and `playlist`, which mark paths of the rung that are no segments.
+// and `track` are optional, and so are `init` and `playlist`, which mark paths of the rung that are no segments, and `token`,
+// which is a viewer's own.
 func Pattern(expr string) (Layout, error) {
 	if len(expr) > maxPattern {
 		return Layout{}, fmt.Errorf("%w: the expression has %d bytes, more than %d", ErrLayout, len(expr), maxPattern)
@@ -226,6 +233,9 @@ func (l Layout) Find(p string) (Ref, bool) {
 	}
 	r := Ref{path: p}
 	r.Rung, _, _ = group("rung")
+	if _, from, to := group("token"); from >= 0 {
+		r.token = [2]int{from, to}
+	}
 	r.Track, _, _ = group("track")
 	if kind := trackOf(r.Track); kind != "" {
 		r.Track = kind

@@ -345,6 +345,33 @@ func TestSpoiledAudio(t *testing.T) {
 	}
 }
 
+// A viewer's own part of a path does not make a stream of its own, wherever it stands.
+func TestStreamsAreEverybodys(t *testing.T) {
+	own, err := Pattern(`^/(?P<rung>[^/]+)/(?P<number>\d+)\.ts(?P<token>;[^/]*)?$`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		layout    Layout
+		one, same string
+		other     string
+	}{
+		{Reference(2 * time.Second), "/e/v360/7.m4s", "/t/e/e/v360/8.m4s", "/t/e/e/v720/8.m4s"},
+		{own, "/v360/7.ts;abc", "/v360/123.ts", "/v720/7.ts;abc"},
+	} {
+		stream := func(path string) string {
+			ref, ok := c.layout.Find(path)
+			if !ok {
+				t.Errorf("%s is nothing", path)
+			}
+			return ref.Stream()
+		}
+		if stream(c.one) != stream(c.same) || stream(c.one) == stream(c.other) {
+			t.Errorf("%s, %s, %s", stream(c.one), stream(c.same), stream(c.other))
+		}
+	}
+}
+
 func TestWhatCannotBeSpoiledIsSaid(t *testing.T) {
 	v := sports(t, "v360")
 	seg := v.segment(t, present)
