@@ -418,6 +418,42 @@ func TestEndlessBodiesArriveAsTheyAreSent(t *testing.T) {
 	close(next)
 }
 
+// A body that began during a fault is whole again from the moment at which the fault is taken away.
+func TestLongBodiesAreLetGo(t *testing.T) {
+	for _, a := range []Action{{Kind: Corrupt, Each: 1}, {Kind: Reset, After: 6}, {Kind: Truncate, After: 6}, {Kind: Stall, After: 6}, {Kind: Throttle, Rate: 1e6}} {
+		t.Run(a.Kind, func(t *testing.T) {
+			next := make(chan string)
+			r := front(t, media.Layout{}, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				for text := range next {
+					_, _ = io.WriteString(w, text)
+					w.(http.Flusher).Flush()
+				}
+			}))
+			set(t, r, Rule{Name: a.Kind, Share: 1, Action: a})
+			go func() { next <- "one\n" }()
+			resp, err := alone.Get("http://" + r.Addr() + "/events")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			lines := bufio.NewReader(resp.Body)
+			first := make([]byte, len("one\n"))
+			if _, err := io.ReadFull(lines, first); err != nil {
+				t.Fatal(err)
+			}
+			if spoiled := string(first) != "one\n"; spoiled != (a.Kind == Corrupt) {
+				t.Errorf("%q during the fault", first)
+			}
+			r.Clear()
+			next <- "two\n"
+			close(next)
+			if rest, err := io.ReadAll(lines); string(rest) != "two\n" || err != nil {
+				t.Errorf("%q, %v after it", rest, err)
+			}
+		})
+	}
+}
+
 func TestUpgradesPass(t *testing.T) {
 	r := front(t, media.Layout{}, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, rw, err := http.NewResponseController(w).Hijack()

@@ -197,6 +197,13 @@ func (a *answer) Write(b []byte) (int, error) {
 	if !a.begun {
 		a.WriteHeader(http.StatusOK)
 	}
+	if a.faulty && !a.done {
+		select {
+		case <-a.rule.gone: // what is still to come of a long body is not the fault's any more
+			a.done = true
+		default:
+		}
+	}
 	if !a.faulty || a.done || len(b) == 0 {
 		return a.ResponseWriter.Write(b)
 	}
