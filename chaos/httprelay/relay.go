@@ -24,9 +24,10 @@ import (
 type Config struct {
 	Listen   string // host:port that clients know
 	Upstream string // host:port where the server listens now
-	// In runs what opens a socket where the relay stands, in another network namespace; nil: it stands in this process's.
+	// In runs what opens a socket where the relay stands, in another network namespace; nil: it stands in this process's. What it
+	// runs returns at once: others wait for their turn.
 	In func(open func() error) error
-	// Dial opens connections to the server; nil: a plain dialer, within In.
+	// Dial opens connections to the server; nil: from within In, to an IPv4 address where there is an In.
 	Dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	Layout media.Layout // which paths are segments; zero: rules about segments take nothing
 	Now    func() time.Time
@@ -101,15 +102,15 @@ func Listen(cfg Config) (*Relay, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	switch {
+	case cfg.Dial != nil:
+	case cfg.In == nil:
+		cfg.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: -1}).DialContext
+	default:
+		cfg.Dial = func(ctx context.Context, _, addr string) (net.Conn, error) { return dialFrom(ctx, cfg.In, addr) }
+	}
 	if cfg.In == nil {
 		cfg.In = func(open func() error) error { return open() }
-	}
-	if cfg.Dial == nil {
-		dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
-		cfg.Dial = func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
-			err = cfg.In(func() (err error) { conn, err = dialer.DialContext(ctx, network, addr); return err })
-			return conn, err
-		}
 	}
 	r := &Relay{cfg: cfg, owned: map[string][]*armed{}, refused: make(chan struct{}, 1), hands: newHands()}
 	r.rules.Store(&[]*armed{})

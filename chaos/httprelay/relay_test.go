@@ -20,6 +20,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tminus-live/tminus/chaos/media"
 	"github.com/tminus-live/tminus/reference/encoder"
 	"github.com/tminus-live/tminus/reference/packager"
@@ -928,6 +930,73 @@ func TestWhoWaitsForRoomIsLetGo(t *testing.T) {
 		t.Errorf("%d bytes of %d", len(got), len(whole))
 	}
 	all.give(0)
+}
+
+// unanswering is a server that listens and takes no more connections.
+func unanswering(t *testing.T) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	err = errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0))
+	name, nameErr := unix.Getsockname(fd)
+	if err = errors.Join(err, nameErr); err != nil {
+		t.Fatal(err)
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
+	for range 16 { // until nobody gets in any more
+		c, err := net.DialTimeout("tcp", addr, 200*time.Millisecond)
+		if err != nil {
+			return addr
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	t.Fatal("it takes every connection")
+	return ""
+}
+
+// Who else opens sockets where the relay stands does not wait for a server that does not answer.
+func TestDialingKeepsNobodyWaiting(t *testing.T) {
+	addr := unanswering(t)
+	var thread sync.Mutex
+	turns := make(chan struct{}, 16)
+	in := func(open func() error) error {
+		thread.Lock()
+		defer thread.Unlock()
+		turns <- struct{}{}
+		return open()
+	}
+	r, err := Listen(Config{Listen: "127.0.0.1:0", Upstream: addr, In: in, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	<-turns
+	ctx, cancel := context.WithCancel(t.Context())
+	dialed := make(chan error, 1)
+	go func() {
+		_, err := r.dial(ctx, "tcp", addr)
+		dialed <- err
+	}()
+	<-turns
+	other := make(chan error, 1)
+	go func() { other <- in(func() error { return nil }) }()
+	select {
+	case <-other:
+	case <-time.After(dialTimeout / 2):
+		t.Error("somebody else waits for the server")
+	}
+	select {
+	case err := <-dialed:
+		t.Errorf("connected: %v", err)
+	default:
+	}
+	cancel()
+	if err := <-dialed; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v when it was to give up", err)
+	}
 }
 
 // A segment that cannot be spoiled passes, and is counted.
