@@ -79,7 +79,7 @@ type Region interface {
 	Prefix() netip.Prefix
 	// Kill ends the region's processes with SIGKILL and returns when they are gone.
 	Kill() error
-	// Start starts them again and returns when they serve.
+	// Start starts them again and returns when they answer.
 	Start(ctx context.Context) error
 	// Alive reports whether all of them run.
 	Alive() bool

@@ -47,12 +47,15 @@ func regionCommand() *cobra.Command {
 			return err
 		}
 		go func() {
-			select {
-			case <-region.Ready():
-				if err := process.Ready(nil); err != nil {
-					log.Error("cannot tell the parent", "error", err)
+			if !cfg.Again { // else it listens, and whoever connects is answered
+				select {
+				case <-region.Ready():
+				case <-ctx.Done():
+					return
 				}
-			case <-ctx.Done():
+			}
+			if err := process.Ready(nil); err != nil {
+				log.Error("cannot tell the parent", "error", err)
 			}
 		}()
 		return region.Run(ctx)

@@ -341,7 +341,7 @@ func (r *Rehearsal) startPipeline(ctx context.Context, tokens bool) error {
 		if sc.Playback.Instance > 0 {
 			cfg.Playback.Capacity = capacity[i]
 		}
-		region := newRegion(RegionConfig{cfg, r.telemetry.events}, r.folder, r.log)
+		region := newRegion(RegionConfig{Pipeline: cfg, Events: r.telemetry.events}, r.folder, r.log)
 		region.fork = r.system.fork(region.Name())
 		r.regions = append(r.regions, region)
 	}

@@ -23,6 +23,10 @@ const RegionCommand = "region"
 type RegionConfig struct {
 	Pipeline pipeline.Config `json:"pipeline"`
 	Events   EventsConfig    `json:"events"`
+
+	// Again says that the region was there before: it is ready as soon as it answers. The first segment that it can serve is
+	// the one it has begun to make, which is over up to a segment's length later.
+	Again bool `json:"again,omitempty"`
 }
 
 // Region is one region of the reference pipeline in a process of its own. It may be killed and started again; each
@@ -61,14 +65,14 @@ func (r *Region) Endpoints() []netip.AddrPort {
 	return append(eps, here.PlaybackAddr())
 }
 
-// Start starts the region's process and returns when its edges serve the stream.
+// Start starts the region's process and returns when its edges serve the stream; started again, when they answer.
 func (r *Region) Start(ctx context.Context) error {
 	r.mu.Lock()
 	r.incarnation++
 	cfg := r.cfg
 	cfg.Events.Source = fmt.Sprintf("region/%s#%d", r.Name(), r.incarnation)
 	if r.incarnation > 1 {
-		cfg.Pipeline.LeadIn = 0 // what it would have encoded while it was gone, nobody encoded
+		cfg.Again, cfg.Pipeline.LeadIn = true, 0 // what it would have encoded while it was gone, nobody encoded
 	}
 	r.mu.Unlock()
 	stdin, err := json.Marshal(cfg)

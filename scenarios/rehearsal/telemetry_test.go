@@ -2,10 +2,13 @@ package rehearsal
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,13 +20,26 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if process.WatchLifeline() { // a crowd that has nothing to send
-		if err := process.Ready(nil); err != nil {
-			os.Exit(1)
-		}
-		os.Exit(0)
+	if process.WatchLifeline() {
+		play(os.Args[1])
 	}
 	chtest.Main(m)
+}
+
+// play is a child of the run: a crowd that has nothing to send, or a region that tells whether it was there before.
+func play(command string) {
+	config, err := process.Config()
+	var region RegionConfig
+	if command == RegionCommand {
+		err = errors.Join(err, json.Unmarshal(config, &region))
+	}
+	if err := errors.Join(err, process.Ready(map[string]string{"again": strconv.FormatBool(region.Again)})); err != nil {
+		os.Exit(1)
+	}
+	if command == RegionCommand {
+		select {} // until its parent ends it
+	}
+	os.Exit(0)
 }
 
 // path opens the event path of a run on a store of the test's.
