@@ -81,7 +81,7 @@ type Comparison struct {
 	Difference  float64 `json:"difference"` // canary − baseline
 	Low         float64 `json:"low"`        // of the interval of the difference
 	High        float64 `json:"high"`
-	Level       float64 `json:"level"`       // of its confidence: 0.95; 0: too few samples for an interval
+	Level       float64 `json:"level"`       // of its confidence: 0.95; 0: no interval, of too few samples or of samples without any spread
 	Significant bool    `json:"significant"` // the interval holds no zero
 	MoreIsGood  bool    `json:"more_is_good,omitempty"`
 }
@@ -176,7 +176,7 @@ func (c Comparison) amount(v float64, signed bool) string {
 // IntervalWords is the interval in words: "+0.2 s to +1.4 s".
 func (c Comparison) IntervalWords() string {
 	if c.Level == 0 {
-		return "too few for an interval"
+		return "no interval: too few, or all alike"
 	}
 	return c.amount(c.Low, true) + " to " + c.amount(c.High, true)
 }
@@ -267,7 +267,7 @@ func (e Experiment) CompareWords() string {
 	s := fmt.Sprintf("%s against %s: ", e.Canary, e.Baseline)
 	switch {
 	case worse == 0 && better == 0 && alike == 0:
-		return s + "too few viewers to tell a difference"
+		return s + "no measure tells a difference"
 	case worse == 0 && better == 0:
 		return s + fmt.Sprintf("no difference in %s", words.Plural(alike, "measure"))
 	case worse == 0:

@@ -30,10 +30,11 @@ type Guard struct {
 	last    time.Duration // the last look that was answered
 	started bool
 
-	Looks  uint64        // those that were answered, if only with no sample of any condition
-	Gap    time.Duration // the longest from one of those to the next
-	Behind time.Duration // the most that the newest event known of was old, of those
-	Found  []uint64      // of those, how many found samples of each stop condition; as long as any asked for
+	// Of the looks that were answered, those included that found no sample of any condition:
+	Looks  uint64        // how many
+	Gap    time.Duration // the longest from one to the next
+	Behind time.Duration // the most that the newest event known of was old
+	Found  []uint64      // how many found samples of each stop condition; shorter than the conditions where none asked for more
 }
 
 // Take takes one look; looks come in the order of time.

@@ -9,7 +9,7 @@ import (
 // Level is the confidence of every interval.
 const Level = 0.95
 
-// Interval is where a difference lies, with the confidence of Level.
+// Interval is where a difference lies, with the confidence of Level, in the unit of the difference.
 type Interval struct{ Low, High float64 }
 
 // Significant says that the interval holds no zero: no difference at all is not among what the samples allow.
@@ -20,9 +20,10 @@ type Share struct{ Cases, N uint64 }
 
 func (s Share) value() float64 { return float64(s.Cases) / float64(s.N) }
 
-// Shares returns the difference of two shares, b − a, and its hybrid score interval: method 10 of Newcombe, "Interval
-// estimation for the difference between independent proportions: comparison of eleven methods" (Statistics in Medicine 17,
-// 1998), which keeps its level where shares are 0 or 1. It is false where a group has no cases to count.
+// Shares returns the difference of two shares, b − a, and its hybrid score interval, both as fractions, of which the caller
+// makes per cent: method 10 of Newcombe, "Interval estimation for the difference between independent proportions: comparison
+// of eleven methods" (Statistics in Medicine 17, 1998), which keeps its level where shares are 0 or 1. It is false where a
+// group has no cases to count.
 func Shares(a, b Share) (difference float64, _ Interval, ok bool) {
 	if a.N == 0 || b.N == 0 || a.Cases > a.N || b.Cases > b.N {
 		return 0, Interval{}, false
@@ -43,10 +44,11 @@ func wilson(s Share) (low, high float64) {
 	return max(0, middle-half), min(1, middle+half)
 }
 
-// Moments is what the interval of a mean needs of its samples.
+// Moments is what the interval of a mean needs of its samples: the mean in the measure's unit, the variance, with N-1 below
+// the line, in its square.
 type Moments struct {
 	N              uint64
-	Mean, Variance float64 // the variance with N-1 below the line
+	Mean, Variance float64
 }
 
 // MomentsOf computes the moments of samples.
@@ -71,17 +73,21 @@ func MomentsOf(values []float64) Moments {
 // se2 is the squared standard error of the mean.
 func (m Moments) se2() float64 { return m.Variance / float64(m.N) }
 
-// Means returns the difference of two means, b − a, and its interval after Welch, "The generalization of 'Student's' problem
-// when several different population variances are involved" (Biometrika 34, 1947): for samples that are not very skewed, or
-// many. It is false where a group has fewer than two samples.
+// alike is the standard error, of the means, below which samples are all the same but for how they were rounded.
+const alike = 1e-9
+
+// Means returns the difference of two means, b − a, and its interval, both in the measure's unit, after Welch, "The
+// generalization of 'Student's' problem when several different population variances are involved" (Biometrika 34, 1947): for
+// samples that are not very skewed, or many. It is false where a group has fewer than two samples, and where all samples of
+// each group are alike: nothing tells by how much they could have differed.
 func Means(a, b Moments) (difference float64, _ Interval, ok bool) {
 	if a.N < 2 || b.N < 2 {
 		return 0, Interval{}, false
 	}
 	d := b.Mean - a.Mean
 	va, vb := a.se2(), b.se2()
-	if va+vb == 0 {
-		return d, Interval{d, d}, true
+	if math.Sqrt(va+vb) <= alike*max(math.Abs(a.Mean), math.Abs(b.Mean)) {
+		return 0, Interval{}, false
 	}
 	degrees := (va + vb) * (va + vb) / (va*va/float64(a.N-1) + vb*vb/float64(b.N-1))
 	half := student((1+Level)/2, degrees) * math.Sqrt(va+vb)
@@ -97,15 +103,15 @@ const (
 	enough = 2000
 )
 
-// SkewedMeans is Means for samples most of which lie close together and a few far above them: a symmetric studentised
-// bootstrap, whose level is off by far less than that of normal theory or of percentiles (Hall, "On symmetric bootstrap
-// confidence intervals", Journal of the Royal Statistical Society B 50, 1988). The same seed and samples give the same
-// interval.
+// SkewedMeans is Means for samples most of which lie close together and a few far above them, in the same unit: a symmetric
+// studentised bootstrap, whose level is off by far less than that of normal theory or of percentiles (Hall, "On symmetric
+// bootstrap confidence intervals", Journal of the Royal Statistical Society B 50, 1988). The same seed and samples give the
+// same interval.
 func SkewedMeans(a, b []float64, seed uint64) (difference float64, _ Interval, ok bool) {
 	ma, mb := MomentsOf(a), MomentsOf(b)
 	d, normalTheory, ok := Means(ma, mb)
 	se := math.Sqrt(ma.se2() + mb.se2())
-	if !ok || se == 0 || min(len(a), len(b)) >= enough {
+	if !ok || min(len(a), len(b)) >= enough {
 		return d, normalTheory, ok
 	}
 	rng := rand.New(rand.NewPCG(seed, 0x626f6f7473747261)) // a stream of its own: "bootstra"

@@ -304,7 +304,8 @@ func TestComparison(t *testing.T) {
 	}{
 		{"shares", qoe.Comparable{Proportion: true}, qoe.Group{N: 400, Bad: 4}, qoe.Group{N: 500, Bad: 100}, 19, 0.95, true},
 		{"means", qoe.Comparable{}, qoe.Group{N: 40, Mean: 6, Variance: 1}, qoe.Group{N: 50, Mean: 6.1, Variance: 1}, 0.1, 0.95, false},
-		{"skewed means", qoe.Comparable{Skewed: true}, qoe.Group{N: 4, Values: []float64{0, 0, 0, 0}}, qoe.Group{N: 4, Mean: 1, Values: []float64{1, 1, 1, 1}}, 1, 0.95, true},
+		{"skewed means", qoe.Comparable{Skewed: true}, qoe.Group{N: 4, Mean: 0.25, Values: []float64{0, 0, 0, 1}}, qoe.Group{N: 4, Mean: 20.5, Values: []float64{19, 20, 21, 22}}, 20.25, 0.95, true},
+		{"all of a group alike", qoe.Comparable{Skewed: true}, qoe.Group{N: 4, Values: []float64{0, 0, 0, 0}}, qoe.Group{N: 4, Mean: 1, Values: []float64{1, 1, 1, 1}}, 1, 0, false},
 		{"one viewer", qoe.Comparable{}, qoe.Group{N: 40, Mean: 6, Variance: 1}, qoe.Group{N: 1, Mean: 9}, 3, 0, false},
 		{"no case", qoe.Comparable{Proportion: true}, qoe.Group{N: 40, Bad: 2}, qoe.Group{}, -5, 0, false},
 	} {
