@@ -27,34 +27,39 @@ Exit status: 0 when nothing is left, 1 when something is, 2 usage.`,
 				look = watchdog.Find
 			}
 			found, err := look(cmd.Context())
-			if err != nil {
-				return err
-			}
-			left := 0
-			for _, f := range found {
-				if !f.Removed {
-					left++
-				}
-			}
-			if asJSON {
-				if found == nil {
-					found = []watchdog.Found{}
-				}
-				if err := printJSON(cmd, found); err != nil {
-					return err
-				}
-			} else {
-				sayFound(cmd, found, dryRun)
-			}
-			if left > 0 {
-				return exit{exitError, leftOver(left, dryRun)}
-			}
-			return nil
+			return tellFound(cmd, found, err, asJSON, dryRun)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what there is; remove nothing")
 	return cmd
+}
+
+// tellFound prints what was found, also where the look failed before it was over: what is removed by then is removed.
+func tellFound(cmd *cobra.Command, found []watchdog.Found, failed error, asJSON, dryRun bool) error {
+	if failed != nil && len(found) == 0 {
+		return failed
+	}
+	left := 0
+	for _, f := range found {
+		if !f.Removed {
+			left++
+		}
+	}
+	if asJSON {
+		if found == nil {
+			found = []watchdog.Found{}
+		}
+		if err := printJSON(cmd, found); err != nil {
+			return err
+		}
+	} else {
+		sayFound(cmd, found, dryRun)
+	}
+	if left > 0 {
+		failed = errors.Join(leftOver(left, dryRun), failed)
+	}
+	return failed
 }
 
 func sayFound(cmd *cobra.Command, found []watchdog.Found, dryRun bool) {

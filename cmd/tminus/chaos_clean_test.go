@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -34,5 +35,17 @@ func TestByHandThereIsNoWatchdog(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if status := run([]string{"watchdog"}, strings.NewReader(""), &stdout, &stderr); status != exitUsage || !strings.Contains(stderr.String(), `no command "watchdog"`) {
 		t.Errorf("exit status %d: %s", status, stderr.String())
+	}
+}
+
+// A look that fails late has removed something by then: that is told, and so is why it failed.
+func TestChaosCleanTellsWhatItRemovedBeforeItFailed(t *testing.T) {
+	var stdout bytes.Buffer
+	cmd := chaosCleanCommand()
+	cmd.SetOut(&stdout)
+	failed := errors.New("look for kernel programs: no")
+	err := tellFound(cmd, []watchdog.Found{{What: "stopped process 4711", Removed: true}}, failed, false, false)
+	if !errors.Is(err, failed) || stdout.String() != "removed: stopped process 4711\n" {
+		t.Errorf("%v, %q", err, stdout.String())
 	}
 }
