@@ -24,17 +24,19 @@ type Model struct {
 	Example    string      `json:"example"` // one line of a scenario's `faults:`
 	Parameters []Parameter `json:"parameters,omitempty"`
 
-	able  func() error                   // nil = always; says what is lacking
-	front func(f Fault, on string) Front // what must stand in front of a part of that kind; nil = nothing
+	able  func() error                 // nil = always; says what is lacking
+	lack  func(Fault, Terms) error     // nil = nothing; says why a part cannot be broken so on some terms
+	check func(Fault) error            // nil = nothing; what is wrong with parameters each of which is right by itself
+	front func(f Fault, t Terms) Front // what must stand in front of a part; nil = nothing
 	plan  func(Fault, *Config) (plan, error)
 }
 
-// FrontFor says what must stand in front of a part of some kind before anything runs, for a fault of this model.
-func (f Fault) FrontFor(kind string) Front {
-	if _, m, err := lookup(f); err == nil && m.front != nil {
-		return m.front(f, kind)
+// Check says what is wrong with a fault of this model, whose parameters are complete and each right by itself.
+func (m Model) Check(f Fault) error {
+	if m.check == nil {
+		return nil
 	}
-	return FrontNothing
+	return m.check(f)
 }
 
 // plan is a fault ready to be run.
@@ -84,9 +86,9 @@ var regionKinds = []Kind{{
 	},
 }}
 
-// Foresee says what a fault would do to a part of some kind on this machine, without the part: the means are those that
-// would be there.
-func (f Fault) Foresee(on string) (Step, error) {
+// Foresee says what a fault would do to a part on some terms, without the part: the means are those that would be there. The
+// error wraps ErrUnsupported where there would be none; others are Complete's.
+func (f Fault) Foresee(t Terms) (Step, error) {
 	f, err := f.Complete()
 	if err != nil {
 		return Step{}, err
@@ -95,14 +97,21 @@ func (f Fault) Foresee(on string) (Step, error) {
 	if err != nil {
 		return Step{}, err
 	}
+	if m.lack != nil {
+		if err := m.lack(f, t); err != nil {
+			return Step{}, fmt.Errorf("fault %s (%s of %s): %w", f.ID, f.Fail, f.Where, err)
+		}
+	}
 	s := Step{Fault: f, Does: m.Summary, Proof: m.Evidence}
-	switch f.FrontFor(on) {
+	switch f.Front(t) {
 	case FrontNetwork:
 		s.Means = "a network of the run's own, with its regions in namespaces"
 	case FrontHTTP:
 		s.Means = "an HTTP relay in front of it"
 	case FrontTCP:
 		s.Means = "a TCP relay in front of it"
+	case FrontUDP:
+		s.Means = "a UDP relay in front of it"
 	case FrontDNS:
 		s.Means = "a DNS relay in front of it"
 	}

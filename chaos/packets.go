@@ -139,17 +139,32 @@ var packetKinds = []Kind{
 func packetModel(m Model, does func(Fault) (link.Impairment, error)) Model {
 	m.Parameters = append(m.Parameters, direction)
 	m.Evidence, m.Needs = packetEvidence, packetNeeds
-	m.front = func(f Fault, on string) Front {
+	m.check = func(f Fault) error {
+		imp, err := does(f)
+		return errors.Join(err, imp.Validate())
+	}
+	m.front = func(f Fault, t Terms) Front {
 		imp, err := does(f)
 		switch {
-		case err != nil: // said elsewhere
+		case err != nil: // check says so
 			return FrontNothing
-		case on != PartService && netnsAble() == nil:
+		case t.Kind != PartService && t.Network:
 			return FrontNetwork
-		case !held(imp) && kernelAble() == nil, packetwise(imp): // in the kernel, if at all: no relay for streams does it
+		case !held(imp) && t.Kernel:
+			return FrontNothing
+		case t.Datagrams:
+			return FrontUDP
+		case packetwise(imp), t.Kind == PartRegion: // no relay for streams does it, and none stands in front of a whole region
 			return FrontNothing
 		}
 		return FrontTCP
+	}
+	m.lack = func(f Fault, t Terms) error {
+		imp, err := does(f)
+		if err != nil || m.front(f, t) != FrontNothing || !held(imp) && t.Kernel {
+			return err
+		}
+		return packetLack(f.Where, t.Kind, imp)
 	}
 	m.plan = func(f Fault, cfg *Config) (plan, error) {
 		imp, err := does(f)
@@ -222,9 +237,6 @@ func (p packets) Restore(context.Context) error {
 
 // planPackets finds the best means there is to impair a part's packets: its region's network, the kernel, or a relay.
 func planPackets(f Fault, cfg *Config, imp link.Impairment, p Part) (_ plan, err error) {
-	if err := imp.Validate(); err != nil {
-		return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
-	}
 	inject := packets{to: imp, from: imp}
 	// With the same draws both ways, what goes there and comes back would meet the same fate twice: a bit that is flipped there is
 	// flipped back here.
@@ -243,7 +255,7 @@ func planPackets(f Fault, cfg *Config, imp link.Impairment, p Part) (_ plan, err
 	case kernelAble() == nil && !held(imp):
 		inject.paths, err = kernelPaths(p)
 	default:
-		err = packetLack(p, imp)
+		err = packetLack(p.Name, p.Kind, imp)
 	}
 	if err != nil {
 		return plan{}, fmt.Errorf("fault %s (%s of %s): %w", f.ID, f.Fail, f.Where, err)
@@ -266,18 +278,24 @@ func (p packets) plan(o Observer, done func()) plan {
 }
 
 // packetLack says why there is no way to do it.
-func packetLack(p Part, imp link.Impairment) error {
-	if held(imp) && p.Kind == PartService {
-		return fmt.Errorf("%w: delay and rate need a relay in front of %s: give it one (relay: 127.0.0.1:…)", ErrUnsupported, p.Name)
+func packetLack(name, kind string, imp link.Impairment) error {
+	if held(imp) && kind == PartService {
+		return fmt.Errorf("%w: delay and rate need a relay in front of %s: give it one (relay: 127.0.0.1:…, --relay)", ErrUnsupported, name)
 	}
 	lack := kernelAble()
+	if kind == PartRegion && held(imp) {
+		lack = netnsAble() // a kernel program would not do
+	}
 	if lack == nil {
 		lack = fmt.Errorf("%w: a kernel program cannot hold packets up", ErrUnsupported)
 	}
-	if packetwise(imp) {
+	switch {
+	case packetwise(imp):
 		return fmt.Errorf("%w, and streams that pass a relay have no packets to lose, duplicate or corrupt", lack)
+	case kind == PartRegion:
+		return fmt.Errorf("%w, and no relay stands in front of a whole region: one does in front of each component (%s/edge-1)", lack, name)
 	}
-	return fmt.Errorf("%w, and there is no relay in front of %s", lack, p.Name)
+	return fmt.Errorf("%w, and there is no relay in front of %s", lack, name)
 }
 
 // flows are a part's packets: those across the border of a region, and of others what goes to and from where they listen. On the
@@ -425,7 +443,7 @@ func relayPaths(p Part, imp link.Impairment) (paths []impairer, err error) {
 	}
 	if p.TCP != nil {
 		if packetwise(imp) {
-			return nil, packetLack(p, imp)
+			return nil, packetLack(p.Name, p.Kind, imp)
 		}
 		paths = append(paths, relayPath{p.TCP.Set, p.TCP.Clear, "a relay for streams in user space"})
 	}

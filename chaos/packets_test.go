@@ -1,7 +1,9 @@
 package chaos
 
 import (
+	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,6 +45,48 @@ func TestPacketsOfARegionAreThoseAcrossItsBorder(t *testing.T) {
 		outside.SetDeadline(time.Now().Add(patience))
 		if err := outside.hear(name); err != nil { // TCP says it again
 			t.Fatalf("%s: after it: %v", name, err)
+		}
+	}
+}
+
+// What stands in front of a part is what it and the machine leave: no relay stands in front of a whole region, and none for streams
+// does anything to datagrams.
+func TestFrontsOfPacketFaults(t *testing.T) {
+	region, edge, own, datagrams := Terms{Kind: PartRegion}, Terms{Kind: PartEdge}, Terms{Kind: PartService}, Terms{Kind: PartService, Datagrams: true}
+	kernel := func(t Terms) Terms { t.Kernel = true; return t }
+	network := func(t Terms) Terms { t.Network = true; return kernel(t) }
+	loss, delay, silence := Fault{Fail: "packet-loss", Params: map[string]string{"loss": "5%"}}, Fault{Fail: "packet-delay", Params: map[string]string{"delay": "80ms"}}, Fault{Fail: "partition"}
+	for _, c := range []struct {
+		name  string
+		fault Fault
+		terms Terms
+		want  Front
+		lacks string // part of the sentence that says why it cannot be
+	}{
+		{"a region's delay", delay, region, FrontNothing, "no relay stands in front of a whole region: one does in front of each component (there/edge-1)"},
+		{"a region's silence", silence, region, FrontNothing, "no relay stands in front of a whole region"},
+		{"a region's loss", loss, region, FrontNothing, "streams that pass a relay have no packets to lose"},
+		{"a region's delay, with kernel programs", delay, kernel(region), FrontNothing, "no relay stands in front of a whole region"},
+		{"a region's loss, with kernel programs", loss, kernel(region), FrontNothing, ""},
+		{"a region's delay, in a network", delay, network(region), FrontNetwork, ""},
+		{"an edge's delay", delay, edge, FrontTCP, ""},
+		{"an edge's loss", loss, edge, FrontNothing, "streams that pass a relay have no packets to lose"},
+		{"an edge's loss, in a network", loss, network(edge), FrontNetwork, ""},
+		{"one's own silence", silence, own, FrontTCP, ""},
+		{"one's own silence, with kernel programs", silence, network(own), FrontNothing, ""},
+		{"one's own delay", delay, network(own), FrontTCP, ""},
+		{"datagrams' loss", loss, datagrams, FrontUDP, ""},
+		{"datagrams' loss, with kernel programs", loss, network(datagrams), FrontNothing, ""},
+		{"datagrams' delay", delay, network(datagrams), FrontUDP, ""},
+		{"datagrams of a process", Fault{Fail: "process"}, datagrams, FrontNothing, ""},
+	} {
+		c.fault.Where = "there"
+		if got := c.fault.Front(c.terms); got != c.want {
+			t.Errorf("%s: %q in front of it, want %q", c.name, got, c.want)
+		}
+		_, err := c.fault.Foresee(c.terms)
+		if (err == nil) != (c.lacks == "") || err != nil && (!errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), c.lacks)) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.lacks)
 		}
 	}
 }

@@ -206,8 +206,8 @@ func (f Fault) amount(kind, name string) float64 {
 	return v
 }
 
-// Complete checks a fault's parameters against its model's and fills in those that were left out. It returns a copy with
-// the model's own name; the error joins everything that is wrong, each a sentence.
+// Complete checks a fault's parameters against its model's, each by itself and all together, and fills in those that were
+// left out. It returns a copy with the model's own name; the error joins everything that is wrong, each a sentence.
 func (f Fault) Complete() (Fault, error) {
 	_, m, err := lookup(f)
 	if err != nil {
@@ -221,8 +221,13 @@ func (f Fault) Complete() (Fault, error) {
 			errs = append(errs, fmt.Errorf("%s: the file %s was not read", p.Name, params[p.Name]))
 		}
 	}
+	if len(errs) == 0 {
+		errs = append(errs, m.Check(f))
+	}
 	for i, err := range errs {
-		errs[i] = fmt.Errorf("fault %s: %w", f.ID, err)
+		if err != nil {
+			errs[i] = fmt.Errorf("fault %s: %w", f.ID, err)
+		}
 	}
 	return f, errors.Join(errs...)
 }

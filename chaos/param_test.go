@@ -85,6 +85,41 @@ func TestCompleteFillsInAndComplainsOfEverything(t *testing.T) {
 	}
 }
 
+// What is wrong with parameters each of which is right by itself is said before anything runs.
+func TestParametersFitTogether(t *testing.T) {
+	for _, c := range []struct {
+		fail, model string
+		params      string // name=value, with blanks between them
+		want        string // "": nothing is wrong
+	}{
+		{"packet-delay", "delay", "delay=20ms jitter=30ms", "jitter of 30ms needs a delay as long at least"},
+		{"packet-delay", "delay", "delay=20ms reorder=true", "reorder needs a jitter"},
+		{"packet-delay", "delay", "delay=20ms jitter=20ms reorder=true", ""},
+		{"brown-out", "slow", "delay=20ms rate=30Mbit", "jitter of 30ms needs a delay as long at least"},
+		{"brown-out", "slow", "rate=30Mbit", ""},
+		{"packet-loss", "trace", "file=x", `trace x: 1:4: '2' is neither 0`},
+		{"packet-loss", "gilbert-elliott", "loss=90% burst=2", "burst"},
+		{"http", "status", "path=(", "path: error parsing regexp"},
+		{"http", "status", "retry-after=10ms", "retry-after"},
+		{"http", "latency", "delay=10ms jitter=20ms", "jitter of 20ms is not between 0 and the delay of 10ms"},
+		{"segments", "missing", "live=nonsense", `live: "nonsense" is no position`},
+		{"segments", "wrong-timestamp", "shift=0s", "a shift of 0s is nothing"},
+		{"dns", "address", "name=a.b address=foo", `address: want an IPv4 address such as 127.9.9.9, got "foo"`},
+		{"dns", "address", "name=a.b address=127.9.9.9", ""},
+		{"dns", "silence", "name=.", `"." is no name`},
+	} {
+		f := Fault{ID: "it", Fail: c.fail, Model: c.model, Params: map[string]string{}, Files: map[string]string{"file": "0012"}}
+		for _, p := range strings.Fields(c.params) {
+			name, value, _ := strings.Cut(p, "=")
+			f.Params[name] = value
+		}
+		_, err := f.Complete()
+		if (err == nil) != (c.want == "") || err != nil && !strings.HasPrefix(err.Error(), "fault it: ") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s %s %s: %v, want %q", c.fail, c.model, c.params, err, c.want)
+		}
+	}
+}
+
 func FuzzParameter(f *testing.F) {
 	for _, s := range []string{"5%", "-3s", "5Mbit/s", "64kB", "1e400", "--1", "9999999999999999999"} {
 		f.Add(s)

@@ -3,6 +3,7 @@ package chaos
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,6 +68,24 @@ type Orders struct {
 	Key []byte // of the run
 }
 
+// Terms are on which a part can be broken: what it is, and what this user may have on this machine.
+type Terms struct {
+	Kind      string // of part
+	Datagrams bool   // it takes datagrams, and no connections
+	Kernel    bool   // there may be kernel programs
+	Network   bool   // and a network of the run's own
+}
+
+// Here are this machine's terms.
+func Here(kind string, datagrams bool) Terms {
+	return Terms{Kind: kind, Datagrams: datagrams, Kernel: kernelAble() == nil, Network: netnsAble() == nil}
+}
+
+// Anywhere are the best terms there can be: what a fault lacks on these it lacks on every machine.
+func Anywhere(kind string, datagrams bool) Terms {
+	return Terms{Kind: kind, Datagrams: datagrams, Kernel: true, Network: true}
+}
+
 // Front says what must stand in front of a part before anything runs.
 type Front string
 
@@ -79,6 +98,24 @@ const (
 	FrontDNS     Front = "dns"     // a DNS relay
 	FrontNetwork Front = "network" // a network of the run's own, with the part's region in it
 )
+
+// Front says what must stand in front of a part before anything runs, for this fault.
+func (f Fault) Front(t Terms) Front {
+	if _, m, err := lookup(f); err == nil && m.front != nil {
+		return m.front(f, t)
+	}
+	return FrontNothing
+}
+
+// FrontsOf says what must stand in front of a part for all the faults that are about it, each thing once.
+func FrontsOf(name string, t Terms, faults []Fault) (fronts []Front) {
+	for _, f := range faults {
+		if front := f.Front(t); f.Where == name && front != FrontNothing && !slices.Contains(fronts, front) {
+			fronts = append(fronts, front)
+		}
+	}
+	return fronts
+}
 
 // Inside reports whether one place is another, or a part of it: "us-east/edge-1" is inside "us-east".
 func Inside(place, whole string) bool {

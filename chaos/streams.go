@@ -14,7 +14,7 @@ import (
 
 const streamEvidence = "connections of its own through the same relay, to a listener of its own, before, during and after"
 
-var frontTCP = func(Fault, string) Front { return FrontTCP }
+var frontTCP = func(Fault, Terms) Front { return FrontTCP }
 
 var streamKinds = []Kind{
 	{
@@ -87,7 +87,7 @@ func streamModel(m Model, how relay.Break, conduct probe.Conduct) Model {
 // storeModel completes a model that is about the store's answers.
 func storeModel(m Model, action httprelay.Action, want audit.Want) Model {
 	m.Evidence = "requests of its own, at the address that events are stored at, before, during and after"
-	m.front = func(Fault, string) Front { return FrontHTTP }
+	m.front = func(Fault, Terms) Front { return FrontHTTP }
 	m.plan = func(f Fault, cfg *Config) (plan, error) {
 		p, err := behind(f, cfg)
 		if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/chaos/procfs"
 	"github.com/tminus-live/tminus/chaos/watchdog"
+	"github.com/tminus-live/tminus/dashboards/report"
 	"github.com/tminus-live/tminus/scenarios/parts"
 	"github.com/tminus-live/tminus/scenarios/spec"
 	"github.com/tminus-live/tminus/telemetry/event"
@@ -65,32 +67,16 @@ to break; 1 any other error, or it could not be undone.`,
 	fl.BoolVar(&f.datagrams, "udp", false, "it takes UDP datagrams, and no connections")
 	fl.StringVar(&f.segments, "segments", "", "for faults in segments: template of their paths, such as /live/{rung}/{number}.m4s")
 	fl.StringVar(&f.initName, "init", "", "for faults in segments: path of the initialisation segment, relative to theirs")
-	fl.BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and do nothing")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and break nothing: the relay and the watchdog that it takes are there for a moment")
 	fl.BoolVar(&f.asJSON, "json", false, "print JSON on standard output and nothing else there")
 	return cmd
 }
 
-// chaosOutcome is what became of a fault by hand, as --json prints it.
+// chaosOutcome is what became of a fault by hand, as --json prints it: what it would do, and, without --dry-run, what it did.
 type chaosOutcome struct {
-	Fail     string            `json:"fail"`
-	Model    string            `json:"model"`
-	Where    string            `json:"where"`
-	Params   map[string]string `json:"params,omitempty"`
-	Means    string            `json:"means,omitempty"`
-	Does     string            `json:"does"`
-	Proof    string            `json:"proof"`
-	AtS      float64           `json:"at_s"`
-	ForS     float64           `json:"for_s"`
-	Evidence *chaosEvidence    `json:"evidence,omitempty"` // not with --dry-run
-	Restored bool              `json:"restored"`
-}
-
-type chaosEvidence struct {
-	Status   string  `json:"status"`
-	Expected float64 `json:"expected"`
-	Measured float64 `json:"measured"`
-	Unit     string  `json:"unit"`
-	Detail   string  `json:"detail"`
+	foreseen
+	Evidence *report.Evidence `json:"evidence,omitempty"`
+	Restored bool             `json:"restored"`
 }
 
 func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
@@ -104,8 +90,11 @@ func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
 	if own.Datagrams {
 		network = procfs.UDP
 	}
-	if taken, err := procfs.Taken(network, own.Address); err != nil || !taken {
-		return usage(errors.Join(err, fmt.Errorf("--where: %w to touch %s: nobody listens there, in this network namespace", chaos.ErrRefused, own.Address)))
+	switch taken, err := procfs.Taken(network, own.Address); {
+	case err != nil:
+		return fmt.Errorf("who listens at %s: %w", own.Address, err)
+	case !taken:
+		return usage(fmt.Errorf("--where: %w to touch %s: nobody listens there, in this network namespace", chaos.ErrRefused, own.Address))
 	}
 	part, err := parts.Own(own)
 	if err != nil {
@@ -133,10 +122,7 @@ func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
 	if err != nil {
 		return usage(err)
 	}
-	out := chaosOutcome{
-		Fail: fault.Fail, Model: steps[0].Fault.Model, Where: fault.Where, Params: steps[0].Fault.Params, Means: steps[0].Means,
-		Does: steps[0].Does, Proof: steps[0].Proof, AtS: fault.At.Seconds(), ForS: fault.For.Seconds(),
-	}
+	out := chaosOutcome{foreseen: foresee(steps[0])}
 	if f.dryRun {
 		return f.print(cmd, out)
 	}
@@ -146,7 +132,7 @@ func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
 	}
 	r := results[0]
 	out.AtS, out.ForS, out.Restored = r.AtS, r.ForS, r.Restored
-	e := chaosEvidence(r.Evidence)
+	e := report.Evidence(r.Evidence)
 	out.Evidence = &e
 	if e := f.print(cmd, out); e != nil {
 		return e
@@ -222,7 +208,7 @@ func readFiles(f *chaos.Fault) error {
 				if p.Type != chaos.TypeFile || f.Params[p.Name] == "" {
 					continue
 				}
-				text, err := readBounded(f.Params[p.Name], spec.MaxBytes)
+				text, err := readBounded(f.Params[p.Name], spec.MaxBeside)
 				if err != nil {
 					return fmt.Errorf("--set %s: %w", p.Name, err)
 				}
@@ -262,7 +248,7 @@ func (f *chaosRunFlags) print(cmd *cobra.Command, o chaosOutcome) error {
 // said says on the way what happens to a fault.
 type said struct {
 	mu  sync.Mutex
-	out interface{ Write([]byte) (int, error) }
+	out io.Writer
 }
 
 func (s *said) Emit(e event.Event) {
@@ -276,5 +262,3 @@ func (s *said) Emit(e event.Event) {
 		fmt.Fprintf(s.out, "%s  %s %s\n", e.At.Format("15:04:05.000"), e.Status, e.Detail)
 	}
 }
-
-var _ event.Sink = (*said)(nil)

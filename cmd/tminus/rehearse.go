@@ -82,9 +82,9 @@ func (f *pipelineFlags) logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
-// rehearsal is a run of a scenario by the flags; it logs to w.
-func (f *pipelineFlags) rehearsal(sc *spec.Scenario, w io.Writer) (*rehearsal.Rehearsal, error) {
-	return rehearsal.New(rehearsal.Config{
+// config is a run of a scenario by the flags; it logs to w.
+func (f *pipelineFlags) config(sc *spec.Scenario, w io.Writer) rehearsal.Config {
+	return rehearsal.Config{
 		Scenario:   sc,
 		Runs:       f.runs,
 		Port:       f.port,
@@ -92,7 +92,11 @@ func (f *pipelineFlags) rehearsal(sc *spec.Scenario, w io.Writer) (*rehearsal.Re
 		ClickHouse: f.clickhouse,
 		Log:        f.logger(w),
 		Version:    version(),
-	}, time.Now())
+	}
+}
+
+func (f *pipelineFlags) rehearsal(sc *spec.Scenario, w io.Writer) (*rehearsal.Rehearsal, error) {
+	return rehearsal.New(f.config(sc, w), time.Now())
 }
 
 func rehearseCommand() *cobra.Command {
@@ -113,7 +117,7 @@ Exit status: 0 GO, 99 NO-GO, 98 inconclusive, 104 invalid scenario, 2 usage, 1 a
 				return err
 			}
 			if dryRun {
-				return foresee(cmd, sc, asJSON)
+				return sayPlan(cmd, flags.config(sc, cmd.ErrOrStderr()), asJSON)
 			}
 			show := progress.New(cmd.ErrOrStderr(), false, nil)
 			if f, ok := cmd.ErrOrStderr().(*os.File); ok {
@@ -148,7 +152,7 @@ Exit status: 0 GO, 99 NO-GO, 98 inconclusive, 104 invalid scenario, 2 usage, 1 a
 	return cmd
 }
 
-// foreseen is what a fault of a scenario would do, as --dry-run --json prints it.
+// foreseen is what a fault would do, as --dry-run --json prints it.
 type foreseen struct {
 	ID     string            `json:"id"`
 	AtS    float64           `json:"at_s"`
@@ -162,34 +166,30 @@ type foreseen struct {
 	Proof  string            `json:"proof"`
 }
 
-// foresee prints what a scenario would break on this machine. What cannot be done here is a usage error, as in a rehearsal.
-func foresee(cmd *cobra.Command, sc *spec.Scenario, asJSON bool) error {
-	var faults []chaos.Fault
-	for _, f := range sc.Faults {
-		faults = append(faults, chaos.Fault(f))
-	}
-	if err := chaos.Preflight(faults); err != nil {
+func foresee(s chaos.Step) foreseen {
+	f := s.Fault
+	return foreseen{f.ID, f.At.Seconds(), f.For.Seconds(), f.Fail, f.Model, f.Where, f.Params, s.Does, s.Means, s.Proof}
+}
+
+// sayPlan prints what a scenario would break on this machine. What cannot be done here is a usage error, as in a rehearsal.
+func sayPlan(cmd *cobra.Command, cfg rehearsal.Config, asJSON bool) error {
+	steps, err := rehearsal.Foresee(cfg)
+	if err != nil {
 		return usage(err)
 	}
 	all := []foreseen{}
-	for _, f := range faults {
-		on := ""
-		for _, p := range sc.Parts() {
-			if p.Name == f.Where {
-				on = p.Kind
-			}
-		}
-		s, err := f.Foresee(on)
-		if err != nil {
-			return err
-		}
-		all = append(all, foreseen{f.ID, f.At.Seconds(), f.For.Seconds(), f.Fail, s.Fault.Model, f.Where, s.Fault.Params, s.Does, s.Means, s.Proof})
+	for _, s := range steps {
+		all = append(all, foresee(s))
 	}
 	if asJSON {
 		return printJSON(cmd, all)
 	}
 	out := cmd.OutOrStdout()
-	fmt.Fprintf(out, "%s: %s, %d faults\n", sc.Name, sc.Event.Duration, len(all))
+	faults := fmt.Sprintf("%d faults", len(all))
+	if len(all) == 1 {
+		faults = "1 fault"
+	}
+	fmt.Fprintf(out, "%s: %s, %s\n", cfg.Scenario.Name, cfg.Scenario.Event.Duration, faults)
 	for _, f := range all {
 		fmt.Fprintf(out, "\nT+%gs for %gs: %s of %s (%s)\n  does       %s\n", f.AtS, f.ForS, f.Fail, f.Where, f.Model, f.Does)
 		for _, name := range slices.Sorted(maps.Keys(f.Params)) {

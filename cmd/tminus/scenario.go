@@ -118,12 +118,14 @@ func scenarioSource(arg string) (file string, src []byte, beside func(string) ([
 			return arg + ".yaml", src, library.Beside, nil
 		}
 	}
-	src, err = readBounded(arg, spec.MaxBytes+1) // one more than is allowed, so that the reader can say so
+	src, err = readBounded(arg, spec.MaxBytes)
 	switch {
 	case err == nil:
 		return arg, src, func(name string) ([]byte, error) {
-			return readBounded(filepath.Join(filepath.Dir(arg), name), spec.MaxBytes)
+			return readBounded(filepath.Join(filepath.Dir(arg), name), spec.MaxBeside)
 		}, nil
+	case errors.Is(err, errTooLarge):
+		err = exit{exitInvalid, err}
 	case errors.Is(err, fs.ErrNotExist) && !looksLikeFile:
 		err = usage(fmt.Errorf("there is no scenario %q: the library has %s, anything else is a file's path", arg, strings.Join(library.Names(), ", ")))
 	case errors.Is(err, fs.ErrNotExist):
@@ -132,13 +134,20 @@ func scenarioSource(arg string) (file string, src []byte, beside func(string) ([
 	return "", nil, nil, err
 }
 
+var errTooLarge = errors.New("the file is too large")
+
+// readBounded reads a file of limit bytes at the most; a larger one is an errTooLarge.
 func readBounded(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, limit))
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		return nil, fmt.Errorf("%s: %w: at most %d KiB are read", path, errTooLarge, limit>>10)
+	}
+	return b, err
 }
 
 // readScenario reads and checks a scenario; mistakes in it come back as exit status 104.

@@ -23,7 +23,7 @@ print the URLs to play.`,
 				return err
 			}
 			if sc.Target != nil {
-				return usage(fmt.Errorf("%s points at %s: there is no pipeline of ours to run", sc.Name, sc.Target.Manifest))
+				return usage(fmt.Errorf("%s points at %s: there is no pipeline of ours to run", sc.Name, sc.Target.URLs()[0]))
 			}
 			run, err := flags.rehearsal(sc, cmd.ErrOrStderr())
 			if err != nil {

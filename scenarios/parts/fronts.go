@@ -40,7 +40,8 @@ func NewFronts(log *slog.Logger) *Fronts {
 	return f
 }
 
-// Close takes every relay away; the error says which of them ended before.
+// Close takes every relay away, all at once: whoever is behind one, or in front, has ended by then, or finds nothing there. The
+// error joins those of relays that ended before, in the order in which they did; it wraps no sentinel. It may be called again.
 func (f *Fronts) Close() error {
 	f.stop()
 	f.ended.Wait()
@@ -71,7 +72,8 @@ type Place struct {
 }
 
 // Put puts relays in front of a part and notes them there. Of two the one for streams is met first, so that what it does to
-// packets is done to whatever the other one answers too.
+// packets is done to whatever the other one answers too. The error is that of the relay that cannot be had: an address is taken,
+// mostly. Relays that were there by then go with Close.
 func (f *Fronts) Put(p *chaos.Part, fronts []chaos.Front, at Place) error {
 	if slices.Contains(fronts, chaos.FrontHTTP) {
 		public := at.Public
@@ -115,40 +117,18 @@ func (f *Fronts) Put(p *chaos.Part, fronts []chaos.Front, at Place) error {
 	return nil
 }
 
-// PutOwn puts in front of an own part what faults about it need, at the relay's address that its owner gave it.
+// PutOwn puts in front of an own part what faults about it need, at the relay's address that its owner gave it. Its errors are
+// those of spec.Own.Fronts and of Put.
 func (f *Fronts) PutOwn(p *chaos.Part, o spec.Own, faults []chaos.Fault) error {
-	fronts := FrontsOf(p.Name, p.Kind, faults)
-	switch {
-	case o.Datagrams:
-		if slices.Contains(fronts, chaos.FrontHTTP) {
-			return fmt.Errorf("%s takes datagrams: there is nothing of HTTP to break", o.Name)
-		}
-		if slices.Contains(fronts, chaos.FrontDNS) && len(fronts) > 1 {
-			return fmt.Errorf("faults in what %s answers and in its packets cannot be in one rehearsal", o.Name)
-		}
-		if !slices.Contains(fronts, chaos.FrontDNS) {
-			fronts = []chaos.Front{chaos.FrontUDP}
-		}
-	case slices.Contains(fronts, chaos.FrontDNS):
-		return fmt.Errorf("a resolver takes datagrams: say so of %s (protocol: udp, --udp)", o.Name)
-	case len(fronts) == 0 && o.Relay.IsValid():
-		fronts = []chaos.Front{chaos.FrontTCP} // whoever goes through it is to find something there
-	case len(fronts) == 0:
-		return nil
-	}
-	if !o.Relay.IsValid() {
-		return fmt.Errorf("%s needs a relay in front of it for its faults: give it an address of its own, and send its users there (relay: 127.0.0.1:…)", o.Name)
+	fronts, err := o.Fronts(chaos.Here(p.Kind, o.Datagrams), faults)
+	if err != nil || len(fronts) == 0 {
+		return err
 	}
 	return f.Put(p, fronts, Place{Public: o.Relay, Behind: o.Address, Layout: p.Layout})
 }
 
-// FrontsOf says what must stand in front of a part for all of its faults, each thing once.
-func FrontsOf(name, kind string, faults []chaos.Fault) (fronts []chaos.Front) {
-	for _, fault := range faults {
-		front := fault.FrontFor(kind)
-		if fault.Where == name && front != chaos.FrontNothing && !slices.Contains(fronts, front) {
-			fronts = append(fronts, front)
-		}
-	}
-	return fronts
+// FrontsOf says what must stand in front of a part of the reference pipeline, or of the event path, for all of its faults on
+// this machine, each thing once.
+func FrontsOf(name, kind string, faults []chaos.Fault) []chaos.Front {
+	return chaos.FrontsOf(name, chaos.Here(kind, false), faults)
 }

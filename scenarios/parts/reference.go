@@ -23,7 +23,8 @@ type Reference struct {
 	Processes func(region string) func() ([]procfs.Process, error) // nil: none are known
 }
 
-// Part makes one of the pipeline's parts.
+// Part makes one of the pipeline's parts. The error wraps chaos.ErrUnknown where it has no such region; others are about the
+// pipeline's own configuration: its ladder, its key.
 func (r Reference) Part(p spec.Part) (chaos.Part, error) {
 	stream, err := r.Pipeline.Stream()
 	if err != nil {

@@ -126,7 +126,7 @@ func (r *Rehearsal) Folder() string { return r.folder }
 // and the report says that it was interrupted. When Run returns, nothing that it started is left running.
 func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 	r.phase("prepare", "opening the event path to the store")
-	if err := errors.Join(chaos.Preflight(faultsOf(r.cfg.Scenario)), elsewhere(r.cfg)); err != nil {
+	if _, err := Foresee(r.cfg); err != nil {
 		return nil, err
 	}
 	var undo stack
@@ -179,7 +179,7 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 	}
 
 	// What cannot be broken, or is not this run's to break, is told before anybody presses Play.
-	if _, err := chaos.Plan(r.breaking()); err != nil {
+	if err := plan(r.breaking()); err != nil {
 		return nil, err
 	}
 	out, err := r.event(ctx)
@@ -410,19 +410,51 @@ func (r *Rehearsal) phase(name, doing string) {
 	}
 }
 
-// faultsOf is the scenario's faults as chaos takes them.
-func faultsOf(sc *spec.Scenario) []chaos.Fault {
-	faults := make([]chaos.Fault, len(sc.Faults))
-	for i, f := range sc.Faults {
-		faults[i] = chaos.Fault(f)
+// refusal is an ErrRefused in words of its own.
+type refusal struct{ error }
+
+func (refusal) Is(target error) bool { return target == ErrRefused }
+
+func (r refusal) Unwrap() error { return r.error }
+
+// Foresee says what a scenario's faults would do here, in their order. What it refuses Run refuses too, before anything is begun: a
+// fault that this user cannot have on this machine, or not beside the others, or that is about what is not the run's, and a target
+// elsewhere that has not agreed. The error wraps ErrRefused, chaos.ErrRefused or chaos.ErrUnsupported, and joins all there is to
+// say.
+func Foresee(cfg Config) ([]chaos.Step, error) {
+	sc := cfg.Scenario
+	_, _, together := arrange(sc, chaos.Here)
+	errs := []error{Permissible(sc), elsewhere(cfg), chaos.Preflight(sc.Faults), together}
+	datagrams := map[string]bool{}
+	if sc.Target != nil {
+		for _, o := range sc.Target.Own {
+			datagrams[o.Name] = o.Datagrams
+			_, err := o.Fronts(chaos.Here(chaos.PartService, o.Datagrams), sc.Faults)
+			errs = append(errs, err)
+		}
 	}
-	return faults
+	kinds := map[string]string{}
+	for _, p := range sc.Parts() {
+		kinds[p.Name] = p.Kind
+	}
+	var steps []chaos.Step
+	for _, f := range sc.Faults {
+		step, err := f.Foresee(chaos.Here(kinds[f.Where], datagrams[f.Where]))
+		if errors.Is(err, chaos.ErrUnsupported) { // Preflight says the others
+			errs = append(errs, err)
+		}
+		steps = append(steps, step)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return steps, nil
 }
 
 // elsewhere refuses faults in what the run was given by others: somebody else's broker, or store.
 func elsewhere(cfg Config) error {
 	var errs []error
-	for _, f := range faultsOf(cfg.Scenario) {
+	for _, f := range cfg.Scenario.Faults {
 		for name, address := range map[string]string{"kafka": cfg.Kafka, "clickhouse": cfg.ClickHouse} {
 			if f.Where == name && address != "" {
 				errs = append(errs, fmt.Errorf("fault %s: %w to touch %s at %s: it is not of this run, which can break its own embedded one alone", f.ID, chaos.ErrRefused, name, address))

@@ -407,7 +407,7 @@ func faultsSeen(ctx context.Context, db *clickhouse.DB, d Distributed, zero time
 	for _, id := range order {
 		out = append(out, *seen[id])
 	}
-	for _, f := range faultsOf(d.Scenario) {
+	for _, f := range d.Scenario.Faults {
 		done := false
 		for _, s := range out {
 			done = done || s.Fault.Fail == f.Fail && s.Fault.Where == f.Where

@@ -2,8 +2,12 @@ package rehearsal
 
 import (
 	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/scenarios/spec"
@@ -22,6 +26,74 @@ func TestWhatOthersRunIsNotBroken(t *testing.T) {
 	}
 	cfg.ClickHouse = "http://store.example.test:8123"
 	if err := elsewhere(cfg); !errors.Is(err, chaos.ErrRefused) || !strings.Contains(err.Error(), cfg.ClickHouse) {
+		t.Errorf("%v", err)
+	}
+}
+
+// What would be refused once a rehearsal is under way is refused by its dry run too, in the same words.
+func TestForeseeRefusesWhatRunWould(t *testing.T) {
+	kafka := spec.Fault{ID: "kafka-1", At: 30 * time.Second, For: 20 * time.Second, Fail: "kafka", Where: "kafka"}
+	hang := kafka
+	hang.ID, hang.Fail, hang.Where = "process-1", "process", "nginx"
+	far := &spec.Target{Manifest: "http://192.0.2.1/live.m3u8", Own: []spec.Own{{Name: "nginx", Address: netip.MustParseAddrPort("127.0.0.1:8080")}}}
+	answers := hang
+	answers.Fail, answers.Model = "http", "status"
+	for _, c := range []struct {
+		name string
+		cfg  Config
+		is   error // nil: it is not refused
+		says string
+	}{
+		{"nothing", Config{Scenario: &spec.Scenario{Faults: []spec.Fault{kafka}}}, nil, ""},
+		{"another's broker", Config{Scenario: &spec.Scenario{Faults: []spec.Fault{kafka}}, Kafka: "broker.example.test:9092"}, chaos.ErrRefused, "it is not of this run"},
+		{"another's target", Config{Scenario: &spec.Scenario{Target: far, Faults: []spec.Fault{hang}}}, ErrRefused, "must agree to be loaded"},
+		{"no relay", Config{Scenario: &spec.Scenario{Target: far, Faults: []spec.Fault{answers}}}, chaos.ErrUnsupported, "nginx needs a relay in front of it"},
+	} {
+		steps, err := Foresee(c.cfg)
+		if c.is == nil && (err != nil || len(steps) != 1 || steps[0].Fault.Model != "gone" || steps[0].Means != "a TCP relay in front of it") ||
+			c.is != nil && (!errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: %+v, %v", c.name, steps, err)
+		}
+		run, err := New(c.cfg, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.is == nil {
+			continue
+		}
+		run.log, run.cfg.Runs = slog.New(slog.DiscardHandler), t.TempDir()
+		if _, err := run.Run(t.Context()); !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: it runs: %v", c.name, err)
+		}
+	}
+}
+
+func TestFaultsThatCannotBeHadTogether(t *testing.T) {
+	fault := func(fail, where, name, value string) spec.Fault {
+		return spec.Fault{ID: fail, Fail: fail, Where: where, Params: map[string]string{name: value}}
+	}
+	// A machine where a region's packets are broken in a network, and an edge's by a relay for streams.
+	mixed := func(kind string, datagrams bool) chaos.Terms {
+		return chaos.Terms{Kind: kind, Datagrams: datagrams, Kernel: true, Network: kind == chaos.PartRegion}
+	}
+	sc := &spec.Scenario{
+		Topology: spec.Topology{Regions: []string{"us-east", "us-west"}, Edges: map[string]int{"us-east": 1, "us-west": 1}},
+		Faults:   []spec.Fault{fault("packet-delay", "us-east", "delay", "80ms"), fault("http", "us-west/edge-1", "status", "503")},
+	}
+	front, networked, err := arrange(sc, mixed)
+	if err != nil || !networked || !slices.Equal(front["us-west/edge-1"], []chaos.Front{chaos.FrontHTTP}) || front["us-east"] != nil {
+		t.Errorf("%v, networked %v, %v", front, networked, err)
+	}
+	sc.Faults = append(sc.Faults, fault("packet-delay", "us-west/edge-1", "delay", "80ms"))
+	if _, _, err := arrange(sc, mixed); !errors.Is(err, chaos.ErrUnsupported) || !strings.Contains(err.Error(), "one at a time") {
+		t.Errorf("%v", err)
+	}
+}
+
+// What Plan does not allow is a refusal, in its own words.
+func TestAPlanThatCannotBeIsARefusal(t *testing.T) {
+	err := plan(chaos.Config{Now: time.Now, Faults: []chaos.Fault{{ID: "region-1", Fail: "region", Where: "nowhere", For: time.Minute}}})
+	if !errors.Is(err, ErrRefused) || !errors.Is(err, chaos.ErrUnknown) || strings.Contains(err.Error(), "refused") {
 		t.Errorf("%v", err)
 	}
 }

@@ -36,7 +36,7 @@ type system struct {
 
 // openSystem prepares what the scenario's faults need before anything of the run listens.
 func openSystem(ctx context.Context, cfg Config, run string) (_ *system, err error) {
-	s := &system{scenario: cfg.Scenario, faults: faultsOf(cfg.Scenario), fronts: parts.NewFronts(cfg.Log), front: map[string][]chaos.Front{}}
+	s := &system{scenario: cfg.Scenario, faults: cfg.Scenario.Faults, fronts: parts.NewFronts(cfg.Log)}
 	if len(s.faults) == 0 {
 		return s, nil
 	}
@@ -45,30 +45,45 @@ func openSystem(ctx context.Context, cfg Config, run string) (_ *system, err err
 			err = errors.Join(err, s.close())
 		}
 	}()
-	var networked []string
-	for _, p := range cfg.Scenario.Parts() {
-		fronts := parts.FrontsOf(p.Name, p.Kind, s.faults)
-		if i := slices.Index(fronts, chaos.FrontNetwork); i >= 0 {
-			networked = append(networked, p.Name)
-			fronts = slices.Delete(fronts, i, i+1)
-		}
-		if len(fronts) > 0 {
-			s.front[p.Name] = fronts
-		}
+	var networked bool
+	if s.front, networked, err = arrange(cfg.Scenario, chaos.Here); err != nil {
+		return nil, err
 	}
 	if s.guard, err = watchdog.Start(ctx, watchdog.Config{Run: run}); err != nil {
 		return nil, err
 	}
-	if len(networked) == 0 {
+	if !networked {
 		return s, nil
-	}
-	for name, fronts := range s.front {
-		if strings.Contains(name, "/") && !slices.Equal(fronts, []chaos.Front{chaos.FrontHTTP}) {
-			return nil, fmt.Errorf("%s needs a network of the run's own and %s a relay of streams in front of it: rehearse these faults one at a time", networked[0], name)
-		}
 	}
 	s.network, err = netns.Build(netns.Config{Run: run, Regions: cfg.Scenario.Topology.Regions}, s.guard)
 	return s, err
+}
+
+// arrange says what stands in front of which part of the pipeline and of the event path, and whether the regions live in a network
+// of the run's own. The error wraps chaos.ErrUnsupported: the faults cannot be had together.
+func arrange(sc *spec.Scenario, terms func(kind string, datagrams bool) chaos.Terms) (front map[string][]chaos.Front, networked bool, err error) {
+	front = map[string][]chaos.Front{}
+	var inNetwork, behindStreams string
+	for _, p := range sc.Parts() {
+		if p.Kind == chaos.PartService {
+			continue // its owner says where its relay is
+		}
+		fronts := chaos.FrontsOf(p.Name, terms(p.Kind, false), sc.Faults)
+		if i := slices.Index(fronts, chaos.FrontNetwork); i >= 0 {
+			inNetwork = p.Name
+			fronts = slices.Delete(fronts, i, i+1)
+		}
+		if len(fronts) > 0 {
+			front[p.Name] = fronts
+		}
+		if p.Region != "" && slices.Contains(fronts, chaos.FrontTCP) {
+			behindStreams = p.Name
+		}
+	}
+	if inNetwork != "" && behindStreams != "" {
+		return nil, false, fmt.Errorf("%w: %s needs a network of the run's own and %s a relay of streams in front of it: rehearse these faults one at a time", chaos.ErrUnsupported, inNetwork, behindStreams)
+	}
+	return front, inNetwork != "", nil
 }
 
 // close takes away what stands around the system; everything that listened there has ended.
@@ -180,8 +195,15 @@ func (s *system) refuse() error {
 	cfg.Faults = slices.DeleteFunc(slices.Clone(cfg.Faults), func(f chaos.Fault) bool {
 		return !slices.ContainsFunc(s.parts, func(p chaos.Part) bool { return p.Name == f.Where })
 	})
-	_, err := chaos.Plan(cfg)
-	return err
+	return plan(cfg)
+}
+
+// plan says what Plan does not allow: each is a refusal.
+func plan(cfg chaos.Config) error {
+	if _, err := chaos.Plan(cfg); err != nil {
+		return refusal{err}
+	}
+	return nil
 }
 
 // kafka stands in front of the embedded broker, which listens at an address of its own; nil: nothing does.

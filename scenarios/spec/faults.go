@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -109,8 +110,12 @@ func (r *reader) faults(n ast.Node, path string, s *Scenario, end time.Duration)
 			{"model", "", func(n ast.Node, path string) { model = keep(n, path) }},
 			{"seed", "", func(n ast.Node, path string) { f.Seed, _ = r.whole(n, path, 0, 1<<63-1) }},
 		})
+		count[f.Fail]++
+		f.ID = f.Fail + "-" + strconv.Itoa(count[f.Fail])
 		where.ok = r.broken(f.Fail, fail, where, parts, s) && where.ok
-		r.model(n, path, model, &f)
+		if r.model(n, path, model, &f) && where.ok {
+			r.fronted(where, s, out, f)
+		}
 		if at.ok && end > 0 {
 			switch {
 			case f.At >= end:
@@ -124,7 +129,7 @@ func (r *reader) faults(n ast.Node, path string, s *Scenario, end time.Duration)
 			for _, b := range before {
 				same := chaos.Inside(b.Where, f.Where) || chaos.Inside(f.Where, b.Where)
 				switch {
-				case !same || !chaos.Clash(chaos.Fault(b.Fault), chaos.Fault(f)):
+				case !same || !chaos.Clash(b.Fault, f):
 				case f.At < b.At+b.For && b.At < f.At+f.For:
 					r.bad(at.node, path, "overlaps the fault of %q on line %d, which lasts from %s to %s", b.Where, b.line, short(b.At), short(b.At+b.For))
 				default:
@@ -134,11 +139,28 @@ func (r *reader) faults(n ast.Node, path string, s *Scenario, end time.Duration)
 			}
 			before = append(before, placed{f, line})
 		}
-		count[f.Fail]++
-		f.ID = f.Fail + "-" + strconv.Itoa(count[f.Fail])
 		out = append(out, f)
 	})
 	return out
+}
+
+// fronted checks that what a fault needs in front of something of one's own can be there, whatever the machine, beside what the
+// faults before it need.
+func (r *reader) fronted(where noted[string], s *Scenario, before []Fault, f Fault) {
+	if s.Target == nil {
+		return
+	}
+	i := slices.IndexFunc(s.Target.Own, func(o Own) bool { return o.Name == f.Where })
+	if i < 0 {
+		return
+	}
+	own, terms := s.Target.Own[i], chaos.Anywhere(chaos.PartService, s.Target.Own[i].Datagrams)
+	if _, err := own.Fronts(terms, before); err != nil {
+		return // that is said already
+	}
+	if _, err := own.Fronts(terms, append(before, f)); err != nil {
+		r.bad(where.node, where.path, "%s", err)
+	}
 }
 
 // broken checks that the scenario has what a fault is about, and that this kind of fault can be about it.
@@ -183,8 +205,10 @@ func needs(on []string) string {
 	return "the reference pipeline"
 }
 
-// model reads a fault's model, a word or {word: {parameter: value}}, and fills in the parameters that are left out.
-func (r *reader) model(n ast.Node, path string, model noted[struct{}], f *Fault) {
+// model reads a fault's model, a word or {word: {parameter: value}}, and fills in the parameters that are left out; false: the
+// fault is not one that could be.
+func (r *reader) model(n ast.Node, path string, model noted[struct{}], f *Fault) bool {
+	before := len(r.problems)
 	k := slices.IndexFunc(kinds, func(k chaos.Kind) bool { return k.Fail == f.Fail })
 	words := models // of an unknown kind any may be meant
 	if k >= 0 {
@@ -197,25 +221,25 @@ func (r *reader) model(n ast.Node, path string, model noted[struct{}], f *Fault)
 		if m, ok := model.node.(*ast.MappingNode); ok {
 			entries, ok := r.entries(m, model.path)
 			if !ok {
-				return
+				return false
 			}
 			if len(entries) != 1 {
 				r.bad(m, model.path, "want one model, such as {%s: {…}}, got %d", words[0], len(entries))
-				return
+				return false
 			}
 			e := entries[0]
 			if !slices.Contains(words, e.key) {
 				r.bad(e.node, join(model.path, e.key), "unknown model %q%s", clip(e.key), oneOf(e.key, words))
-				return
+				return false
 			}
 			f.Model = e.key
 			r.parameters(e.value, join(model.path, e.key), given, at)
 		} else if f.Model = r.word(model.node, model.path, "model", words); f.Model == "" {
-			return
+			return false
 		}
 	}
 	if k < 0 {
-		return
+		return false
 	}
 	m := kinds[k].Models[slices.IndexFunc(kinds[k].Models, func(m chaos.Model) bool { return m.Name == f.Model })]
 	var names []string
@@ -249,6 +273,16 @@ func (r *reader) model(n ast.Node, path string, model noted[struct{}], f *Fault)
 	if len(given) > 0 {
 		f.Params = given
 	}
+	if len(r.problems) > before {
+		return false
+	}
+	if err := m.Check(*f); err != nil {
+		for line := range strings.Lines(err.Error()) { // one sentence each
+			r.bad(cmp.Or(model.node, n), cmp.Or(model.path, path), "%s", strings.TrimSuffix(line, "\n"))
+		}
+		return false
+	}
+	return true
 }
 
 // parameters reads a model's parameters as they are written.

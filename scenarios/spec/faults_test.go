@@ -1,10 +1,14 @@
 package spec_test
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/scenarios/spec"
 )
 
@@ -62,5 +66,81 @@ func TestPartsOfTheReferencePipeline(t *testing.T) {
 	}
 	if want := "here here/encoder here/packager here/origin here/playback here/edge-1 here/edge-2 kafka clickhouse"; strings.Join(names, " ") != want {
 		t.Errorf("parts %v, want %s", names, want)
+	}
+}
+
+// What the reader accepts of a fault, no later look finds wrong: parameters that do not fit together, and something of one's own that
+// cannot have what its faults need in front of it on any machine.
+func TestFaultsThatCannotBe(t *testing.T) {
+	const stack = `apiVersion: tminus/v1
+name: own
+event:    {duration: 60s}
+target:
+  manifest: "http://127.0.0.1:9080/live/master.m3u8"
+  own:
+    bare: {address: "127.0.0.1:8088"}
+    nginx: {address: "127.0.0.1:8088", relay: "127.0.0.1:9080"}
+    resolver: {address: "127.0.0.1:53", relay: "127.0.0.1:9053", protocol: udp}
+    datagrams: {address: "127.0.0.1:54", protocol: udp}
+audience: {players: 5}
+objectives: {rebuffer_ratio: ["avg<1%"]}
+faults:
+`
+	for _, c := range []struct {
+		faults []string
+		want   string // "": nothing is wrong
+	}{
+		{[]string{"brown-out, where: nginx, model: {slow: {delay: 20ms, rate: 30Mbit}}"}, "f:14:61: faults[0].model: jitter of 30ms needs a delay as long at least"},
+		{[]string{`http, where: nginx, model: {status: {path: "("}}`}, "faults[0].model: path: error parsing regexp"},
+		{[]string{"segments, where: nginx, model: {missing: {live: nonsense}}"}, `faults[0].model: live: "nonsense" is no position`},
+		{[]string{"packet-loss, where: nginx, model: {trace: {file: broken.txt}}"}, "faults[0].model: trace broken.txt: 1:1: '2' is neither"},
+		{[]string{"dns, where: resolver, model: {address: {name: a.b, address: foo}}"}, "faults[0].model: address: want an IPv4 address"},
+		{[]string{"http, where: bare"}, "f:14:42: faults[0].where: cannot be injected here: bare needs a relay in front of it for its faults"},
+		{[]string{"packet-delay, where: bare, model: {delay: {delay: 80ms}}"}, "bare needs a relay"},
+		{[]string{"partition, where: bare"}, ""}, // in the kernel
+		{[]string{"process, where: bare"}, ""},
+		{[]string{"http, where: resolver"}, "resolver takes datagrams: there is nothing of HTTP to break"},
+		{[]string{"connections, where: resolver"}, "resolver takes datagrams: there are no connections to break"},
+		{[]string{"dns, where: nginx, model: {silence: {name: a.b}}"}, "a resolver takes datagrams: say so of nginx"},
+		{[]string{"dns, where: datagrams, model: {silence: {name: a.b}}"}, "datagrams needs a relay"},
+		{[]string{"dns, where: resolver, model: {silence: {name: a.b}}", "packet-delay, where: resolver, model: {delay: {delay: 80ms}}"}, "faults[1].where: cannot be injected here: faults in what resolver answers and in its packets"},
+		{[]string{"packet-loss, where: datagrams, model: {bernoulli: {loss: 5%}}"}, ""},
+		{[]string{"http, where: nginx"}, ""}, // what others need does not matter to it
+	} {
+		src := stack
+		for i, fault := range c.faults {
+			src += fmt.Sprintf("  - {at: %ds, for: 5s, fail: %s}\n", 5+15*i, fault)
+		}
+		_, err := spec.Read("f", []byte(src), func(string) ([]byte, error) { return []byte("2"), nil })
+		if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n")) {
+			t.Errorf("%s: %v, want %q", c.faults, err, c.want)
+		}
+	}
+}
+
+// A part that takes datagrams has a relay where a fault needs one, or its owner gave it one.
+func TestFrontsOfOnesOwn(t *testing.T) {
+	at := netip.MustParseAddrPort("127.0.0.1:9080")
+	loss, hang := chaos.Fault{Fail: "packet-loss", Params: map[string]string{"loss": "5%"}}, chaos.Fault{Fail: "process"}
+	for _, c := range []struct {
+		own    spec.Own
+		fault  chaos.Fault
+		kernel bool
+		want   []chaos.Front
+		wrong  bool
+	}{
+		{spec.Own{Datagrams: true}, loss, false, nil, true},
+		{spec.Own{Datagrams: true}, loss, true, nil, false},
+		{spec.Own{Datagrams: true, Relay: at}, loss, false, []chaos.Front{chaos.FrontUDP}, false},
+		{spec.Own{Datagrams: true}, hang, false, nil, false},
+		{spec.Own{Datagrams: true, Relay: at}, hang, false, []chaos.Front{chaos.FrontUDP}, false},
+		{spec.Own{Relay: at}, hang, false, []chaos.Front{chaos.FrontTCP}, false},
+		{spec.Own{}, hang, false, nil, false},
+	} {
+		c.own.Name, c.fault.Where = "it", "it"
+		got, err := c.own.Fronts(chaos.Terms{Kind: chaos.PartService, Datagrams: c.own.Datagrams, Kernel: c.kernel}, []chaos.Fault{c.fault})
+		if !slices.Equal(got, c.want) || (err != nil) != c.wrong || c.wrong && !errors.Is(err, chaos.ErrUnsupported) {
+			t.Errorf("%+v, %s: %q, %v", c.own, c.fault.Fail, got, err)
+		}
 	}
 }

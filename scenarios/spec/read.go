@@ -28,7 +28,8 @@ const APIVersion = "tminus/v1"
 
 // Limits on a scenario. They bound what a run can ask of a machine, and what a file can ask of the reader.
 const (
-	MaxBytes      = 1 << 20 // of a scenario file
+	MaxBytes      = 1 << 20  // of a scenario file
+	MaxBeside     = 16 << 20 // bytes of a file beside it: a trace of packets, a measured curve
 	MaxDuration   = 24 * time.Hour
 	MinDuration   = 2 * time.Second  // one segment
 	MinDVR        = 12 * time.Second // a player begins three segments behind the live edge, and may fall behind

@@ -444,7 +444,7 @@ func manyKeys(n int) string {
 func TestEveryFaultOfTheCatalogueCanBeAskedFor(t *testing.T) {
 	ours := strings.NewReplacer("10s", "120s", "[here]", "[us-east, us-west]").Replace(least)
 	theirs := strings.Replace(ours, "topology: {regions: [us-east, us-west]}",
-		"target: {manifest: 'http://127.0.0.1:9080/live.m3u8', own: {nginx: {address: '127.0.0.1:8080', relay: '127.0.0.1:9080'}}}", 1)
+		"target: {manifest: 'http://127.0.0.1:9080/live.m3u8', own: {nginx: {address: '127.0.0.1:8080', relay: '127.0.0.1:9080'}, resolver: {address: '127.0.0.1:5353', relay: '127.0.0.1:9053', protocol: udp}}}", 1)
 	for _, k := range chaos.Catalogue() {
 		for i, m := range k.Models {
 			src := ours
@@ -456,7 +456,7 @@ func TestEveryFaultOfTheCatalogueCanBeAskedFor(t *testing.T) {
 				t.Errorf("%s: %+v, %v", m.Example, got, err)
 				continue
 			}
-			if f, err := chaos.Fault(got.Faults[0]).Complete(); err != nil || !maps.Equal(f.Params, got.Faults[0].Params) {
+			if f, err := got.Faults[0].Complete(); err != nil || !maps.Equal(f.Params, got.Faults[0].Params) {
 				t.Errorf("%s: read as %v, completed to %v, %v", m.Example, got.Faults[0].Params, f.Params, err)
 			}
 			if !strings.Contains(m.Example, "model:") && i != 0 {
@@ -478,11 +478,7 @@ func TestLimitsAreThoseOfWhoRunsIt(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		var faults []chaos.Fault
-		for _, f := range got.Faults {
-			faults = append(faults, chaos.Fault(f))
-		}
-		if err := chaos.Preflight(faults); err != nil {
+		if err := chaos.Preflight(got.Faults); err != nil {
 			t.Error(err)
 		}
 	}

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"fmt"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/chaos/media"
 	"github.com/tminus-live/tminus/simulator/wire/starts"
 )
@@ -78,6 +80,34 @@ func (r *reader) own(n ast.Node, path string) []Own {
 		out = append(out, o)
 	}
 	return out
+}
+
+// Fronts says what must stand in front of it for the faults that are about it, on some terms. The error wraps chaos.ErrUnsupported:
+// its faults cannot be had of what it is, or together, or need a relay that it has no address for.
+func (o Own) Fronts(t chaos.Terms, faults []chaos.Fault) ([]chaos.Front, error) {
+	fronts := chaos.FrontsOf(o.Name, t, faults)
+	refused := func(format string, args ...any) ([]chaos.Front, error) {
+		return nil, fmt.Errorf("%w: "+format, append([]any{chaos.ErrUnsupported}, args...)...)
+	}
+	dns := slices.Contains(fronts, chaos.FrontDNS)
+	switch {
+	case o.Datagrams && slices.Contains(fronts, chaos.FrontHTTP):
+		return refused("%s takes datagrams: there is nothing of HTTP to break", o.Name)
+	case o.Datagrams && slices.Contains(fronts, chaos.FrontTCP):
+		return refused("%s takes datagrams: there are no connections to break", o.Name)
+	case dns && !o.Datagrams:
+		return refused("a resolver takes datagrams: say so of %s (protocol: udp, --udp)", o.Name)
+	case dns && len(fronts) > 1:
+		return refused("faults in what %s answers and in its packets cannot be in one rehearsal", o.Name)
+	case len(fronts) > 0 && !o.Relay.IsValid():
+		return refused("%s needs a relay in front of it for its faults: give it an address of its own, and send its users there (relay: 127.0.0.1:…, --relay)", o.Name)
+	case len(fronts) == 0 && o.Relay.IsValid(): // whoever goes through it is to find something there
+		if o.Datagrams {
+			return []chaos.Front{chaos.FrontUDP}, nil
+		}
+		return []chaos.Front{chaos.FrontTCP}, nil
+	}
+	return fronts, nil
 }
 
 // local reads an address on this machine.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/simulator/audience"
 	"github.com/tminus-live/tminus/simulator/audience/forecast"
 )
@@ -136,18 +137,9 @@ type Play struct {
 // Header is one line of a request's head.
 type Header struct{ Name, Value string }
 
-// Fault is one thing to break.
-type Fault struct {
-	ID     string // "region-1": the kind and its position in the file; set by the reader
-	At     time.Duration
-	For    time.Duration
-	Fail   string            // "packet-loss"
-	Where  string            // "us-east/edge-1": the name of one of the scenario's Parts
-	Model  string            // "gilbert-elliott"
-	Params map[string]string // the model's parameters, those left out filled in: {"loss": "5%"}
-	Files  map[string]string // by parameter that names a file: what that holds
-	Seed   uint64            // of what is left to chance; the scenario's where left out
-}
+// Fault is one thing to break. The reader sets its ID, the kind and its position in the file ("region-1"), names the model where it
+// is left out, and completes the model's parameters.
+type Fault = chaos.Fault
 
 // Objective is one threshold on one metric, as written and as parsed.
 type Objective struct {
