@@ -41,7 +41,7 @@ const (
 	timeSlack  = 2 * time.Millisecond
 	// busySlack is how much later packets may be than before where no delay was promised: what a machine with more to do takes.
 	busySlack = 15 * time.Millisecond
-	// backSlack is how much later than before they may be when the fault is over.
+	// backSlack is how much later than before they may be when the fault is over, beside their spread.
 	backSlack = 2 * time.Millisecond
 )
 
@@ -61,12 +61,12 @@ type Direction struct {
 // phases are a direction's packets before, during and after the fault.
 type phases struct{ before, during, after []Record }
 
-// sortPhases keeps what was sent wholly before, during or after; start is when the probe began, end when it stopped.
-func sortPhases(w evidence.Window, start time.Time, end time.Duration, longest time.Duration, records []Record) phases {
+// sortPhases keeps the trains that were sent wholly before, during or after; start is when the probe began, end when it stopped.
+func sortPhases(w evidence.Window, start time.Time, end time.Duration, longest time.Duration, train int, records []Record) phases {
 	var p phases
 	since := func(t time.Time) time.Duration { return t.Sub(start) }
-	for _, r := range records {
-		at := r.Sent
+	for i, r := range records {
+		at := records[i-i%max(1, train)].Sent
 		switch {
 		case at >= end-inFlight-longest:
 		case w.Inject.IsZero() || at < since(w.Inject):
@@ -278,16 +278,25 @@ func sound(name string, m Measures, i link.Impairment) string {
 	return ""
 }
 
+// overdue says whether something is later than before by so much that a delay that was promised goes on, or another one does: before it
+// took so long, give or take its spread. What a machine takes longer that has more to do, as when its users come back, is none.
+func overdue(by, promised, before, spread time.Duration) bool {
+	allowed := busySlack
+	if promised > 0 {
+		allowed = min(busySlack, promised/2)
+	}
+	return by > max(allowed, backSlack+spread+before/20)
+}
+
 // lingers says what of a fault is still there when it is over, "" if nothing is.
 func lingers(d Direction, before, after Measures) string {
 	i := d.Promise
 	if s := sound(d.Name, after, i); s != "" {
 		return s
 	}
-	late, most := after.Delay-before.Delay, backSlack+before.Spread+before.Delay/20
-	switch {
-	case late > most && (i.Delay > 0 || late > busySlack):
-		return fmt.Sprintf("packets are later than before by %s %s", quantity(millis(late), unitTime), d.Name)
+	switch by := after.Delay - before.Delay; {
+	case overdue(by, i.Delay, before.Delay, before.Spread):
+		return fmt.Sprintf("packets are later than before by %s %s", quantity(millis(by), unitTime), d.Name)
 	case i.Jitter > 0 && after.Spread > before.Spread+max(timeSlack, i.Jitter/2):
 		return fmt.Sprintf("delays are still spread over %s %s", quantity(millis(after.Spread), unitTime), d.Name)
 	case i.Rate > 0 && after.Rate < min(before.Rate/2, i.Rate*1.5):
@@ -303,10 +312,10 @@ func Judge(w evidence.Window, start time.Time, end time.Duration, directions ...
 	var back []string
 	var weak []finding
 	after := 0
-	extra := ""
+	extra, rushed := "", ""
 	for _, d := range directions {
 		longest := d.Promise.Longest()
-		p := sortPhases(w, start, end, longest, d.Records)
+		p := sortPhases(w, start, end, longest, d.Train, d.Records)
 		before, during, then := Measure(p.before, d.Train, d.Size), Measure(p.during, d.Train, d.Size), Measure(p.after, d.Train, d.Size)
 		found := []finding(nil)
 		if len(p.during) > 0 {
@@ -337,7 +346,7 @@ func Judge(w evidence.Window, start time.Time, end time.Duration, directions ...
 		if len(p.after) >= fewestAround {
 			after++
 			if s := lingers(d, before, then); s != "" {
-				back = append(back, s)
+				back, rushed = append(back, s), rushed+busy(d, p.after)
 			}
 		}
 		for _, f := range found {
@@ -368,6 +377,8 @@ func Judge(w evidence.Window, start time.Time, end time.Duration, directions ...
 		e.Detail = fmt.Sprintf("too little was measured to tell it from half of it: %s; a longer fault would say more", list(weak))
 	case after < len(directions):
 		e.Detail = during(findings) + "; nothing was measured after it"
+	case rushed != "":
+		e.Detail = during(findings) + "; after it " + strings.Join(back, ", ") + ", but " + tooBusy + rushed
 	case len(back) > 0:
 		e.Status = evidence.Mismatch
 		e.Detail = "the fault outlived its end: after it " + strings.Join(back, ", ") + "; " + during(findings)

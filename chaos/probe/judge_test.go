@@ -34,6 +34,10 @@ func watched(promise link.Impairment, p path, seed uint64) Direction {
 }
 
 func watchedIn(window evidence.Window, promise link.Impairment, p path, seed uint64) Direction {
+	return watchedUntil(stop, window, promise, p, seed)
+}
+
+func watchedUntil(stop time.Duration, window evidence.Window, promise link.Impairment, p path, seed uint64) Direction {
 	pace := PaceFor(promise, length)
 	d := Direction{Name: "upwards", Promise: promise, Train: pace.Train, Size: pace.Size}
 	random := rand.New(rand.NewPCG(seed, 1))
@@ -80,6 +84,7 @@ var promises = map[string]link.Impairment{
 	"slow":            {Rate: 1e6},
 	"rate":            {Rate: 20e6, Queue: 60_000},
 	"rate and delay":  {Rate: 5e6, Delay: 30 * ms},
+	"high rate":       {Rate: 200e6},
 	"cut":             {Cut: true},
 	"bursts and more": {Loss: link.Loss{Model: link.GilbertElliott, Share: 0.1, Burst: 3}, Delay: 30 * ms, Jitter: 10 * ms},
 	"trace":           {Loss: link.Loss{Model: link.Trace, Trace: []bool{true, false, false, false, true, true, false, false, false, false}}},
@@ -154,6 +159,89 @@ func TestSabotageIsAMismatch(t *testing.T) {
 		if e := Judge(window, t0, stop, watched(i, path{before: link.Impairment{Loss: link.Loss{Share: 0.1}}, during: i}, 8)); e.Status != evidence.Inconclusive {
 			t.Errorf("%s, on a path that loses a tenth before: %s: %s", name, e.Status, e.Detail)
 		}
+	}
+}
+
+// A machine that has more to do when the fault is over takes a little longer: that is no delay that goes on.
+func TestWhatIsLateAfterADelay(t *testing.T) {
+	for _, c := range []struct {
+		promise, after time.Duration
+		status         string
+	}{
+		{300 * ms, 5 * ms, evidence.Confirmed},
+		{300 * ms, 40 * ms, evidence.Mismatch},
+		{20 * ms, 8 * ms, evidence.Confirmed},
+		{20 * ms, 14 * ms, evidence.Mismatch},
+	} {
+		i := link.Impairment{Delay: c.promise}
+		d := watched(i, path{during: i, after: link.Impairment{Delay: c.after}}, 3)
+		if e := Judge(window, t0, stop, d); e.Status != c.status {
+			t.Errorf("%s after a delay of %s: %s: %s", c.after, c.promise, e.Status, e.Detail)
+		}
+		for k := range d.Records {
+			if d.Records[k].Sent > window.Restored.Sub(t0) {
+				d.Records[k].Lag = 30 * ms
+			}
+		}
+		if e := Judge(window, t0, stop, d); c.status == evidence.Mismatch && (e.Status != evidence.Inconclusive || !strings.Contains(e.Detail, tooBusy)) {
+			t.Errorf("%s after a delay of %s, on a machine that is too busy by then: %s: %s", c.after, c.promise, e.Status, e.Detail)
+		}
+	}
+}
+
+// What is held up for long is watched for as long as it takes to see the end of it; what would take longer than anybody looks is no
+// promise that can be kept.
+func TestWhatIsHeldUpForLongIsSeenToEnd(t *testing.T) {
+	for name, i := range map[string]link.Impairment{
+		"delay": {Delay: 10 * time.Second}, "delay and jitter": {Delay: 8 * time.Second, Jitter: 8 * time.Second, Reorder: true},
+		"rate": {Rate: 16e3}, "rate and delay": {Rate: 64e3, Delay: 2 * time.Second},
+	} {
+		after := PaceFor(i, length).after(i)
+		if err := tooLong(i.Longest(), after); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for status, c := range map[string]struct {
+			after time.Duration
+			path  path
+		}{
+			evidence.Confirmed:    {after, path{during: i}},
+			evidence.Mismatch:     {after, path{during: i, after: i}},
+			evidence.Inconclusive: {5 * time.Second, path{during: i}},
+		} {
+			end := window.Restored.Sub(t0) + c.after
+			if e := Judge(window, t0, end, watchedUntil(end, window, i, c.path, 2)); e.Status != status {
+				t.Errorf("%s, watched for %s after it: %s: %s, want %s", name, c.after, e.Status, e.Detail, status)
+			}
+		}
+	}
+	for _, i := range []link.Impairment{{Delay: 40 * time.Second}, {Rate: 1e6, Queue: 8 << 20}} {
+		if err := tooLong(i.Longest(), PaceFor(i, length).after(i)); err == nil {
+			t.Errorf("%+v is seen to end", i)
+		}
+	}
+}
+
+// A train that a phase begins in the midst of is of neither phase: two halves would look like a slow one, whatever the rate.
+func TestTrainsStayWhole(t *testing.T) {
+	i := promises["rate"]
+	honest, idle := watched(i, path{during: i}, 5), watched(i, path{}, 5)
+	// midst is a moment so long before which a phase begins that it begins with the tenth packet of a train.
+	midst := func(from time.Time, before time.Duration) time.Time {
+		for _, r := range honest.Records {
+			if r.Sent > from.Sub(t0)+before {
+				return t0.Add(r.Sent + 9*3*time.Microsecond - before)
+			}
+		}
+		return from
+	}
+	during, after := window, window
+	during.Injected = midst(window.Injected, settle)
+	after.Restored = midst(window.Restored, settle+i.Longest())
+	if e := Judge(during, t0, stop, idle); e.Status != evidence.Mismatch {
+		t.Errorf("nothing was done: %s: %s", e.Status, e.Detail)
+	}
+	if e := Judge(after, t0, stop, honest); e.Status != evidence.Confirmed {
+		t.Errorf("all was done: %s: %s", e.Status, e.Detail)
 	}
 }
 
@@ -256,6 +344,9 @@ func TestPaceIsBounded(t *testing.T) {
 			perSecond := float64(p.Train) / p.Every.Seconds()
 			if p.Size < leastSize || p.Size > mostSize || p.Train < 1 || p.Every <= 0 || perSecond > mostPerSecond*1.01 {
 				t.Errorf("%s for %s: %+v", name, d, p)
+			}
+			if kept := perSecond * (d + 90*time.Second).Seconds(); kept > mostKept {
+				t.Errorf("%s for %s: there is no room for %.0f packets", name, d, kept)
 			}
 			if i.Rate > 0 && perSecond*float64(p.Size+ipHeaders)*8 > i.Rate/2 {
 				t.Errorf("%s: the probe alone would fill the path: %+v", name, p)

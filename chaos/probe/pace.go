@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"fmt"
 	"math"
 	"time"
 
@@ -19,6 +20,12 @@ const (
 	mostPerSecond  = 10_000.0
 	// mostKept bounds what a probe remembers of each direction.
 	mostKept = 400_000
+	// around is for how many seconds a fault is watched before it and after it, and while it is being undone, at the most.
+	around = 100
+	// mostAfter is how long a probe is let watch after a fault.
+	mostAfter = time.Minute
+	// spare is how much longer it does than it would have to.
+	spare = 500 * time.Millisecond
 
 	smallSize   = 100
 	trainSize   = 1316
@@ -37,6 +44,7 @@ const (
 // PaceFor is a pace at which a fault of so long can be told from half of it.
 func PaceFor(i link.Impairment, length time.Duration) Pace {
 	p := Pace{Train: 1, Size: smallSize}
+	seconds := max((length - settle - border).Seconds(), 1)
 	if i.Rate > 0 && !i.Cut {
 		p.Train, p.Size = trainLength, trainSize
 		// A packet takes 2 ms at least, or trains of a slow path would last for seconds.
@@ -45,10 +53,10 @@ func PaceFor(i link.Impairment, length time.Duration) Pace {
 			p.Train = max(3, min(p.Train, room/2/(p.Size+ipHeaders)))
 		}
 		bits := float64(p.Train*(p.Size+ipHeaders)) * 8
-		p.Every = max(time.Duration(bits/(trainShare*i.Rate)*float64(time.Second)), 10*time.Millisecond)
+		kept := float64(p.Train) * (seconds + around) / mostKept
+		p.Every = max(time.Duration(max(bits/(trainShare*i.Rate), kept)*float64(time.Second)), 10*time.Millisecond)
 		return p
 	}
-	seconds := max((length - settle - border).Seconds(), 1)
 	share, burst := i.Loss.Expect()
 	perSecond := leastPerSecond
 	need := func(packets float64) { perSecond = max(perSecond, packets/seconds) }
@@ -62,7 +70,22 @@ func PaceFor(i link.Impairment, length time.Duration) Pace {
 	if i.Reorder && i.Jitter > 0 {
 		perSecond = max(perSecond, 4/i.Jitter.Seconds()) // or nobody would be near enough to be overtaken
 	}
-	perSecond = min(perSecond, mostPerSecond, mostKept/(seconds+60))
+	perSecond = min(perSecond, mostPerSecond, mostKept/(seconds+around))
 	p.Every = time.Duration(float64(time.Second) / perSecond)
 	return p
+}
+
+// after is how long packets have to be watched when a path is whole again: until none is late any more, and those that say so are
+// sure not to be on their way.
+func (p Pace) after(i link.Impairment) time.Duration {
+	trains := 1 + (fewestAround+p.Train-1)/p.Train
+	return settle + 2*i.Longest() + time.Duration(trains)*p.Every + inFlight + spare
+}
+
+// tooLong says that a path holds up packets for so long that nobody would wait to see that it is whole again; nil: it does not.
+func tooLong(longest, after time.Duration) error {
+	if after <= mostAfter {
+		return nil
+	}
+	return fmt.Errorf("what is held up for %s at the most is seen to be so no more after %s, and %s is as long as anybody looks", longest.Round(time.Millisecond), after.Round(time.Second), mostAfter)
 }

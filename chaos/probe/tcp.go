@@ -73,10 +73,28 @@ func NewTCP(c TCPConfig) (*TCP, error) {
 	if c.Conduct != Sound && c.Conduct != Resets && c.Conduct != HalfOpen {
 		errs = append(errs, fmt.Errorf("connections cannot be %q", c.Conduct))
 	}
-	if err := errors.Join(errs...); err != nil {
+	p := &TCP{cfg: c}
+	if err := errors.Join(append(errs, tooLong(c.Up.Longest()+c.Down.Longest(), p.After()))...); err != nil {
 		return nil, fmt.Errorf("TCP probe: %w", err)
 	}
-	return &TCP{cfg: c}, nil
+	return p, nil
+}
+
+// After is how long to watch from the end of the fault, to see that it is over.
+func (p *TCP) After() time.Duration {
+	up, down := p.cfg.Up, p.cfg.Down
+	asks := settle + 2*(up.Longest()+down.Longest()) + inFlight + max(fewestAsks*askEvery, (fewestFresh+1)*freshEvery) + spare
+	if up.Rate == 0 && down.Rate == 0 {
+		return asks
+	}
+	// A haul may have begun before the end; the one after it counts, and takes as long when the rate is what it was.
+	haul := up.Delay + up.Jitter + down.Delay + down.Jitter
+	for _, rate := range []float64{up.Rate, down.Rate} {
+		if rate > 0 {
+			haul += time.Duration(float64(haulSize(rate)) * 8 / rate * float64(time.Second))
+		}
+	}
+	return max(asks, settle+2*haul+haulEvery+redial+spare)
 }
 
 // Close closes the listener.

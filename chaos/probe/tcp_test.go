@@ -67,6 +67,69 @@ func while(d time.Duration) func(time.Duration) time.Duration {
 	}
 }
 
+// lateAfter is the same, asked late when the fault is over.
+func lateAfter(asks []Ask) []Ask {
+	for i := range asks {
+		if asks[i].Sent > window.Restored.Sub(t0) {
+			asks[i].Lag = 30 * ms
+		}
+	}
+	return asks
+}
+
+// few is the same with one in a hundred of the answers on connections that stay open while the fault lasts.
+func few(asks []Ask) (left []Ask) {
+	for i, a := range asks {
+		if a.Fresh || a.Sent < window.Inject.Sub(t0) || a.Sent > window.Restore.Sub(t0) || i%100 == 0 {
+			left = append(left, a)
+		}
+	}
+	return left
+}
+
+// Connections are watched for as long as it takes to see that they are as before: there are questions, and a haul where there is to be one, that
+// the fault cannot have touched.
+func TestConnectionsAreWatchedForLongEnough(t *testing.T) {
+	listener, err := net.ListenTCP("tcp4", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	for _, c := range []struct {
+		name     string
+		up, down link.Impairment
+		fits     bool
+	}{
+		{"nothing", link.Impairment{}, link.Impairment{}, true},
+		{"a slow broker", link.Impairment{Delay: 10 * time.Second}, link.Impairment{Delay: 10 * time.Second}, true},
+		{"a rate", link.Impairment{Rate: 16e3}, link.Impairment{Rate: 16e3}, true},
+		{"a rate one way", link.Impairment{Rate: 100e3}, link.Impairment{}, true},
+		{"too long a delay", link.Impairment{Delay: 20 * time.Second}, link.Impairment{Delay: 20 * time.Second}, false},
+		{"too low a rate", link.Impairment{Rate: 8e3}, link.Impairment{Rate: 8e3}, false},
+	} {
+		p, err := NewTCP(TCPConfig{Far: listener, To: netip.MustParseAddrPort("127.0.0.1:9"), Up: c.up, Down: c.down, Now: time.Now})
+		if (err == nil) != c.fits {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if err != nil {
+			continue
+		}
+		end := window.Restored.Sub(t0) + p.After()
+		asks := questions(constant(ms), Answered, "")
+		for at := stop; at < end; at += freshEvery {
+			asks = append(asks, Ask{Sent: at, Done: at + ms, Outcome: Answered, Fresh: true})
+		}
+		for at := stop; at < end; at += askEvery + ms {
+			asks = append(asks, Ask{Sent: at, Done: at + ms, Outcome: Answered})
+		}
+		longest := c.up.Longest() + c.down.Longest()
+		got := sortAsks(window, t0, end, longest, 0, asks).after
+		if len(got.fresh) < fewestFresh || len(got.steady) < fewestAsks {
+			t.Errorf("%s: within %s %d new connections and %d answers after it", c.name, p.After(), len(got.fresh), len(got.steady))
+		}
+	}
+}
+
 func TestJudgeTCP(t *testing.T) {
 	delay := Connections{Up: link.Impairment{Delay: 20 * ms}, Down: link.Impairment{Delay: 30 * ms}}
 	long := Connections{Up: link.Impairment{Delay: 1100 * ms}, Down: link.Impairment{Delay: 1100 * ms}}
@@ -110,6 +173,19 @@ func TestJudgeTCP(t *testing.T) {
 			}
 			return ms
 		}, Answered, ""), nil), evidence.Mismatch, "outlived"},
+		{"a delay, and a crowd that comes back", with(delay, questions(func(at time.Duration) time.Duration {
+			if at >= window.Restored.Sub(t0) {
+				return 6 * ms
+			}
+			return while(51 * ms)(at)
+		}, Answered, ""), nil), evidence.Confirmed, "longer by 50.0 ms"},
+		{"a delay that stays, on a machine that is too busy by then", with(delay, lateAfter(questions(func(at time.Duration) time.Duration {
+			if at >= window.Injected.Sub(t0) {
+				return 51 * ms
+			}
+			return ms
+		}, Answered, "")), nil), evidence.Inconclusive, tooBusy},
+		{"a delay so long that few are answered", with(long, few(questions(while(2201*ms), Answered, "")), nil), evidence.Inconclusive, "a longer one would say more"},
 		{"a delay so long that the last answers come after the end", with(long, questions(while(2201*ms), Answered, ""), nil), evidence.Confirmed, "longer by 2200 ms"},
 		{"silence for a delay", with(delay, questions(constant(ms), Silent, Answered), nil), evidence.Mismatch, "answered was expected"},
 		{"drift", with(drift, drifting(link.Impairment{Delay: 30 * ms, Jitter: 30 * ms, Seed: 3}), nil), evidence.Confirmed, "spread"},
@@ -118,6 +194,7 @@ func TestJudgeTCP(t *testing.T) {
 		{"twice the rate", with(slow, well, at(10)), evidence.Mismatch, "rate downwards 10.0"},
 		{"a rate that nobody measured", with(slow, well, nil), evidence.Inconclusive, "no rate was measured"},
 		{"a rate that stays", with(slow, well, slices.Concat(at(500)[:5], at(4.9)[5:])), evidence.Mismatch, "outlived its end: after it the rate downwards is 4.9 Mbit/s"},
+		{"a rate, and nobody knows whether it stays", with(slow, well, at(4.9)[:24]), evidence.Inconclusive, "none after it"},
 		{"cut", with(cut, questions(constant(ms), Silent, Answered), nil), evidence.Confirmed, "silent"},
 		{"cut, and TCP is slow to send again", with(cut, questions(constant(ms), Silent, Silent), nil), evidence.Confirmed, "silent"},
 		{"half-open for a cut", with(cut, questions(constant(ms), Silent, Reset), nil), evidence.Mismatch, "not kept"},
@@ -194,7 +271,7 @@ func observeTCP(t *testing.T, promise Connections, inject func(*relay.TCP) error
 	w.Restore = time.Now()
 	r.Clear()
 	w.Restored = time.Now()
-	time.Sleep(2 * time.Second)
+	time.Sleep(p.After())
 	stop()
 	watching.Wait()
 	return p.Judge(w)

@@ -292,6 +292,10 @@ func JudgeTCP(w evidence.Window, start time.Time, end time.Duration, c Connectio
 		}
 	}
 	if want == Answered {
+		if _, _, n := answers(p.during.steady); n < fewestAsks {
+			e.Detail = fmt.Sprintf("too little was measured: %d answers on connections that stay open during the fault; a longer one would say more", n)
+			return e
+		}
 		var wrong, weak []finding
 		promised := false
 		for _, f := range findings {
@@ -320,9 +324,13 @@ func JudgeTCP(w evidence.Window, start time.Time, end time.Duration, c Connectio
 		was = during(findings)
 	}
 	then, _, back := answers(p.after.steady)
-	limited := c.limited(w, start)
+	limited, unknown := c.limited(w, start)
+	lingers := back >= fewestFresh && overdue(then-median, c.Up.Delay+c.Down.Delay, median, noise)
+	rushed := lagging(append(lags(p.after.steady), lags(p.after.fresh)...))
 	switch {
-	case back >= fewestFresh && then-median > backSlack+noise+median/20 && (then-median > busySlack || c.Up.Delay+c.Down.Delay > 0):
+	case lingers && rushed != "":
+		e.Detail = fmt.Sprintf("%s; after it answers take %s longer than before, but %s%s", was, quantity(millis(then-median), unitTime), tooBusy, rushed)
+	case lingers:
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("the fault outlived its end: answers take %s longer than before; %s", quantity(millis(then-median), unitTime), was)
 	case len(p.after.fresh) < fewestFresh || want == Answered && back < fewestAsks:
@@ -333,6 +341,8 @@ func JudgeTCP(w evidence.Window, start time.Time, end time.Duration, c Connectio
 	case limited != "":
 		e.Status = evidence.Mismatch
 		e.Detail = "the fault outlived its end: after it " + limited + "; " + was
+	case unknown:
+		e.Detail = was + "; no rate was measured before it, or none after it"
 	default:
 		e.Status = evidence.Confirmed
 		e.Detail = was + "; after it everything is as it was before"
@@ -401,10 +411,10 @@ func (c Connections) rate(of func(Haul) float64, from, to time.Duration) float64
 	return rates[len(rates)/2]
 }
 
-// limited says which way a rate that was promised is kept although the fault is over; "": none.
-func (c Connections) limited(w evidence.Window, start time.Time) string {
+// limited says which way a rate that was promised is kept although the fault is over; "": none. It is unknown where no rate was measured.
+func (c Connections) limited(w evidence.Window, start time.Time) (kept string, unknown bool) {
 	if w.Restored.IsZero() {
-		return ""
+		return "", false
 	}
 	for _, d := range []struct {
 		name string
@@ -414,9 +424,13 @@ func (c Connections) limited(w evidence.Window, start time.Time) string {
 		was := c.rate(d.of, 0, w.Inject.Sub(start))
 		is := c.rate(d.of, w.Restored.Sub(start)+settle, math.MaxInt64)
 		// Half as fast as before, and no more than half as fast again as it was to be.
-		if d.rate > 0 && is > 0 && is < was/2 && is < 1.5*d.rate {
-			return fmt.Sprintf("the rate %s is %s", d.name, quantity(is/1e6, unitRate))
+		switch {
+		case d.rate == 0:
+		case is == 0 || was == 0:
+			unknown = true
+		case is < was/2 && is < 1.5*d.rate:
+			return fmt.Sprintf("the rate %s is %s", d.name, quantity(is/1e6, unitRate)), false
 		}
 	}
-	return ""
+	return "", unknown
 }

@@ -75,7 +75,7 @@ func NewUDP(c Config) (*UDP, error) {
 		{name: "downwards", promise: c.Down, pace: PaceFor(c.Down, c.For), src: c.Far, dst: c.Near},
 	}
 	for _, f := range p.ways {
-		if err := f.prepare(); err != nil {
+		if err := errors.Join(tooLong(f.promise.Longest(), f.pace.after(f.promise)), f.prepare()); err != nil {
 			return nil, fmt.Errorf("UDP probe: %w", err)
 		}
 	}
@@ -99,6 +99,11 @@ func (f *flow) prepare() error {
 		return fmt.Errorf("have packets stamped on arrival: %w", err)
 	}
 	return nil
+}
+
+// After is how long to watch from the end of the fault, to see that it is over.
+func (p *UDP) After() time.Duration {
+	return max(p.ways[0].pace.after(p.cfg.Up), p.ways[1].pace.after(p.cfg.Down))
 }
 
 // Close closes both sockets.
