@@ -468,6 +468,7 @@ func observePackets(f Fault, cfg *Config, p Part, inject packets) (Observer, fun
 	}
 	c := probe.Config{Up: inject.to, Down: inject.from, For: f.For, Now: cfg.Now, Shared: p.Datagrams == nil || p.Network != nil}
 	var err error
+	unroute := func() {}
 	switch {
 	case p.Network != nil:
 		if c.Near, err = datagrams(netip.AddrPortFrom(p.Network.Host(), 0)); err != nil {
@@ -482,7 +483,9 @@ func observePackets(f Fault, cfg *Config, p Part, inject packets) (Observer, fun
 		}
 		if c.Far, err = datagrams(homeAny); err == nil {
 			c.To = p.Datagrams.Addr()
-			err = p.Datagrams.Route(c.Near.LocalAddr().(*net.UDPAddr).AddrPort(), c.Far.LocalAddr().(*net.UDPAddr).AddrPort())
+			client := c.Near.LocalAddr().(*net.UDPAddr).AddrPort()
+			unroute = func() { p.Datagrams.Unroute(client) } // who has that port next is no probe
+			err = p.Datagrams.Route(client, c.Far.LocalAddr().(*net.UDPAddr).AddrPort())
 		}
 	default:
 		if c.Near, err = datagrams(homeAny); err != nil {
@@ -490,21 +493,22 @@ func observePackets(f Fault, cfg *Config, p Part, inject packets) (Observer, fun
 		}
 		c.Far, err = farBeside(p, inject)
 	}
+	if err == nil && !c.To.IsValid() {
+		c.To = c.Far.LocalAddr().(*net.UDPAddr).AddrPort()
+	}
+	var o *probe.UDP
+	if err == nil {
+		o, err = probe.NewUDP(c)
+	}
 	if err != nil {
+		unroute()
 		c.Near.Close()
 		if c.Far != nil {
 			c.Far.Close()
 		}
 		return nil, nil, fmt.Errorf("a probe of the path to %s: %w", p.Name, err)
 	}
-	if !c.To.IsValid() {
-		c.To = c.Far.LocalAddr().(*net.UDPAddr).AddrPort()
-	}
-	o, err := probe.NewUDP(c)
-	if err != nil {
-		return nil, nil, err
-	}
-	return o, func() { o.Close() }, nil
+	return o, func() { unroute(); o.Close() }, nil
 }
 
 // observeStream watches a relay for streams by connections of its own, which the relay leads to a listener of the probe's.

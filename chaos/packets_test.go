@@ -3,11 +3,13 @@ package chaos
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tminus-live/tminus/chaos/link"
+	"github.com/tminus-live/tminus/chaos/relay"
 )
 
 // A fault in a region's packets on the loopback is about what crosses the region's border, as it is in a network of the run's
@@ -103,4 +105,42 @@ func TestPacketsOfARegionAreProven(t *testing.T) {
 		t.Fatalf("%+v, %v", results, err)
 	}
 	t.Log(results[0].Evidence.Detail)
+}
+
+// descriptors is how many files this process has open.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(open)
+}
+
+// Where one fault cannot be planned, the others' probes are given back.
+func TestPlansThatComeToNothingHoldNothing(t *testing.T) {
+	r, err := relay.ListenUDP(relay.Config{Listen: homeAny, Upstream: netip.MustParseAddrPort("127.0.0.1:9")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	good := Fault{ID: "packet-loss-1", Fail: "packet-loss", Where: "datagrams", Params: map[string]string{"loss": "5%"}, At: Lead, For: MinFor}
+	bad := Fault{ID: "partition-1", Fail: "partition", Where: "nowhere", At: Lead, For: MinFor}
+	cfg := Config{Now: time.Now, Faults: []Fault{good, bad}, Parts: []Part{{Name: "datagrams", Kind: PartService, Datagrams: r}}}
+	before := descriptors(t)
+	for range 3 {
+		if _, err := Run(t.Context(), cfg); !errors.Is(err, ErrUnknown) {
+			t.Fatal(err)
+		}
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d files are open, %d were before", after, before)
+	}
+	// Nor does the relay lead whoever has a probe's port next where the probe had its end: it would be full of such routes.
+	cfg.Faults = cfg.Faults[:1]
+	for i := range 8000 {
+		if _, err := Plan(cfg); err != nil {
+			t.Fatalf("plan %d: %v", i, err)
+		}
+	}
 }
