@@ -257,13 +257,14 @@ func header(p Part) (string, error) {
 
 // asked watches how a part answers, beside one elsewhere.
 func asked(f Fault, p Part, cfg *Config, want audit.Want) (Observer, error) {
-	url, err := asks(p, "", cfg.Now())
+	q := questions(p, "", want, cfg)[0]
+	url, err := q.url(p)
 	if err != nil {
 		return nil, err
 	}
 	c := audit.HTTPConfig{Fault: f.ID, Region: p.Region, For: f.For, Targets: []audit.URL{url}, Want: want, Now: cfg.Now, Sink: cfg.Sink}
 	if other := elsewhere(p, p.Kind, f, cfg); other.URL != "" {
-		if url, err := asks(other, "", cfg.Now()); err == nil {
+		if url, err := q.url(other); err == nil {
 			c.Control, c.Elsewhere = []audit.URL{url}, other.Name
 		}
 	}

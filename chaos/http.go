@@ -1,9 +1,11 @@
 package chaos
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,18 +18,18 @@ var onHTTP = []string{PartPackager, PartOrigin, PartEdge, PartPlayback, PartServ
 
 const (
 	behindRelay  = "a relay in front of it"
-	httpEvidence = "requests of its own, at the address that clients use, before, during and after; a neighbour's are answered throughout"
+	httpEvidence = "requests of its own, at the address that clients use, before, during and after: a viewer's to a playback service; a neighbour's are answered throughout"
 	// passFor is how long what an audit asks an edge with is let pass.
 	passFor = 24 * time.Hour
 )
 
 // Parameters that many faults in answers have.
 var (
-	ofRequests = Parameter{Name: "share", Type: TypeShare, Default: "100%", Least: .001, Most: 1, Summary: "of requests"}
+	ofRequests = Parameter{Name: "share", Type: TypeShare, Default: "100%", Least: .005, Most: 1, Summary: "of requests"}
 	afterBytes = Parameter{Name: "after", Type: TypeSize, Default: "0B", Most: 1e9, Summary: "bytes of the body that pass before"}
 	onPath     = Parameter{Name: "path", Type: TypeText, Summary: "regular expression on the path; every path where left out"}
-	ofMethod   = Parameter{Name: "method", Type: TypeWord, Words: []string{"any", http.MethodGet, http.MethodPost, http.MethodPut}, Default: "any", Summary: "of requests with this method; it is proven by GET"}
-	askedPath  = Parameter{Name: "ask", Type: TypeText, Summary: "path that is asked for to prove it; the newest segment, or what says that the part is well, where left out"}
+	ofMethod   = Parameter{Name: "method", Type: TypeWord, Words: []string{"any", http.MethodGet, http.MethodPost}, Default: "any", Summary: "of requests with this method; POST of a playback service alone, since nothing else is asked with it to prove it"}
+	askedPath  = Parameter{Name: "ask", Type: TypeText, Summary: "path that is asked for with GET to prove it; where left out, what the fault is about of these: what a viewer asks a playback service, the newest segment, what says that the part is well"}
 )
 
 // answers describes a fault in what a part answers.
@@ -40,6 +42,12 @@ func answers(name, summary, example string, parameters []Parameter, does func(Fa
 			action, _ := does(f)
 			_, err := answerRule(f, action)
 			return err
+		},
+		lack: func(f Fault, t Terms) error {
+			if f.Text("method") == http.MethodPost && t.Kind != PartPlayback {
+				return fmt.Errorf("%w: method: POST is what a playback service alone is asked with, and so is its proof", ErrUnsupported)
+			}
+			return nil
 		},
 		plan: func(f Fault, cfg *Config) (plan, error) {
 			action, want := does(f)
@@ -144,13 +152,15 @@ func planAnswers(f Fault, cfg *Config, action httprelay.Action, want audit.Want)
 	if err != nil {
 		return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
 	}
-	asked, err := asks(p, f.Text("ask"), cfg.Now())
+	q, url, err := provenBy(rule, p, questions(p, f.Text("ask"), want, cfg), cfg.Now())
 	if err != nil {
-		return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
+		return plan{}, fmt.Errorf("fault %s (%s of %s): %w", f.ID, f.Fail, f.Where, err)
 	}
-	c := audit.HTTPConfig{Fault: f.ID, Region: p.Region, For: f.For, Targets: []audit.URL{asked}, Want: want, Now: cfg.Now, Sink: cfg.Sink}
+	c := audit.HTTPConfig{
+		Fault: f.ID, Region: p.Region, For: f.For, Targets: []audit.URL{url}, Method: q.method, Body: q.body, Want: want, Now: cfg.Now, Sink: cfg.Sink,
+	}
 	if other, ok := neighbour(p, f, cfg); ok {
-		if url, err := asks(other, f.Text("ask"), cfg.Now()); err == nil {
+		if url, err := q.url(other); err == nil {
 			c.Control, c.Elsewhere = []audit.URL{url}, other.Name
 		}
 	}
@@ -161,37 +171,75 @@ func planAnswers(f Fault, cfg *Config, action httprelay.Action, want audit.Want)
 	return relayed(f, p, rule, o), nil
 }
 
-// asks is what is asked of a part to see how it answers.
-func asks(p Part, path string, now time.Time) (audit.URL, error) {
-	pass := ""
-	if p.Pass != nil {
-		pass = p.Pass(now.Add(passFor))
-	}
-	switch {
-	case path != "":
-		if !strings.HasPrefix(path, "/") {
-			path = "/" + path
-		}
-		return audit.Fixed(p.URL + pass + path), nil
-	case p.Layout.Clocked && len(p.Rungs) > 0 && p.Kind != PartPlayback:
-		return audit.Newest(p.URL+pass, p.Layout, p.Rungs[0], 1)
-	case p.Look != "":
-		return audit.Fixed(p.URL + p.Look), nil
-	}
-	return audit.Fixed(p.URL + "/"), nil
+// question is a request that shows how a part answers.
+type question struct {
+	method string
+	url    func(Part) (audit.URL, error) // where it is asked: of the part, or of another of its kind
+	body   []byte
 }
 
-// neighbour is a part of the same kind that has no trouble of its own while f is watched.
+// questions are what a part can be asked, those first that say most. ask is the path of the only one, if it is given.
+func questions(p Part, ask string, want audit.Want, cfg *Config) (out []question) {
+	fixed := func(url func(Part) string) func(Part) (audit.URL, error) {
+		return func(p Part) (audit.URL, error) { return audit.Fixed(url(p)), nil }
+	}
+	if ask != "" {
+		return []question{{method: http.MethodGet, url: fixed(func(p Part) string { return passing(p, cfg) + "/" + strings.TrimPrefix(ask, "/") })}}
+	}
+	if p.Asks != nil {
+		endpoints := []string{"play", "manifest", "steering", "licence"}
+		if want.Kind == audit.Corrupt { // each play start is answered with bytes of its own
+			endpoints = endpoints[1:]
+		}
+		for _, endpoint := range endpoints {
+			a := p.Asks(endpoint, cfg.Now())
+			out = append(out, question{method: a.Method, url: fixed(func(p Part) string { return p.URL + a.Path }), body: a.Body})
+		}
+	}
+	if p.Layout.Clocked && p.Kind != PartPlayback {
+		for _, rung := range p.Rungs {
+			out = append(out, question{method: http.MethodGet, url: func(p Part) (audit.URL, error) {
+				return audit.Newest(passing(p, cfg), p.Layout, rung, 1)
+			}})
+		}
+	}
+	return append(out, question{method: http.MethodGet, url: fixed(func(p Part) string { return p.URL + cmp.Or(p.Look, "/") })})
+}
+
+// provenBy is the first of the questions that a rule is about, and where it is asked of the part.
+func provenBy(rule httprelay.Rule, p Part, questions []question, now time.Time) (question, audit.URL, error) {
+	const moments = 10 // of a path that changes with time
+	var tried []string
+	for _, q := range questions {
+		url, err := q.url(p)
+		if err != nil {
+			return q, nil, err
+		}
+		taken, path := true, ""
+		for i := range moments {
+			path, _, _ = strings.Cut(strings.TrimPrefix(url(now.Add(time.Duration(i)*p.Layout.Duration)), p.URL), "?")
+			taken = taken && rule.Takes(q.method, path)
+		}
+		if taken {
+			return q, url, nil
+		}
+		tried = append(tried, q.method+" "+path)
+	}
+	return question{}, nil, fmt.Errorf("%w: it breaks nothing of what it could be proven by, which is %s (ask: names another path to get)", ErrUnsupported, strings.Join(tried, ", "))
+}
+
+// neighbour is a part of the same kind that has no trouble of its own while f is watched: elsewhere, or else in the same region
+// if nothing else is broken there, since both depend on the rest of it.
 func neighbour(p Part, f Fault, cfg *Config) (Part, bool) {
+	if p.Region == "" {
+		return Part{}, false
+	}
+	if other := elsewhere(p, p.Kind, f, cfg); other.URL != "" {
+		return other, true
+	}
+	alone := !troubled(p.Region, f, slices.DeleteFunc(slices.Clone(cfg.Faults), func(g Fault) bool { return g.ID == f.ID }))
 	for _, other := range cfg.Parts {
-		if other.Name == p.Name || other.Kind != p.Kind || p.Kind == PartService {
-			continue
-		}
-		free := true
-		for _, g := range cfg.Faults {
-			free = free && !((Inside(other.Name, g.Where) || Inside(g.Where, other.Name)) && Clash(f, g))
-		}
-		if free {
+		if alone && other.Region == p.Region && other.Kind == p.Kind && other.Name != p.Name {
 			return other, true
 		}
 	}
@@ -256,7 +304,7 @@ var segmentKinds = []Kind{{
 				return media.Defect{Kind: media.Late, Delay: f.Duration("delay")}, selected(f)
 			}),
 		segmentFault(media.Short, "segments end before their time", "{at: 30s, for: 20s, fail: segments, where: us-east/edge-1, model: {short: {keep: 50%}}}",
-			with(Parameter{Name: "keep", Type: TypeShare, Default: "50%", Least: .01, Most: .99, Summary: "of their time that they have"}),
+			with(Parameter{Name: "keep", Type: TypeShare, Default: "50%", Least: .01, Most: .9, Summary: "of their time that they have"}),
 			func(f Fault) (media.Defect, media.Selector) {
 				return media.Defect{Kind: media.Short, Keep: f.Share("keep")}, selected(f)
 			}),

@@ -124,16 +124,19 @@ func (r Rule) Validate() error {
 	return nil
 }
 
+// Takes reports whether a rule is about requests with that method for that path, as it stands in the request line without its
+// query; its share aside, and which segment it is.
+func (r *Rule) Takes(method, path string) bool {
+	methods := r.Methods
+	if len(methods) == 0 {
+		methods = []string{http.MethodGet, http.MethodHead}
+	}
+	return slices.Contains(methods, method) && (r.Path == nil || r.Path.MatchString(path))
+}
+
 // covers reports whether a rule is about such a request, its share aside. newest gives the newest complete segment.
 func (r *Rule) covers(method, path string, ref media.Ref, known bool, newest func() uint64) bool {
-	if len(r.Methods) == 0 {
-		if method != http.MethodGet && method != http.MethodHead {
-			return false
-		}
-	} else if !slices.Contains(r.Methods, method) {
-		return false
-	}
-	if r.Path != nil && !r.Path.MatchString(path) {
+	if !r.Takes(method, path) {
 		return false
 	}
 	if r.Media == nil {
