@@ -3,12 +3,10 @@ package chaos
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
-
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
 	"github.com/tminus-live/tminus/chaos/kernel"
 )
@@ -23,48 +21,20 @@ type Leftover struct {
 // none given, all of them, whichever run they belong to. It needs CAP_SYS_ADMIN; without it the error wraps
 // os.ErrPermission.
 func Leftovers(links ...uint32) ([]Leftover, error) {
-	var left []Leftover
-	it := new(link.Iterator)
-	defer it.Close()
-	for it.Next() {
-		if len(links) > 0 && !slices.Contains(links, uint32(it.ID)) {
-			continue
-		}
-		name, err := programOf(it.Link)
-		if err != nil {
-			return nil, fmt.Errorf("bpf link %d: %w", it.ID, err)
-		}
-		if strings.HasPrefix(name, kernel.Prefix) {
-			left = append(left, Leftover{Link: uint32(it.ID), Program: name})
-		}
-	}
-	if err := it.Err(); errors.Is(err, os.ErrPermission) {
+	all, err := kernel.Links()
+	if errors.Is(err, os.ErrPermission) {
 		return nil, fmt.Errorf("listing bpf links needs CAP_SYS_ADMIN (run as root): %w", os.ErrPermission)
-	} else if err != nil {
-		return nil, fmt.Errorf("list bpf links: %w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var left []Leftover
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		if len(links) == 0 || slices.Contains(links, id) {
+			left = append(left, Leftover{Link: id, Program: all[id]})
+		}
 	}
 	return left, nil
-}
-
-// programOf names the program behind a link; "" when it went away meanwhile or is of no kind we make.
-func programOf(l link.Link) (string, error) {
-	info, err := l.Info()
-	if err != nil {
-		return "", nil // kinds that cannot be asked are not ours
-	}
-	prog, err := ebpf.NewProgramFromID(info.Program)
-	if errors.Is(err, os.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	defer prog.Close()
-	pi, err := prog.Info()
-	if err != nil {
-		return "", err
-	}
-	return pi.Name, nil
 }
 
 // Check is a yes-or-no fact about the rehearsal itself. Its fields are those of a report's check.

@@ -235,14 +235,9 @@ func (s sweep) settle(ctx context.Context, j candidate) []Found {
 	if _, err := os.Lstat(j.path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	var here []open
-	for _, o := range j.entries {
-		// After a boot only files are left, and pids and names are other people's.
-		if !j.boot || o.entry.Kind == File {
-			here = append(here, o)
-		}
+	if j.boot { // nothing outlives it, and pids and names are other people's
+		j.entries = nil
 	}
-	j.entries = here
 	list := report(j, nil, true)
 	if failed := undoAll(ctx, j.entries); failed != nil {
 		return report(j, failed, true)
@@ -300,9 +295,6 @@ func there(e Entry) bool {
 	case Continue:
 		p, err := procfs.Find(e.PID, e.Start)
 		return err == nil && p.State == procfs.Stopped
-	case Kill:
-		_, err := procfs.Find(e.PID, e.Start)
-		return err == nil
 	case Namespace:
 		return exists(filepath.Join(NamespaceDir, e.Name))
 	case Interface:

@@ -153,24 +153,23 @@ func TestCleanLooksAtWhoseItIs(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		of      header
-		removed bool
-		says    string // of the journal
+		undone  bool
+		removed bool   // the journal
+		says    string // of it
 	}{
-		{"a living conductor's", here(me.PID, me.Start), false, ""},
-		{"of a dead one whose pid another process has now", here(me.PID, me.Start+1), true, "journal"},
-		{"of another pid namespace", elsewhere, false, "clean up there"},
-		{"of an earlier boot", earlier, true, "journal"},
+		{"a living conductor's", here(me.PID, me.Start), false, false, ""},
+		{"of a dead one whose pid another process has now", here(me.PID, me.Start+1), true, true, "journal"},
+		{"of another pid namespace", elsewhere, false, false, "clean up there"},
+		{"of an earlier boot: its pids are other people's", earlier, false, true, "journal"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "j")
-			path := filepath.Join(t.TempDir(), "broken")
-			if err := os.WriteFile(path, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			write(t, dir, c.of, Entry{Kind: File, Path: path})
+			p := victim(t)
+			stop(t, p)
+			write(t, dir, c.of, stopOne(p))
 			found := mustSweep(t, sweepOf(dir))
-			if exists(path) == c.removed || exists(dir) == c.removed {
-				t.Errorf("file %v, journal %v; %+v", exists(path), exists(dir), found)
+			if (state(p) == procfs.Stopped) == c.undone || exists(dir) == c.removed {
+				t.Errorf("state %c, journal %v; %+v", state(p), exists(dir), found)
 			}
 			if said := slices.ContainsFunc(found, func(f Found) bool {
 				return strings.Contains(f.What+f.Error, c.says) && f.Removed == c.removed
@@ -178,19 +177,6 @@ func TestCleanLooksAtWhoseItIs(t *testing.T) {
 				t.Errorf("%+v", found)
 			}
 		})
-	}
-}
-
-// After a boot, pids are other people's.
-func TestAnEarlierBootsProcessesAreLeftAlone(t *testing.T) {
-	p := victim(t)
-	dir := filepath.Join(t.TempDir(), "j")
-	h := here(p.PID, p.Start)
-	h.Boot = "an earlier boot"
-	write(t, dir, h, Entry{Kind: Kill, PID: p.PID, Start: p.Start})
-	mustSweep(t, sweepOf(dir))
-	if state(p) == procfs.Dead || exists(dir) {
-		t.Errorf("state %c, journal %v", state(p), exists(dir))
 	}
 }
 
@@ -207,17 +193,15 @@ func TestCleanKeepsTheJournalOfWhatItCannotUndo(t *testing.T) {
 // Whoever can write to a journal could have root undo anything.
 func TestCleanDoesNotTrustAnOpenFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "j")
-	victim := filepath.Join(t.TempDir(), "victim")
-	if err := os.WriteFile(victim, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	write(t, dir, here(1<<22, 1), Entry{Kind: File, Path: victim})
+	p := victim(t)
+	stop(t, p)
+	write(t, dir, here(1<<22, 1), stopOne(p))
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	found := mustSweep(t, sweepOf(dir))
-	if !exists(victim) || len(found) != 1 || found[0].Removed || !strings.Contains(found[0].Error, "open to others") {
-		t.Errorf("victim %v, %+v", exists(victim), found)
+	if state(p) != procfs.Stopped || len(found) != 1 || found[0].Removed || !strings.Contains(found[0].Error, "open to others") {
+		t.Errorf("state %c, %+v", state(p), found)
 	}
 }
 

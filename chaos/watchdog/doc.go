@@ -1,6 +1,6 @@
 // Package watchdog is the dead man's switch of an experiment: a process of its own that puts the machine back in order when
 // the conductor dies, kill -9 included. Use it for whatever outlives the process that made it: a stopped process, a
-// network namespace, an interface, a cgroup, a file, a kernel setting. What dies with the process anyway (a kernel
+// network namespace, an interface, a cgroup, a kernel setting. What dies with the process anyway (a kernel
 // program held by a file descriptor, a relay's sockets) needs none.
 //
 // # Two things that survive

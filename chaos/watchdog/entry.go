@@ -15,11 +15,9 @@ type Kind string
 
 const (
 	Continue  Kind = "continue" // PID was stopped: SIGCONT
-	Kill      Kind = "kill"     // PID was started and has no lifeline: SIGKILL, its group too if it leads one
 	Namespace Kind = "netns"    // Name is a network namespace below NamespaceDir: unmounted and removed
 	Interface Kind = "link"     // Name is a network interface of the watchdog's own namespace: deleted
 	Cgroup    Kind = "cgroup"   // Path is a control group: its processes go back to Home, and it is removed
-	File      Kind = "file"     // Path is a file, socket or folder of the run: removed with what is in it
 	Setting   Kind = "setting"  // Path is a file below /proc/sys or /sys: Value is written back
 )
 
@@ -73,7 +71,7 @@ func (e Entry) Validate() error {
 		}
 	}
 	switch e.Kind {
-	case Continue, Kill:
+	case Continue:
 		if e.PID < 2 || e.Start == 0 {
 			wrong("process %d, started at %d, is not named for good", e.PID, e.Start)
 		}
@@ -91,11 +89,6 @@ func (e Entry) Validate() error {
 		if e.Home == e.Path || strings.HasPrefix(e.Home, e.Path+"/") {
 			wrong("cgroup %s cannot be its own home", e.Path)
 		}
-	case File:
-		clean("file", e.Path)
-		if strings.Count(e.Path, "/") < 2 {
-			wrong("file %s is a folder of the system", e.Path)
-		}
 	case Setting:
 		clean("setting", e.Path)
 		if !strings.HasPrefix(e.Path, "/proc/sys/") && !strings.HasPrefix(e.Path, "/sys/") {
@@ -112,16 +105,12 @@ func (e Entry) String() string {
 	switch e.Kind {
 	case Continue:
 		return fmt.Sprintf("stopped process %d", e.PID)
-	case Kill:
-		return fmt.Sprintf("process %d", e.PID)
 	case Namespace:
 		return "network namespace " + e.Name
 	case Interface:
 		return "network interface " + e.Name
 	case Cgroup:
 		return "cgroup " + e.Path
-	case File:
-		return "file " + e.Path
 	case Setting:
 		return fmt.Sprintf("setting %s (was %q)", e.Path, e.Value)
 	}

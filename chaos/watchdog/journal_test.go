@@ -24,22 +24,22 @@ func entriesOf(list []open) []string {
 
 func TestParse(t *testing.T) {
 	stop := `{"protect":1,"entry":{"kind":"continue","pid":5,"start":6}}` + "\n"
-	file := `{"protect":2,"entry":{"kind":"file","path":"/run/x/y"}}` + "\n"
+	space := `{"protect":2,"entry":{"kind":"netns","name":"tminus-a"}}` + "\n"
 	for _, c := range []struct {
 		name, text string
 		want       []string
 		torn       string
 	}{
 		{"nothing was broken", first, nil, ""},
-		{"in the order in which it was broken", first + stop + file, []string{"stopped process 5", "file /run/x/y"}, ""},
-		{"released", first + stop + file + `{"release":1}` + "\n", []string{"file /run/x/y"}, ""},
+		{"in the order in which it was broken", first + stop + space, []string{"stopped process 5", "network namespace tminus-a"}, ""},
+		{"released", first + stop + space + `{"release":1}` + "\n", []string{"network namespace tminus-a"}, ""},
 		{"released twice", first + stop + `{"release":1}` + "\n" + `{"release":1}` + "\n", nil, ""},
-		{"a last line that was not written to its end", first + stop + file[:20], []string{"stopped process 5"}, ""},
+		{"a last line that was not written to its end", first + stop + space[:20], []string{"stopped process 5"}, ""},
 		{"empty", "", nil, "no first line"},
 		{"a first line that was not written to its end", first[:30], nil, "no first line"},
 		{"not a journal", "hello\n", nil, "its first line is"},
 		{"a journal of another version", strings.Replace(first, "1", "9", 1), nil, "its first line is"},
-		{"torn in the middle: what came before counts", first + stop + "{\n" + file, []string{"stopped process 5"}, "makes no sense"},
+		{"torn in the middle: what came before counts", first + stop + "{\n" + space, []string{"stopped process 5"}, "makes no sense"},
 		{"an entry that no experiment makes", first + `{"protect":1,"entry":{"kind":"netns","name":"blue"}}` + "\n", nil, "does not begin"},
 		{"a line that says nothing", first + "{}\n", nil, "a line is"},
 		{"a line too long", first + strings.Repeat("x", maxLine+1) + "\n", nil, "makes no sense"},

@@ -11,10 +11,9 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
-)
 
-// programPrefix begins the name of every kernel program that is loaded for an experiment.
-const programPrefix = "tminus_"
+	"github.com/tminus-live/tminus/chaos/kernel"
+)
 
 // firstPIDNamespace is the inode of the machine's own pid namespace (linux/proc_ns.h, PROC_PID_INIT_INO): from there
 // every process can be seen.
@@ -27,8 +26,11 @@ func (s sweep) programs() ([]Found, error) {
 	if err := unix.Stat("/proc/self/ns/pid", &ns); err != nil || ns.Ino != firstPIDNamespace {
 		return nil, nil // a holder may be where it cannot be seen
 	}
-	links, err := ours()
-	if err != nil || len(links) == 0 {
+	links, err := kernel.Links()
+	switch {
+	case errors.Is(err, os.ErrPermission), errors.Is(err, ebpf.ErrNotSupported):
+		return nil, nil // it takes as much to make one
+	case err != nil || len(links) == 0:
 		return nil, err
 	}
 	held, err := heldLinks()
@@ -52,39 +54,13 @@ func (s sweep) programs() ([]Found, error) {
 	return list, nil
 }
 
-// ours lists the bpf links that hold a program of ours. A user who may not look has none: it takes as much to make one.
-func ours() (map[link.ID]string, error) {
-	found := make(map[link.ID]string)
-	it := new(link.Iterator)
-	defer it.Close()
-	for it.Next() {
-		info, err := it.Link.Info()
-		if err != nil {
-			continue // it went while the list was read
-		}
-		program, err := ebpf.NewProgramFromID(info.Program)
-		if err != nil {
-			continue
-		}
-		about, err := program.Info()
-		program.Close()
-		if err == nil && strings.HasPrefix(about.Name, programPrefix) {
-			found[it.ID] = about.Name
-		}
-	}
-	if err := it.Err(); err != nil && !errors.Is(err, os.ErrPermission) && !errors.Is(err, ebpf.ErrNotSupported) {
-		return nil, fmt.Errorf("look for kernel programs: %w", err)
-	}
-	return found, nil
-}
-
 // heldLinks are the bpf links that a process has a file descriptor of (proc(5), fdinfo).
-func heldLinks() (map[link.ID]bool, error) {
+func heldLinks() (map[uint32]bool, error) {
 	paths, err := filepath.Glob("/proc/[0-9]*/fdinfo/*")
 	if err != nil {
 		return nil, err
 	}
-	held := make(map[link.ID]bool)
+	held := make(map[uint32]bool)
 	for _, p := range paths {
 		f, err := os.Open(p)
 		if err != nil {
@@ -95,15 +71,15 @@ func heldLinks() (map[link.ID]bool, error) {
 		for l := range strings.Lines(string(b)) {
 			var id uint32
 			if n, _ := fmt.Sscanf(l, "link_id: %d", &id); n == 1 {
-				held[link.ID(id)] = true
+				held[id] = true
 			}
 		}
 	}
 	return held, nil
 }
 
-func detach(id link.ID) error {
-	l, err := link.NewFromID(id)
+func detach(id uint32) error {
+	l, err := link.NewFromID(link.ID(id))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

@@ -74,16 +74,12 @@ func undo(e Entry) error {
 	switch e.Kind {
 	case Continue:
 		return undoStop(e)
-	case Kill:
-		return undoStart(e)
 	case Namespace:
 		return removeNamespace(filepath.Join(NamespaceDir, e.Name))
 	case Interface:
 		return removeInterface(e.Name)
 	case Cgroup:
 		return removeCgroup(e.Path, e.Home)
-	case File:
-		return os.RemoveAll(e.Path)
 	case Setting:
 		return procfs.Write(e.Path, e.Value)
 	}
@@ -100,26 +96,6 @@ func undoStop(e Entry) error {
 	}
 	if p, err := procfs.Find(e.PID, e.Start); err == nil && p.State == procfs.Stopped {
 		return errors.New("it is stopped still")
-	}
-	return nil
-}
-
-func undoStart(e Entry) error {
-	p, err := procfs.Find(e.PID, e.Start)
-	if errors.Is(err, procfs.ErrGone) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if p.Group == p.PID {
-		_ = unix.Kill(-p.Group, unix.SIGKILL)
-	}
-	if err := procfs.Signal(e.PID, e.Start, unix.SIGKILL); err != nil && !errors.Is(err, procfs.ErrGone) {
-		return err
-	}
-	if _, err := procfs.Find(e.PID, e.Start); err == nil {
-		return errors.New("it lives on after SIGKILL")
 	}
 	return nil
 }

@@ -40,11 +40,6 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "victim":
 		select {}
-	case "worker": // has no lifeline; it does nothing before it is let, and ends if it never is
-		if _, err := io.ReadFull(os.Stdin, make([]byte, 1)); err != nil {
-			os.Exit(0)
-		}
-		select {}
 	case "conductor":
 		conduct()
 	}
@@ -113,16 +108,14 @@ func stop(t *testing.T, p procfs.Process) {
 
 func TestWhatIsReleasedIsLeftAlone(t *testing.T) {
 	w := begin(t)
-	kept, gone := filepath.Join(t.TempDir(), "kept"), filepath.Join(t.TempDir(), "gone")
-	for _, path := range []string{kept, gone} {
-		token, err := w.Protect(Entry{Kind: File, Path: path})
+	kept, back := victim(t), victim(t)
+	for _, p := range []procfs.Process{kept, back} {
+		token, err := w.Protect(stopOne(p))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if path == kept {
+		stop(t, p)
+		if p == kept {
 			for range 2 {
 				if err := w.Release(token); err != nil {
 					t.Fatal(err)
@@ -130,7 +123,7 @@ func TestWhatIsReleasedIsLeftAlone(t *testing.T) {
 			}
 		}
 	}
-	if p := w.Protected(); len(p) != 1 || p[0].Path != gone {
+	if p := w.Protected(); len(p) != 1 || p[0].PID != back.PID {
 		t.Errorf("protected %v", p)
 	}
 	dir := filepath.Dir(w.journal.path)
@@ -140,8 +133,8 @@ func TestWhatIsReleasedIsLeftAlone(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if !exists(kept) || exists(gone) {
-		t.Errorf("kept %v, gone %v", exists(kept), exists(gone))
+	if state(kept) != procfs.Stopped || state(back) == procfs.Stopped {
+		t.Errorf("kept %c, back %c", state(kept), state(back))
 	}
 	if exists(dir) {
 		t.Error("the journal's folder is left")
@@ -168,7 +161,7 @@ func TestALostWatchdogIsNoticedAndProtectRefuses(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("not noticed")
 	}
-	if _, err := w.Protect(Entry{Kind: File, Path: "/nowhere/at/all"}); !errors.Is(err, ErrLost) {
+	if _, err := w.Protect(Entry{Kind: Continue, PID: p.PID, Start: p.Start}); !errors.Is(err, ErrLost) {
 		t.Errorf("err %v", err)
 	}
 	// The conductor can still put everything back itself.
@@ -190,8 +183,7 @@ func TestAWatchdogIsNotEndedByWhatEndsItsConductor(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	path := filepath.Join(t.TempDir(), "x")
-	if _, err := w.Protect(Entry{Kind: File, Path: path}); err != nil {
+	if _, err := w.Protect(Entry{Kind: Continue, PID: 1 << 30, Start: 1}); err != nil {
 		t.Error(err)
 	}
 }
@@ -225,11 +217,10 @@ func TestStartFails(t *testing.T) {
 func TestUndoOfWhatIsNotThere(t *testing.T) {
 	for _, e := range []Entry{
 		{Kind: Continue, PID: 1 << 30, Start: 1},
-		{Kind: Kill, PID: os.Getpid(), Start: 1}, // this pid had another process once
+		{Kind: Continue, PID: os.Getpid(), Start: 1}, // this pid had another process once
 		{Kind: Namespace, Name: "tminus-test-nowhere"},
 		{Kind: Interface, Name: "tminus-nowhere"},
 		{Kind: Cgroup, Path: "/sys/fs/cgroup/cpu/tminus-nowhere", Home: "/sys/fs/cgroup/cpu"},
-		{Kind: File, Path: "/nowhere/at/all"},
 	} {
 		if err := Undo(t.Context(), e); err != nil {
 			t.Errorf("%s: %v", e, err)
@@ -244,7 +235,7 @@ func TestValidate(t *testing.T) {
 	}{
 		{Entry{Kind: Continue, PID: 42, Start: 7}, ""},
 		{Entry{Kind: Continue, PID: 42}, "not named for good"},
-		{Entry{Kind: Kill, PID: 1, Start: 7}, "not named for good"},
+		{Entry{Kind: Continue, PID: 1, Start: 7}, "not named for good"},
 		{Entry{Kind: Namespace, Name: "tminus-a"}, ""},
 		{Entry{Kind: Namespace, Name: "blue"}, "does not begin with tminus-"},
 		{Entry{Kind: Namespace, Name: "tminus-/../../etc"}, "does not begin"},
@@ -253,10 +244,8 @@ func TestValidate(t *testing.T) {
 		{Entry{Kind: Cgroup, Path: "/sys/fs/cgroup/tminus-a", Home: "/sys/fs/cgroup"}, ""},
 		{Entry{Kind: Cgroup, Path: "/sys/fs/cgroup/user.slice", Home: "/sys/fs/cgroup"}, "does not begin"},
 		{Entry{Kind: Cgroup, Path: "/sys/fs/cgroup/tminus-a", Home: "/sys/fs/cgroup/tminus-a"}, "its own home"},
-		{Entry{Kind: File, Path: "/run/tminus/x"}, ""},
-		{Entry{Kind: File, Path: "/etc"}, "folder of the system"},
-		{Entry{Kind: File, Path: "runs/x"}, "not a clean absolute path"},
-		{Entry{Kind: File, Path: "/run/../etc/x"}, "not a clean absolute path"},
+		{Entry{Kind: Cgroup, Path: "tminus-a", Home: "/sys/fs/cgroup"}, "not a clean absolute path"},
+		{Entry{Kind: Cgroup, Path: "/sys/fs/../../etc/tminus-a", Home: "/sys/fs/cgroup"}, "not a clean absolute path"},
 		{Entry{Kind: Setting, Path: "/proc/sys/net/ipv4/ip_forward", Value: "0"}, ""},
 		{Entry{Kind: Setting, Path: "/etc/passwd", Value: "0"}, "neither below"},
 		{Entry{Kind: Setting, Path: "/proc/sys/x", Value: strings.Repeat("x", maxField+1)}, "at most 4096"},
@@ -354,8 +343,6 @@ func conduct() {
 	cage := "/sys/fs/cgroup/freezer"
 	kinds := []func() Entry{
 		func() Entry { return stopOne(prey[random.IntN(2)]) },
-		func() Entry { return Entry{Kind: File, Path: filepath.Join(dir, name())} },
-		func() Entry { return Entry{Kind: Kill} },
 	}
 	if os.Geteuid() == 0 {
 		kinds = append(kinds,
@@ -375,30 +362,12 @@ func conduct() {
 	var list []broken
 	for {
 		e := kinds[random.IntN(len(kinds))]()
-		worker, letGo := exec.Cmd{}, io.WriteCloser(nil)
-		if e.Kind == Kill {
-			// Started and held; it goes on when the journal has it, and ends by itself if the conductor dies before.
-			worker = *exec.Command(os.Args[0])
-			worker.Env = append(os.Environ(), role+"=worker")
-			letGo, err = worker.StdinPipe()
-			check(err)
-			check(worker.Start())
-			go worker.Wait()
-			p, err := procfs.Read(worker.Process.Pid)
-			check(err)
-			e.PID, e.Start = p.PID, p.Start
-		}
 		token, err := w.Protect(e)
 		check(err)
 		list = append(list, broken{token, e})
 		switch e.Kind {
 		case Continue:
 			check(procfs.Signal(e.PID, e.Start, unix.SIGSTOP))
-		case Kill:
-			_, err := letGo.Write([]byte{1})
-			check(err)
-		case File:
-			check(os.WriteFile(e.Path, []byte("x"), 0o600))
 		case Namespace:
 			check(makeNamespace(e.Name))
 		case Interface:

@@ -16,7 +16,7 @@ func chaosCleanCommand() *cobra.Command {
 		Use:   "clean",
 		Short: "Find and remove what an experiment has left over",
 		Long: `Find and remove what is left of experiments whose conductor is gone: stopped processes, network namespaces, interfaces,
-cgroups, kernel programs, settings and files. Normally there is nothing: a watchdog undoes all of it within 3 s, even after
+cgroups, kernel programs and settings. Normally there is nothing: a watchdog undoes all of it within 3 s, even after
 kill -9. What belongs to an experiment that still runs is not touched.
 
 Exit status: 0 when nothing is left, 1 when something is, 2 usage.`,
