@@ -32,6 +32,13 @@ var onPackets = []string{PartRegion, PartPackager, PartOrigin, PartEdge, PartPla
 // direction is the parameter that every fault in packets has.
 var direction = Parameter{Name: "direction", Type: TypeWord, Words: []string{bothWays, toPart, fromPart}, Default: bothWays, Summary: "which packets: to the part, from it, or both"}
 
+// A path that holds packets up for longer is not seen to be whole again within WatchMost: connections wait for the way there and for the
+// way back, and for what the queue of a low rate holds.
+const (
+	longestDelay = 10   // s
+	lowestRate   = 16e3 // bit/s
+)
+
 const (
 	packetNeeds    = "root, for a network of the run's own or a kernel program; without it a relay in front of a part takes delay, rate and silence upon streams, and everything upon datagrams"
 	packetEvidence = "numbered probes of its own, sent along the same path before, during and after"
@@ -70,8 +77,8 @@ var packetKinds = []Kind{
 		Models: []Model{packetModel(Model{
 			Name: "delay", Summary: "each packet takes longer, give or take the jitter",
 			Parameters: []Parameter{
-				{Name: "delay", Type: TypeDuration, Required: true, Least: .001, Most: 60, Summary: "how much longer"},
-				{Name: "jitter", Type: TypeDuration, Default: "0s", Most: 60, Summary: "the delay varies by so much to either side"},
+				{Name: "delay", Type: TypeDuration, Required: true, Least: .001, Most: longestDelay, Summary: "how much longer"},
+				{Name: "jitter", Type: TypeDuration, Default: "0s", Most: longestDelay, Summary: "the delay varies by so much to either side"},
 				{Name: "reorder", Type: TypeSwitch, Default: "false", Summary: "packets may overtake each other"},
 			},
 			Example: "{at: 30s, for: 20s, fail: packet-delay, where: us-east, model: {delay: {delay: 80ms, jitter: 20ms}}}",
@@ -104,7 +111,7 @@ var packetKinds = []Kind{
 		Models: []Model{packetModel(Model{
 			Name: "rate", Summary: "a bottleneck with a queue before it, whose tail is dropped",
 			Parameters: []Parameter{
-				{Name: "rate", Type: TypeRate, Required: true, Least: 8000, Most: link.MaxRate, Summary: "what passes, headers included"},
+				{Name: "rate", Type: TypeRate, Required: true, Least: lowestRate, Most: link.MaxRate, Summary: "what passes, headers included"},
 				{Name: "queue", Type: TypeSize, Default: "0B", Most: link.MaxQueue, Summary: "bytes that wait before the last to come is dropped; 0B: what the rate carries in 200 ms"},
 			},
 			Example: "{at: 30s, for: 20s, fail: rate-limit, where: us-east, model: {rate: {rate: 20Mbit}}}",
@@ -124,9 +131,9 @@ var packetKinds = []Kind{
 		Models: []Model{packetModel(Model{
 			Name: "slow", Summary: "packets take longer and fewer of them pass",
 			Parameters: []Parameter{
-				{Name: "delay", Type: TypeDuration, Default: "150ms", Least: .001, Most: 60, Summary: "how much longer"},
-				{Name: "jitter", Type: TypeDuration, Default: "30ms", Most: 60, Summary: "the delay varies by so much to either side"},
-				{Name: "rate", Type: TypeRate, Required: true, Least: 8000, Most: link.MaxRate, Summary: "what passes, headers included"},
+				{Name: "delay", Type: TypeDuration, Default: "150ms", Least: .001, Most: longestDelay, Summary: "how much longer"},
+				{Name: "jitter", Type: TypeDuration, Default: "30ms", Most: longestDelay, Summary: "the delay varies by so much to either side"},
+				{Name: "rate", Type: TypeRate, Required: true, Least: lowestRate, Most: link.MaxRate, Summary: "what passes, headers included"},
 			},
 			Example: "{at: 30s, for: 20s, fail: brown-out, where: us-east, model: {slow: {rate: 30Mbit}}}",
 		}, func(f Fault) (link.Impairment, error) {

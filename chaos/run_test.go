@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/tminus-live/tminus/chaos/dnsrelay"
+	"github.com/tminus-live/tminus/chaos/parts"
+	"github.com/tminus-live/tminus/chaos/probe"
+	"github.com/tminus-live/tminus/chaos/relay"
 	"github.com/tminus-live/tminus/chaos/watchdog"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
@@ -512,6 +517,49 @@ func TestCatalogueIsDocumented(t *testing.T) {
 			if _, found, err := lookup(Fault{Fail: k.Fail, Model: m.Name}); err != nil || found.Name != m.Name {
 				t.Errorf("%s/%s: %v", k.Fail, m.Name, err)
 			}
+		}
+	}
+}
+
+// Who watches a fault says for how long, and gets it.
+var _ = []Patient{(*parts.Observer)(nil), (*probe.UDP)(nil), (*probe.TCP)(nil), (*dnsrelay.Observer)(nil)}
+
+// What the catalogue allows can be seen to end, over streams too, where it takes longest.
+func TestPathsAtTheirWorstAreSeenToEnd(t *testing.T) {
+	r, err := relay.ListenTCP(relay.Config{Listen: homeAny, Upstream: netip.MustParseAddrPort("127.0.0.1:9")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for _, c := range []struct {
+		fail, model string
+		params      map[string]string // the worst of them "": as far as the catalogue goes
+		refused     bool
+	}{
+		{"packet-delay", "delay", map[string]string{"delay": ""}, false},
+		{"packet-delay", "delay", map[string]string{"delay": "10s", "jitter": ""}, true},
+		{"kafka", "slow", map[string]string{"delay": ""}, false},
+		{"rate-limit", "rate", map[string]string{"rate": ""}, false},
+		{"rate-limit", "rate", map[string]string{"rate": "100kbit", "queue": "1MB"}, true},
+		{"brown-out", "slow", map[string]string{"rate": ""}, false},
+		{"brown-out", "slow", map[string]string{"rate": "10Mbit", "delay": ""}, false},
+	} {
+		f := Fault{ID: c.fail, Fail: c.fail, Model: c.model, Where: "mine", At: Lead, For: time.Minute, Params: c.params}
+		_, m, err := lookup(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range m.Parameters {
+			if worst, ok := f.Params[p.Name]; ok && worst == "" {
+				f.Params[p.Name] = show(p.Type, p.Most)
+				if p.Type == TypeRate {
+					f.Params[p.Name] = show(p.Type, p.Least)
+				}
+			}
+		}
+		_, err = Plan(Config{Faults: []Fault{f}, Parts: []Part{{Name: "mine", Kind: PartService, TCP: r}}, Now: time.Now})
+		if (err != nil) != c.refused || c.refused && !strings.Contains(err.Error(), "nobody looks for longer") {
+			t.Errorf("%s %v: %v", c.fail, f.Params, err)
 		}
 	}
 }

@@ -30,7 +30,7 @@ var streamKinds = []Kind{
 			streamModel(Model{Name: "gone", Summary: "connections to the broker are torn down, and so is each new one: events wait in their spools", Example: "{at: 30s, for: 10s, fail: kafka, where: kafka}"}, relay.Reset, probe.Resets),
 			{
 				Name: "slow", Summary: "what goes to and from the broker takes longer", Evidence: streamEvidence,
-				Parameters: []Parameter{{Name: "delay", Type: TypeDuration, Default: "300ms", Least: .001, Most: 10, Summary: "each way"}},
+				Parameters: []Parameter{{Name: "delay", Type: TypeDuration, Default: "300ms", Least: .001, Most: longestDelay, Summary: "each way"}},
 				Example:    "{at: 30s, for: 10s, fail: kafka, where: kafka, model: {slow: {delay: 200ms}}}",
 				front:      frontTCP,
 				plan: func(f Fault, cfg *Config) (plan, error) {

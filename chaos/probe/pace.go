@@ -87,5 +87,5 @@ func tooLong(longest, after time.Duration) error {
 	if after <= mostAfter {
 		return nil
 	}
-	return fmt.Errorf("what is held up for %s at the most is seen to be so no more after %s, and %s is as long as anybody looks", longest.Round(time.Millisecond), after.Round(time.Second), mostAfter)
+	return fmt.Errorf("what may be held up for %s is seen to be so no more after %s, and nobody looks for longer than %s", longest.Round(time.Millisecond), after.Round(time.Second), mostAfter)
 }
