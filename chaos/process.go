@@ -69,7 +69,7 @@ func processModel(m Model, does func(Fault, processes.Target, watchdog.Guard) (I
 		if len(first) == 0 {
 			return plan{}, fmt.Errorf("fault %s (%s of %s): %w: no process of this user's listens at %s", f.ID, f.Fail, f.Where, ErrRefused, p.Name)
 		}
-		if err := processes.Refuse(first, first); err != nil {
+		if err := processes.Refuse(first); err != nil {
 			return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
 		}
 		i, expect, err := does(f, target, cfg.Guard)

@@ -42,20 +42,13 @@ type Target struct {
 	Processes func() []Ref // those there are now; several goroutines may call it at once
 }
 
-// Refuse says which of refs are not the run's: neither among its own nor descended from them. The error wraps
-// evidence.ErrRefused. It also refuses this very process, whatever it comes from, process 1 and threads of the kernel.
-func Refuse(refs []Ref, own []Ref) error {
+// Refuse says which of refs no fault may be done to: processes that are gone, this very process, whatever it comes from, process 1 and
+// threads of the kernel. The error wraps evidence.ErrRefused.
+func Refuse(refs []Ref) error {
 	all, err := procfs.List()
 	if err != nil {
 		return err
 	}
-	var roots []int
-	for _, r := range own {
-		if r.Alive() {
-			roots = append(roots, r.PID)
-		}
-	}
-	theirs := procfs.Descendants(all, roots...)
 	var errs []error
 	for _, r := range refs {
 		i := slices.IndexFunc(all, func(p procfs.Process) bool { return p.PID == r.PID && p.Start == r.Start && p.Lives() })
@@ -63,14 +56,7 @@ func Refuse(refs []Ref, own []Ref) error {
 			errs = append(errs, fmt.Errorf("%w to touch process %d: there is none of that name any more", evidence.ErrRefused, r.PID))
 			continue
 		}
-		if err := refuse(all, all[i]); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		same := func(p procfs.Process) bool { return p.PID == r.PID && p.Start == r.Start }
-		if !slices.Contains(own, r) && !slices.ContainsFunc(theirs, same) {
-			errs = append(errs, fmt.Errorf("%w to touch process %d (%s): it is not of the run", evidence.ErrRefused, r.PID, all[i].Command))
-		}
+		errs = append(errs, refuse(all, all[i]))
 	}
 	return errors.Join(errs...)
 }
