@@ -17,13 +17,13 @@ import (
 	"github.com/tminus-live/tminus/dashboards/report"
 	"github.com/tminus-live/tminus/scenarios/process"
 	"github.com/tminus-live/tminus/scenarios/verdict"
+	"github.com/tminus-live/tminus/simulator/wire/starts"
 	"github.com/tminus-live/tminus/telemetry/qoe"
 )
 
-// judge computes the objectives by SQL from what was stored, decides, and writes the run's folder.
+// judge fills in the report from what was stored, decides, and writes the run's folder.
 func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (_ *report.Report, err error) {
 	sc := r.cfg.Scenario
-	db := r.telemetry.db
 	rep := &report.Report{
 		Schema:    report.Schema,
 		Run:       r.id,
@@ -37,7 +37,7 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (_ *report
 		rep.Target = sc.Target.URLs()[0]
 	}
 	if rep.Pods = r.pods; r.pods > 0 { // the scenario says nothing of whom they loaded
-		if rep.Target, err = loaded(ctx, db, r.id); err != nil {
+		if rep.Target, err = loaded(ctx, r.telemetry.db, r.id); err != nil {
 			return nil, err
 		}
 	}
@@ -47,124 +47,24 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (_ *report
 	for _, f := range out.faults {
 		rep.Faults = append(rep.Faults, faultReport(f, out))
 	}
-
-	load, err := qoe.LoadOf(ctx, db, r.id)
-	if err != nil {
+	if rep.Load, err = r.load(ctx, out.starts); err != nil {
 		return nil, err
 	}
-	rep.Load = report.Load{
-		PlayStarts: report.PlayStarts{Intended: load.Intended, Sent: load.Sent, OK: load.OK, Shed: load.Shed, Failed: load.Failed, Dropped: load.Dropped},
-		LatencyMS:  report.Quantiles(load.LatencyMS),
-		SendLagMS:  report.Quantiles(load.SendLagMS),
-		Attempts:   out.starts.Attempts,
-		Left:       out.starts.Left,
-		Failures:   failures(out.starts.Failures),
-
-		FirstFailure: out.starts.FirstFailure,
-	}
-	if out.starts.Sent > 0 {
-		done, own := report.Quantiles(out.starts.FromSent), report.Quantiles(out.starts.OwnLag)
-		rep.Load.SentToDoneMS, rep.Load.OwnLagMS = &done, &own
-	}
-	sending, err := qoe.SendingOf(ctx, db, r.id)
-	if err != nil {
+	if rep.Players, err = r.players(ctx); err != nil {
 		return nil, err
 	}
-	if sending.Sent > 0 {
-		rep.Load.Late, rep.Load.LatePercent = sending.Late, 100*float64(sending.Late)/float64(sending.Sent)
-	}
-	players, err := qoe.PlayersOf(ctx, db, r.id)
-	if err != nil {
+	if err := r.bySecond(ctx, rep, out); err != nil {
 		return nil, err
 	}
-	rep.Players = report.Players{
-		Sessions: players.Sessions, StartFailures: players.StartFailures,
-		StartupP50S: players.StartupP50S, StartupP95S: players.StartupP95S,
-		PlayingS: players.PlayingS, RebufferS: players.RebufferS, Rebuffers: players.Rebuffers, LongestStallS: players.LongestStallS,
-		EdgeSwitches: players.EdgeSwitches, SkippedS: players.SkippedS, LiveLatencyP95: players.LiveLatencyP95,
-	}
-	n := int(math.Ceil(out.ran.Seconds()))
-	seconds, err := qoe.Timeline(ctx, db, r.id, r.zero, n)
-	if err != nil {
+	if rep.Processes, err = r.processes(ctx, out); err != nil {
 		return nil, err
 	}
-	crowd, err := qoe.LoadSeconds(ctx, db, r.id, r.zero, n)
-	if err != nil {
+	if rep.Telemetry, err = r.delivery(ctx, &l); err != nil {
 		return nil, err
 	}
-	for i, s := range seconds {
-		rep.Timeline = append(rep.Timeline, report.Second{
-			T: s.T, PlayStarts: s.PlayStarts, PlayFailures: s.PlayFailures, Sessions: s.Sessions, RebufferRatio: s.RebufferRatio,
-			LiveLatencyS: s.LiveLatencyS, LiveLatencyP95S: s.LiveLatencyP95S, BitrateKbps: s.BitrateKbps,
-			Scheduled: crowd[i].Scheduled, Requests: crowd[i].Requests, Shed: min(crowd[i].Shed, s.PlayFailures), Capacity: r.capacityAt(out, i),
-		})
-	}
-	if rep.Storms, err = r.storms(ctx, db, out.ran, crowd, out.starts.CutOff); err != nil {
+	if rep.Objectives, err = r.objectives(ctx, out, l); err != nil {
 		return nil, err
 	}
-	if r.nowcast != nil {
-		came := make([]float64, len(crowd))
-		for i, s := range crowd {
-			came[i] = s.Scheduled
-		}
-		rep.Forecast = r.nowcast.report(came)
-	}
-	processes, err := qoe.Processes(ctx, db, r.id, r.zero, r.zero.Add(out.ran))
-	if err != nil {
-		return nil, err
-	}
-	incarnations := map[string]int{}
-	for _, id := range r.ids(out) {
-		incarnations[id.Name]++
-	}
-	for _, p := range processes {
-		rep.Processes = append(rep.Processes, processReport(p, max(1, incarnations[p.Name])))
-	}
-	if sending.Sent > 0 {
-		onTime, err := qoe.Measure(ctx, db, r.id, qoe.Query{Metric: "play_starts_on_time", Aggregate: qoe.Rate})
-		if err != nil {
-			return nil, err
-		}
-		rep.Load.InTimePercent = onTime.Value
-	}
-	delivery, err := qoe.DeliveryOf(ctx, db, r.id)
-	if err != nil {
-		return nil, err
-	}
-	if delivery.Twice > 0 {
-		l.notes = append(l.notes, fmt.Sprintf("%d events are stored twice", delivery.Twice))
-	}
-	rep.Telemetry = report.Telemetry{
-		Emitted: l.emitted, Stored: l.stored, Duplicated: l.duplicated, LagS: delivery.LagP95S,
-		Kafka: r.telemetry.broker, ClickHouse: r.telemetry.store,
-		Lost: l.dropped,
-	}
-	if l.emitted > l.stored {
-		rep.Telemetry.Lost += l.emitted - l.stored
-	}
-
-	for _, o := range sc.Objectives {
-		q := qoe.Query{
-			Metric: o.Metric, Aggregate: o.Aggregate, Quantile: o.Quantile, Where: o.Where, Zero: r.zero,
-			Ledger: qoe.Ledger{Emitted: l.emitted, Dropped: l.dropped},
-		}
-		if o.From > 0 || o.To > 0 {
-			q.From, q.To = r.zero.Add(o.From), r.zero.Add(out.ran)
-			if o.To > 0 {
-				q.To = r.zero.Add(o.To)
-			}
-		}
-		m, err := qoe.Measure(ctx, db, r.id, q)
-		if err != nil {
-			return nil, fmt.Errorf("objective %s %s: %w", o.Metric, o.Expression, err)
-		}
-		rep.Objectives = append(rep.Objectives, report.Objective{
-			Metric: o.Metric, Where: o.WhereText, Expression: o.Expression,
-			Measured: m.Value, Threshold: o.Threshold, Unit: m.Unit, Samples: m.Samples,
-			Pass: m.Samples > 0 && verdict.Compare(m.Value, o.Op, o.Threshold),
-		})
-	}
-
 	if rep.Experiment, err = r.experiment(ctx, out); err != nil {
 		return nil, err
 	}
@@ -175,13 +75,141 @@ func (r *Rehearsal) judge(ctx context.Context, out outcome, l ledger) (_ *report
 		return nil, err
 	}
 	err = report.Write(r.folder, rep, func(w io.Writer) (err error) {
-		_, rep.Telemetry.LeftOut, err = qoe.ExportSample(ctx, db, r.id, qoe.DefaultSample, w)
+		_, rep.Telemetry.LeftOut, err = qoe.ExportSample(ctx, r.telemetry.db, r.id, qoe.DefaultSample, w)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return rep, nil
+}
+
+// load is how the crowd was sent and what became of its play starts; told is what the process that sent the open-loop crowd
+// said of it.
+func (r *Rehearsal) load(ctx context.Context, told starts.Snapshot) (rep report.Load, err error) {
+	db := r.telemetry.db
+	load, err := qoe.LoadOf(ctx, db, r.id)
+	if err != nil {
+		return rep, err
+	}
+	rep = report.Load{
+		PlayStarts: report.PlayStarts{Intended: load.Intended, Sent: load.Sent, OK: load.OK, Shed: load.Shed, Failed: load.Failed, Dropped: load.Dropped},
+		LatencyMS:  report.Quantiles(load.LatencyMS),
+		SendLagMS:  report.Quantiles(load.SendLagMS),
+		Attempts:   told.Attempts,
+		Left:       told.Left,
+		Failures:   failures(told.Failures),
+
+		FirstFailure: told.FirstFailure,
+	}
+	if told.Sent > 0 {
+		done, own := report.Quantiles(told.FromSent), report.Quantiles(told.OwnLag)
+		rep.SentToDoneMS, rep.OwnLagMS = &done, &own
+	}
+	sending, err := qoe.SendingOf(ctx, db, r.id)
+	if err != nil || sending.Sent == 0 {
+		return rep, err
+	}
+	rep.Late, rep.LatePercent = sending.Late, 100*float64(sending.Late)/float64(sending.Sent)
+	onTime, err := qoe.Measure(ctx, db, r.id, qoe.Query{Metric: "play_starts_on_time", Aggregate: qoe.Rate})
+	rep.InTimePercent = onTime.Value
+	return rep, err
+}
+
+// players is what the full players lived through, all of them together.
+func (r *Rehearsal) players(ctx context.Context) (report.Players, error) {
+	p, err := qoe.PlayersOf(ctx, r.telemetry.db, r.id)
+	return report.Players{
+		Sessions: p.Sessions, StartFailures: p.StartFailures,
+		StartupP50S: p.StartupP50S, StartupP95S: p.StartupP95S,
+		PlayingS: p.PlayingS, RebufferS: p.RebufferS, Rebuffers: p.Rebuffers, LongestStallS: p.LongestStallS,
+		EdgeSwitches: p.EdgeSwitches, SkippedS: p.SkippedS, LiveLatencyP95: p.LiveLatencyP95,
+	}, err
+}
+
+// bySecond fills in what is told second by second: the timeline, and from the crowd's seconds its storms and the forecast.
+func (r *Rehearsal) bySecond(ctx context.Context, rep *report.Report, out outcome) error {
+	db, n := r.telemetry.db, int(math.Ceil(out.ran.Seconds()))
+	seconds, err := qoe.Timeline(ctx, db, r.id, r.zero, n)
+	if err != nil {
+		return err
+	}
+	crowd, err := qoe.LoadSeconds(ctx, db, r.id, r.zero, n)
+	if err != nil {
+		return err
+	}
+	for i, s := range seconds {
+		rep.Timeline = append(rep.Timeline, report.Second{
+			T: s.T, PlayStarts: s.PlayStarts, PlayFailures: s.PlayFailures, Sessions: s.Sessions, RebufferRatio: s.RebufferRatio,
+			LiveLatencyS: s.LiveLatencyS, LiveLatencyP95S: s.LiveLatencyP95S, BitrateKbps: s.BitrateKbps,
+			Scheduled: crowd[i].Scheduled, Requests: crowd[i].Requests, Shed: min(crowd[i].Shed, s.PlayFailures), Capacity: r.capacityAt(out, i),
+		})
+	}
+	if r.nowcast != nil {
+		came := make([]float64, len(crowd))
+		for i, s := range crowd {
+			came[i] = s.Scheduled
+		}
+		rep.Forecast = r.nowcast.report(came)
+	}
+	rep.Storms, err = r.storms(ctx, db, out.ran, crowd, out.starts.CutOff)
+	return err
+}
+
+// processes is what each process of the run took of its machine.
+func (r *Rehearsal) processes(ctx context.Context, out outcome) (reps []report.Process, err error) {
+	list, err := qoe.Processes(ctx, r.telemetry.db, r.id, r.zero, r.zero.Add(out.ran))
+	if err != nil {
+		return nil, err
+	}
+	incarnations := map[string]int{}
+	for _, id := range r.ids(out) {
+		incarnations[id.Name]++
+	}
+	for _, p := range list {
+		reps = append(reps, processReport(p, max(1, incarnations[p.Name])))
+	}
+	return reps, nil
+}
+
+// delivery is how the events came from emitter to store; what was wrong with that is noted in the ledger.
+func (r *Rehearsal) delivery(ctx context.Context, l *ledger) (report.Telemetry, error) {
+	delivery, err := qoe.DeliveryOf(ctx, r.telemetry.db, r.id)
+	if err != nil {
+		return report.Telemetry{}, err
+	}
+	if delivery.Twice > 0 {
+		l.notes = append(l.notes, fmt.Sprintf("%d events are stored twice", delivery.Twice))
+	}
+	rep := report.Telemetry{
+		Emitted: l.emitted, Stored: l.stored, Duplicated: l.duplicated, LagS: delivery.LagP95S,
+		Kafka: r.telemetry.broker, ClickHouse: r.telemetry.store,
+		Lost: l.dropped,
+	}
+	if l.emitted > l.stored {
+		rep.Lost += l.emitted - l.stored
+	}
+	return rep, nil
+}
+
+// objectives computes the objectives by SQL from what was stored.
+func (r *Rehearsal) objectives(ctx context.Context, out outcome, l ledger) (reps []report.Objective, err error) {
+	for _, o := range r.cfg.Scenario.Objectives {
+		q := query(o, r.zero, time.Time{}, time.Time{})
+		q.Ledger = qoe.Ledger{Emitted: l.emitted, Dropped: l.dropped}
+		if o.From > 0 || o.To > 0 {
+			q.From, q.To = r.zero.Add(o.From), r.zero.Add(out.ran)
+			if o.To > 0 {
+				q.To = r.zero.Add(o.To)
+			}
+		}
+		m, err := qoe.Measure(ctx, r.telemetry.db, r.id, q)
+		if err != nil {
+			return nil, fmt.Errorf("objective %s %s: %w", o.Metric, o.Expression, err)
+		}
+		reps = append(reps, miss(o, m))
+	}
+	return reps, nil
 }
 
 // capacityAt is what all regions together could take in a second of the event, play starts; 0: it was not bounded.
