@@ -73,7 +73,7 @@ func MomentsOf(values []float64) Moments {
 // se2 is the squared standard error of the mean.
 func (m Moments) se2() float64 { return m.Variance / float64(m.N) }
 
-// alike is the standard error, of the means, below which samples are all the same but for how they were rounded.
+// alike is the standard error, as a fraction of the larger mean, up to which samples differ by their rounding alone.
 const alike = 1e-9
 
 // Means returns the difference of two means, b − a, and its interval, both in the measure's unit, after Welch, "The

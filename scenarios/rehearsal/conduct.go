@@ -61,7 +61,7 @@ type Rehearsal struct {
 
 	system    *system
 	telemetry *telemetryPath
-	regions   []*Region
+	regions   []*region
 	pipeline  pipeline.Config
 	permits   consent.Permits // of a target
 	nowcast   *nowcast        // nil: nothing was forecast
@@ -476,7 +476,7 @@ func (r *Rehearsal) breaking() chaos.Config {
 }
 
 // breakable is the regions as chaos takes them.
-func breakable(regions []*Region) []chaos.Region {
+func breakable(regions []*region) []chaos.Region {
 	rs := make([]chaos.Region, len(regions))
 	for i, r := range regions {
 		rs[i] = r

@@ -29,9 +29,9 @@ type RegionConfig struct {
 	Again bool `json:"again,omitempty"`
 }
 
-// Region is one region of the reference pipeline in a process of its own. It may be killed and started again; each
+// region is one region of the reference pipeline in a process of its own. It may be killed and started again; each
 // incarnation is a telemetry source of its own.
-type Region struct {
+type region struct {
 	cfg    RegionConfig
 	folder string                   // for logs
 	fork   func(func() error) error // where its processes are to live; nil: anywhere
@@ -45,18 +45,18 @@ type Region struct {
 	failed      chan error
 }
 
-func newRegion(cfg RegionConfig, folder string, log *slog.Logger) *Region {
-	return &Region{cfg: cfg, folder: folder, log: log, failed: make(chan error, 1)}
+func newRegion(cfg RegionConfig, folder string, log *slog.Logger) *region {
+	return &region{cfg: cfg, folder: folder, log: log, failed: make(chan error, 1)}
 }
 
 // Name is the region's name: "us-east".
-func (r *Region) Name() string { return r.cfg.Pipeline.Here().Name }
+func (r *region) Name() string { return r.cfg.Pipeline.Here().Name }
 
 // Prefix holds every address of the region and nothing else.
-func (r *Region) Prefix() netip.Prefix { return r.cfg.Pipeline.Here().Prefix() }
+func (r *region) Prefix() netip.Prefix { return r.cfg.Pipeline.Here().Prefix() }
 
 // Endpoints are the addresses that viewers use: every edge, then playback.
-func (r *Region) Endpoints() []netip.AddrPort {
+func (r *region) Endpoints() []netip.AddrPort {
 	here := r.cfg.Pipeline.Here()
 	var eps []netip.AddrPort
 	for k := 1; k <= here.Edges; k++ {
@@ -66,7 +66,7 @@ func (r *Region) Endpoints() []netip.AddrPort {
 }
 
 // Start starts the region's process and returns when its edges serve the stream; started again, when they answer.
-func (r *Region) Start(ctx context.Context) error {
+func (r *region) Start(ctx context.Context) error {
 	r.mu.Lock()
 	r.incarnation++
 	cfg := r.cfg
@@ -111,7 +111,7 @@ func (r *Region) Start(ctx context.Context) error {
 }
 
 // Kill ends the region's process with SIGKILL and returns when it is gone.
-func (r *Region) Kill() error {
+func (r *region) Kill() error {
 	r.mu.Lock()
 	p := r.proc
 	r.wanted = false
@@ -123,7 +123,7 @@ func (r *Region) Kill() error {
 }
 
 // Stop asks the region to end, so that it hands in its telemetry.
-func (r *Region) Stop(ctx context.Context) error {
+func (r *region) Stop(ctx context.Context) error {
 	r.mu.Lock()
 	p := r.proc
 	r.wanted = false
@@ -135,7 +135,7 @@ func (r *Region) Stop(ctx context.Context) error {
 }
 
 // PID is the process id of the region's incarnation that is alive; false when none is.
-func (r *Region) PID() (int, bool) {
+func (r *region) PID() (int, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.proc == nil || !r.proc.Alive() {
@@ -145,7 +145,7 @@ func (r *Region) PID() (int, bool) {
 }
 
 // processes are those of the incarnation that is alive.
-func (r *Region) processes() ([]procfs.Process, error) {
+func (r *region) processes() ([]procfs.Process, error) {
 	pid, ok := r.PID()
 	if !ok {
 		return nil, nil
@@ -158,24 +158,24 @@ func (r *Region) processes() ([]procfs.Process, error) {
 }
 
 // Alive reports whether the region's process runs.
-func (r *Region) Alive() bool {
+func (r *region) Alive() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.proc != nil && r.proc.Alive()
 }
 
 // Failed delivers the reason when the region's process ends without being told to.
-func (r *Region) Failed() <-chan error { return r.failed }
+func (r *region) Failed() <-chan error { return r.failed }
 
 // IDs names every incarnation so far.
-func (r *Region) IDs() []process.ID {
+func (r *region) IDs() []process.ID {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]process.ID(nil), r.ids...)
 }
 
 // startRegions starts all regions at once; when one fails the others are killed and the first error is returned.
-func startRegions(ctx context.Context, regions []*Region) error {
+func startRegions(ctx context.Context, regions []*region) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	errs := make([]error, len(regions))

@@ -21,8 +21,9 @@ import (
 	"github.com/tminus-live/tminus/simulator/wire/consent"
 )
 
-// system is nil where nothing is to be broken. It is what of a run can be broken, and what stands around it for that: a network of its own, relays in front of its
-// parts, and a watchdog that puts everything back when the conductor is gone. A run without faults has none of it.
+// system is what of a run can be broken, and what stands around it for that: a network of its own, relays in front of its
+// parts, and a watchdog that puts everything back when the conductor is gone. Without faults there is nothing in it, and a
+// pipeline that nobody rehearses has none (nil).
 type system struct {
 	scenario *spec.Scenario
 	faults   []chaos.Fault
@@ -141,12 +142,12 @@ func (s *system) fork(region string) func(func() error) error {
 }
 
 // assemble makes the parts of the system, and puts in front of each what its faults need. Regions need not run yet.
-func (s *system) assemble(cfg pipeline.Config, regions []*Region) error {
+func (s *system) assemble(cfg pipeline.Config, regions []*region) error {
 	if s == nil {
 		return nil
 	}
 	reference := parts.Reference{Pipeline: cfg, Network: s.network, Processes: func(name string) func() ([]procfs.Process, error) {
-		i := slices.IndexFunc(regions, func(r *Region) bool { return r.Name() == name })
+		i := slices.IndexFunc(regions, func(r *region) bool { return r.Name() == name })
 		if i < 0 {
 			return nil
 		}
