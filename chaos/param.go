@@ -71,6 +71,14 @@ func (p Parameter) Check(text string) error {
 	return nil
 }
 
+// Bounds say between what a parameter has to be, as a person would: "8kbit to 1000Gbit"; "": it has no bounds of its own.
+func (p Parameter) Bounds() string {
+	if p.Least == 0 && p.Most == 0 {
+		return ""
+	}
+	return show(p.Type, p.Least) + " to " + show(p.Type, p.Most)
+}
+
 // bounds are those of a type without other ones.
 func bounds(kind string) (least, most float64) {
 	switch kind {
@@ -102,9 +110,9 @@ func amount(kind, text string) (float64, bool) {
 	case TypeNumber:
 		return number(text)
 	case TypeRate:
-		return scaled(strings.TrimSuffix(text, "/s"), []string{"Gbit", "Mbit", "kbit", "bit"})
+		return scaled(strings.TrimSuffix(text, "/s"), rateUnits)
 	case TypeSize:
-		return scaled(text, []string{"GB", "MB", "kB", "B"})
+		return scaled(text, sizeUnits)
 	case TypeSwitch:
 		switch text {
 		case "true":
@@ -125,7 +133,13 @@ func number(text string) (float64, bool) {
 	return v, err == nil && !math.IsInf(v, 0)
 }
 
-// scaled reads a number with one of the units, which are listed from the largest, each a thousand of the next.
+// Units are listed from the largest, each a thousand of the next.
+var (
+	rateUnits = []string{"Gbit", "Mbit", "kbit", "bit"}
+	sizeUnits = []string{"GB", "MB", "kB", "B"}
+)
+
+// scaled reads a number with one of the units.
 func scaled(text string, units []string) (float64, bool) {
 	for i, u := range units {
 		if rest, ok := strings.CutSuffix(text, u); ok {
@@ -160,15 +174,24 @@ func example(kind string) string {
 // show writes an amount of a type as a person would.
 func show(kind string, v float64) string {
 	plain := func(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
+	in := func(units []string) string {
+		last := len(units) - 1
+		for i, u := range units {
+			if factor := math.Pow(1000, float64(last-i)); v >= factor || i == last {
+				return plain(v/factor) + u
+			}
+		}
+		return ""
+	}
 	switch kind {
 	case TypeShare:
 		return plain(v*100) + "%"
 	case TypeDuration, TypeOffset:
 		return time.Duration(v * float64(time.Second)).String()
 	case TypeRate:
-		return plain(v) + "bit"
+		return in(rateUnits)
 	case TypeSize:
-		return plain(v) + "B"
+		return in(sizeUnits)
 	}
 	return plain(v)
 }

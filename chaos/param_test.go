@@ -51,6 +51,25 @@ func TestParameters(t *testing.T) {
 	}
 }
 
+func TestBoundsAreSaidAsAPersonWould(t *testing.T) {
+	for _, c := range []struct {
+		p    Parameter
+		want string
+	}{
+		{Parameter{Type: TypeRate, Least: 16e3, Most: 1e12}, "16kbit to 1000Gbit"},
+		{Parameter{Type: TypeRate, Least: 500, Most: 1e11}, "500bit to 100Gbit"},
+		{Parameter{Type: TypeSize, Most: 1 << 30}, "0B to 1.07374GB"},
+		{Parameter{Type: TypeDuration, Least: .001, Most: 60}, "1ms to 1m0s"},
+		{Parameter{Type: TypeShare, Least: .001, Most: 1}, "0.1% to 100%"},
+		{Parameter{Type: TypeWhole, Least: 400, Most: 599}, "400 to 599"},
+		{Parameter{Type: TypeShare}, ""},
+	} {
+		if got := c.p.Bounds(); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.p, got, c.want)
+		}
+	}
+}
+
 func TestGettersReadWhatWasWritten(t *testing.T) {
 	f := Fault{Params: map[string]string{"loss": "5%", "delay": "-20ms", "rate": "2Mbit", "size": "1kB", "every": "3", "on": "true", "word": "up"}}
 	if f.Share("loss") != .05 || f.Duration("delay") != -20*time.Millisecond || f.Rate("rate") != 2e6 || f.Size("size") != 1000 || f.Whole("every") != 3 || !f.Switch("on") || f.Text("word") != "up" {

@@ -15,6 +15,9 @@ func kindOf(p chaos.Parameter) []string {
 	if len(p.Words) > 0 {
 		out = []string{strings.Join(p.Words, " | ")}
 	}
+	if bounds := p.Bounds(); bounds != "" {
+		out = append(out, bounds)
+	}
 	switch {
 	case p.Required:
 		out = append(out, "required")

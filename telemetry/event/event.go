@@ -68,7 +68,7 @@ const (
 	// Fault: a fault changed state. Fault = its id; Region; Status injecting|injected|restoring|restored|confirmed|
 	// mismatch|inconclusive|failed; Detail.
 	Fault Kind = "fault"
-	// Experiment: what was decided of an experiment while it ran. Status steady|unsteady (before the first fault)|stopped|blind (stop
+	// Experiment: what was decided of an experiment while it ran. Status unsteady (before the first fault)|stopped|blind (stop
 	// conditions could not be watched); Detail = why; Value = what was measured, in the metric's unit.
 	Experiment Kind = "experiment"
 	// Probe: the evidence prober's view of a fault's target. Fault; Component = address; Status
