@@ -121,7 +121,8 @@ func Clash(a, b Fault) bool {
 // Patient is an Observer for which five seconds after a fault are too short to see that it is over.
 type Patient interface {
 	Observer
-	// After is how long it has to watch from when the fault has been undone. WatchMost is the most that it gets.
+	// After is how long it has to watch from when the fault has been undone: as far as it knows before it has watched anything, which
+	// is for how long faults of the same place are kept apart, and once the fault is undone. WatchMost is the most that it gets.
 	After() time.Duration
 }
 
@@ -238,7 +239,7 @@ func Plan(cfg Config) ([]Step, error) {
 type running struct {
 	fault  Fault
 	plan   plan
-	after  time.Duration // for how long it is watched from when it is undone
+	after  time.Duration // for how long it is to be watched from when it is undone, as far as that is known before
 	window Window
 	active bool  // may be in effect
 	short  error // why it was not in effect for as long as it was to be: errStopped, watchdog.ErrLost, ctx's; nil: it was
@@ -346,7 +347,7 @@ func (c *conductor) play(ctx context.Context, r *running) {
 	}
 	r.short = c.until(r.window.Injected.Add(r.fault.For))
 	if c.undo(ctx, r) {
-		c.wait(ctx, r.window.Restored.Add(r.after))
+		c.wait(ctx, r.window.Restored.Add(watchedAfter(r.plan.observer)))
 	}
 }
 

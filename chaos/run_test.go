@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -175,17 +176,25 @@ func TestStopUndoesFaultsAndWatchesOn(t *testing.T) {
 	})
 }
 
-// patient is an observer that has to watch for so long.
-type patient struct{ after time.Duration }
+// patient is an observer that has to watch for so long, as it learns when it has seen the part.
+type patient struct {
+	after time.Duration
+	seen  atomic.Bool
+}
 
-func (patient) Watch(ctx context.Context) { <-ctx.Done() }
-func (patient) Judge(Window) Evidence     { return Evidence{} }
-func (p patient) After() time.Duration    { return p.after }
+func (p *patient) Watch(ctx context.Context) { p.seen.Store(true); <-ctx.Done() }
+func (p *patient) Judge(Window) Evidence     { return Evidence{} }
+func (p *patient) After() time.Duration {
+	if !p.seen.Load() {
+		return 0
+	}
+	return p.after
+}
 
 func TestAnObserverWatchesUntilItHasSeenTheEnd(t *testing.T) {
 	for wants, want := range map[time.Duration]time.Duration{0: watchAfter, 12 * time.Second: 12 * time.Second, time.Hour: WatchMost} {
 		synctest.Test(t, func(t *testing.T) {
-			o := patient{wants}
+			o := &patient{after: wants}
 			c := &conductor{cfg: config(newTown("a"), &tape{}), faults: t.Context()}
 			c.cfg.Logger = slog.New(slog.DiscardHandler)
 			r := planned(crashEast, plan{injector: idle{}, observer: o})
