@@ -72,6 +72,7 @@ func All() []Benchmark {
 	return []Benchmark{
 		{"play-starts", "play starts a second over real sockets, against bare system calls, vegeta and k6", playStarts},
 		{"loss", "packets a second that the kernel loses some of, against the same with no fault; and what a user-space relay passes", loss},
+		{"relay", "packets a second that one core relays in user space, against a bare hop: the same two system calls a packet", relayAlone},
 	}
 }
 

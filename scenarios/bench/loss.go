@@ -6,24 +6,19 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
-	"time"
 
 	"github.com/tminus-live/tminus/chaos/evidence"
 	"github.com/tminus-live/tminus/chaos/kernel"
 	"github.com/tminus-live/tminus/chaos/link"
-	"github.com/tminus-live/tminus/chaos/relay"
 	"github.com/tminus-live/tminus/scenarios/bench/bare"
 )
 
 // What is sent: seven packets of MPEG-TS a datagram, as contribution has it.
 const (
-	datagram     = 1316 // bytes
-	lossShare    = 0.05
-	lossBurst    = 8
-	lossSeed     = 7
-	relayPackets = 200_000 // a round
-	relayTarget  = 150_000 // packets in a second of one core
+	datagram  = 1316 // bytes
+	lossShare = 0.05
+	lossBurst = 8
+	lossSeed  = 7
 )
 
 // Loss is what the kernel does to the datagrams.
@@ -37,10 +32,7 @@ func (l *Loss) model() link.Loss {
 	return link.Loss{Model: link.GilbertElliott, Share: l.Share, Burst: l.Burst}
 }
 
-var (
-	pairSettings  = fmt.Sprintf("datagrams of %d bytes over loopback, sendmmsg and recvmmsg, never more on their way than the receiver has room for; by the CPU time of the sender's thread, which is a packet's whole way into the receiver's socket; GOMAXPROCS=1 each", datagram)
-	relaySettings = fmt.Sprintf("datagrams of %d bytes over loopback; the CPU time of the relay's one thread, against that of the sender's and the receiver's without it, which make the same two system calls a datagram", datagram)
-)
+var pairSettings = fmt.Sprintf("datagrams of %d bytes over loopback, sendmmsg and recvmmsg, never more on their way than the receiver has room for; by the CPU time of the sender's thread, which is a packet's whole way into the receiver's socket; GOMAXPROCS=1 each", datagram)
 
 // loss measures what it costs to break packets.
 func loss(ctx context.Context, o Options) (*Report, error) {
@@ -82,20 +74,8 @@ func loss(ctx context.Context, o Options) (*Report, error) {
 	losing.figure.Settings = fmt.Sprintf("Gilbert-Elliott, %g %% in bursts of %d, another seed in each round, each packet's fate compared with link.Dropper's; ", lossShare*100, lossBurst) + pairSettings
 	beside := pair("kernel_beside_per_core_s", "the same: packets of others pass by such a program", "the program's flow is another port; ", &Loss{Share: lossShare, Burst: lossBurst, Seed: lossSeed, Beside: true})
 
-	passing := add(&Figure{
-		Key: "relay_per_core_s", What: "in a second of one core: a relay in user space", Settings: relaySettings, Cores: "any", Target: relayTarget,
-	}, Part{}, Part{Role: packetRelay, Core: -1})
-	hop := &Figure{
-		Key: "hop_per_core_s", What: "the same: a sender and a receiver without it", Settings: relaySettings, Cores: "any",
-		Seconds: o.Seconds, Connections: 1, InFlight: 1,
-	}
-	r.Figures = append(r.Figures, hop)
-	passing.done = func(m measured) {
-		for len(hop.Rounds) < len(passing.figure.Rounds) {
-			hop.Rounds = append(hop.Rounds, 0) // rounds that were none
-		}
-		hop.Rounds = append(hop.Rounds, m.Yardstick)
-	}
+	passing, relayRatio := relayed(r, o, "relay_ratio")
+	ms = append(ms, passing)
 
 	var all bare.Heard
 	losing.done = func(m measured) {
@@ -107,7 +87,7 @@ func loss(ctx context.Context, o Options) (*Report, error) {
 		ratio("ratio", ready.figure, none.figure, 0.9, "how much of the packet rate is left when the kernel decides on every packet"),
 		ratio("losing_ratio", losing.figure, none.figure, 0.9, "the same when it loses some: packets sent a second, the lost ones among them"),
 		ratio("beside_ratio", beside.figure, none.figure, 0, "the same for packets of no concern"),
-		ratio("relay_ratio", passing.figure, hop, 0, "how much of a bare hop the user-space relay keeps"),
+		relayRatio,
 	}
 	err = measure(ctx, o, r, ms)
 	if all.Next > 0 {
@@ -167,18 +147,4 @@ func lose(to netip.AddrPort, l *Loss) (*kernel.Program, error) {
 		Interface: lo.Index, Loss: l.model(), Seed: l.Seed,
 		Flow: kernel.Flow{Prefix: netip.PrefixFrom(to.Addr(), 32), Ports: []uint16{port}, Proto: kernel.UDP},
 	})
-}
-
-// driveRelay measures the relay, and what its packets cost without it. Nothing here lasts as long as was asked: it is a
-// number of packets.
-func driveRelay(ctx context.Context, _ Part) (measured, error) {
-	began := time.Now()
-	runtime.GOMAXPROCS(runtime.NumCPU()) // a thread each for the sender, the relay and the receiver
-	t, err := relay.Measure(ctx, relay.Load{Size: datagram, Packets: relayPackets})
-	if err != nil {
-		return measured{}, err
-	}
-	return measured{
-		Done: relayPackets, Seconds: time.Since(began).Seconds(), Core: relayPackets / t.RelayPerCore, Yardstick: t.BarePerCore, Dropped: uint64(t.Lost),
-	}, nil
 }

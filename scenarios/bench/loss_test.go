@@ -49,6 +49,33 @@ func TestLoss(t *testing.T) {
 	}
 }
 
+func TestRelay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes for some seconds")
+	}
+	r, err := relayAlone(t.Context(), Options{Seconds: minSeconds, Rounds: minRounds})
+	if err != nil {
+		t.Fatalf("%v: %q", err, r.Problems)
+	}
+	for _, f := range r.Figures {
+		if f.Missing || f.Median <= 0 || f.Wrong+f.Dropped > 0 || len(f.Rounds) != minRounds {
+			t.Errorf("%+v", *f)
+		}
+	}
+	var out bytes.Buffer
+	if err := r.WriteJSON(&out); err != nil {
+		t.Fatal(err)
+	}
+	var top struct {
+		Relay float64 `json:"relay_per_core_s"`
+		Hop   float64 `json:"hop_per_core_s"`
+		Ratio float64 `json:"ratio"`
+	}
+	if err := json.Unmarshal(out.Bytes(), &top); err != nil || top.Relay <= 0 || top.Hop <= 0 || top.Ratio <= 0 {
+		t.Errorf("%+v, %v", top, err)
+	}
+}
+
 // A program that loses others than it should makes the figure worth nothing.
 func TestAnotherSeedIsNoticed(t *testing.T) {
 	if testing.Short() {
