@@ -40,7 +40,7 @@ const (
 )
 
 const (
-	packetNeeds    = "root, for a network of the run's own or a kernel program; without it a relay in front of a part takes delay, rate and silence upon streams, and everything upon datagrams"
+	packetNeeds    = "root, for a network of the run's own or a kernel program; without it a relay in front of a part, a whole region apart, takes delay, rate and silence upon streams, and everything upon datagrams"
 	packetEvidence = "numbered probes of its own, sent along the same path before, during and after"
 )
 

@@ -88,13 +88,26 @@ func TestWithoutRootWhatCannotBeDoneSaysWhatItLacks(t *testing.T) {
 	}
 	t.Logf("%d of %d faults by hand work", works, len(hands))
 
-	scenario := filepath.Join(dir, "cut.yaml")
-	if err := os.WriteFile(scenario, []byte(rehearsed{"region, where: us-east, model: cut"}.scenario()), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	out := run(t, as, dir, "rehearse", scenario)
-	if out.status != 2 || !strings.Contains(out.stderr, "CAP_BPF") || !strings.Contains(out.stderr, "model: crash works without") {
-		t.Errorf("a region's cut: exit status %d: %s", out.status, out.stderr)
+	// Nor does anything begin to rehearse that cannot be, and a dry run says the same.
+	for fault, lacks := range map[string]string{
+		"region, where: us-east, model: cut":                                 "CAP_BPF and CAP_NET_ADMIN (run as root), which this user lacks; model: crash works without",
+		"packet-delay, where: us-east, model: {delay: {delay: 60ms}}":        "no relay stands in front of a whole region",
+		"rate-limit, where: us-east, model: {rate: {rate: 20Mbit}}":          "no relay stands in front of a whole region",
+		"brown-out, where: us-east, model: {slow: {rate: 20Mbit}}":           "no relay stands in front of a whole region",
+		"partition, where: us-east":                                          "no relay stands in front of a whole region",
+		"packet-loss, where: us-east/edge-1, model: {bernoulli: {loss: 5%}}": "streams that pass a relay have no packets to lose",
+	} {
+		scenario := filepath.Join(dir, "lacking.yaml")
+		if err := os.WriteFile(scenario, []byte(rehearsed{fault}.scenario()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{{"rehearse", scenario}, {"rehearse", "--dry-run", scenario}} {
+			out := run(t, as, dir, args...)
+			sentence := strings.TrimSpace(out.stderr[max(0, strings.LastIndex(out.stderr, "tminus: ")):])
+			if out.status != 2 || !strings.Contains(sentence, lacks) || strings.Contains(sentence, "\n") {
+				t.Errorf("%s, %s: exit status %d: %s", fault, args[1], out.status, out.stderr)
+			}
+		}
 	}
 }
 
