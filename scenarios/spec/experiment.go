@@ -9,6 +9,7 @@ import (
 
 	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/scenarios/experiment"
+	"github.com/tminus-live/tminus/telemetry/qoe"
 )
 
 // Limits on an experiment, and what holds where it says nothing.
@@ -41,6 +42,9 @@ type asked struct {
 	part  bool   // somebody else decides which part of the event they look at
 	live  bool   // they look at what goes on now
 }
+
+// never reports whether thresholds of this kind can never be about a metric.
+func (a asked) never(m qoe.Metric) bool { return a.part && m.Whole || a.live && m.Instead != "" }
 
 var (
 	asObjectives = asked{empty: "want at least one objective: without any, every run would be a GO"}

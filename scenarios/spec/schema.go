@@ -186,7 +186,7 @@ func thresholdsOf(s *jsonschema.Schema, key string, as asked) {
 	least, most := uint64(1), uint64(MaxThresholds)
 	p.MinProperties = &least
 	for _, m := range qoe.Metrics() {
-		if as.part && m.Whole {
+		if as.never(m) {
 			continue
 		}
 		t := *thresholds
@@ -206,7 +206,7 @@ func thresholdsOf(s *jsonschema.Schema, key string, as asked) {
 	// Editors offer the keys of properties, not of patterns.
 	p.Properties = jsonschema.NewProperties()
 	for _, m := range qoe.Metrics() {
-		if !as.part || !m.Whole {
+		if !as.never(m) {
 			p.Properties.Set(m.Name, &jsonschema.Schema{})
 		}
 	}

@@ -68,6 +68,7 @@ func TestSchema(t *testing.T) {
 		strings.Replace(canary, "home=us-west", "to=9s", 1),
 		strings.Replace(canary, `"avg>20%", `, `20, `, 1),
 		strings.Replace(canary, "baseline:", "base:", 1),
+		strings.Replace(canary, `rebuffer_ratio: ["avg>20%", "max>90%"]`, `rebuffer_duration: ["max>10s"]`, 1),
 	} {
 		if check(src) == nil {
 			t.Errorf("the schema accepts\n%s", src)
