@@ -62,7 +62,7 @@ func TestKillingTheConductorLeavesNothing(t *testing.T) {
 				t.Fatalf("the conductor said %q: %v", said.Text(), err)
 			}
 		}
-		dog, err := Of(pid)
+		dog, err := refOf(pid)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -93,6 +93,12 @@ type prey struct {
 
 func (p *prey) ref() Ref { return p.Processes()[0] }
 
+// refOf names the process that has this pid now.
+func refOf(pid int) (Ref, error) {
+	p, err := procfs.Read(pid)
+	return Ref{p.PID, p.Start}, err
+}
+
 func start(t *testing.T, part string) *prey {
 	t.Helper()
 	p := &prey{}
@@ -113,7 +119,7 @@ func start(t *testing.T, part string) *prey {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ref, err := Of(p.cmd.Process.Pid)
+	ref, err := refOf(p.cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +257,7 @@ func TestRefusals(t *testing.T) {
 	}
 	child := Ref{family[1].PID, family[1].Start}
 	of := func(pid int) Ref {
-		r, err := Of(pid)
+		r, err := refOf(pid)
 		if err != nil {
 			t.Skip(err)
 		}

@@ -20,15 +20,6 @@ type Ref struct {
 	Start uint64 `json:"start"` // clock ticks since boot: field 22 of /proc/<pid>/stat (proc(5))
 }
 
-// Of names the process that has this pid now.
-func Of(pid int) (Ref, error) {
-	p, err := procfs.Read(pid)
-	if err != nil {
-		return Ref{}, err
-	}
-	return Ref{p.PID, p.Start}, nil
-}
-
 // Alive reports whether the process has not ended.
 func (r Ref) Alive() bool {
 	_, err := procfs.Find(r.PID, r.Start)
