@@ -10,6 +10,7 @@ const BlindAfter = 5 * time.Second
 type Look struct {
 	At     time.Duration // since T-0
 	Newest time.Duration // since T-0: when the newest event was written that is known to be readable
+	Asked  bool          // Newest was asked for at this look, and not at one before it
 	Held   int           // the first stop condition that holds; -1: none
 	Found  []uint64      // samples of each stop condition, as far as they were asked for
 	Err    error         // why there was no answer; nil: there was
@@ -33,7 +34,7 @@ type Guard struct {
 	// Of the looks that were answered, those included that found no sample of any condition:
 	Looks  uint64        // how many
 	Gap    time.Duration // the longest from one to the next
-	Behind time.Duration // the most that the newest event known of was old
+	Behind time.Duration // the most that the newest event in the store was old, when it was asked for
 	Found  []uint64      // how many found samples of each stop condition; shorter than the conditions where none asked for more
 }
 
@@ -50,7 +51,9 @@ func (g *Guard) Take(l Look) Decision {
 			g.Gap = max(g.Gap, l.At-g.last)
 		}
 		g.last = l.At
-		g.Behind = max(g.Behind, l.At-l.Newest)
+		if l.Asked {
+			g.Behind = max(g.Behind, l.At-l.Newest)
+		}
 		g.since = max(g.since, l.Newest)
 		for i, n := range l.Found {
 			if i == len(g.Found) {

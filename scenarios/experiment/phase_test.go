@@ -73,10 +73,11 @@ func TestGuard(t *testing.T) {
 		}
 	}
 	var g Guard
-	for _, l := range []Look{{At: s, Held: -1, Found: []uint64{40, 0}}, {At: 2 * s, Err: lost, Found: []uint64{40, 7}}, {At: 3 * s, Newest: 5 * s / 2, Held: -1, Found: []uint64{1, 0, 9}}} {
+	for _, l := range []Look{{At: s, Asked: true, Held: -1, Found: []uint64{40, 0}}, {At: 2 * s, Err: lost, Asked: true, Found: []uint64{40, 7}},
+		{At: 3 * s, Newest: 5 * s / 2, Asked: true, Held: -1, Found: []uint64{1, 0, 9}}, {At: 4 * s, Newest: 5 * s / 2, Held: -1}} {
 		g.Take(l)
 	}
-	if g.Looks != 2 || g.Gap != 2*s || g.Behind != s || !slices.Equal(g.Found, []uint64{2, 0, 1}) {
+	if g.Looks != 3 || g.Gap != 2*s || g.Behind != s || !slices.Equal(g.Found, []uint64{2, 0, 1}) {
 		t.Errorf("%d looks, at most %s apart and %s behind, samples in %d", g.Looks, g.Gap, g.Behind, g.Found)
 	}
 }

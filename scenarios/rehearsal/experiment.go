@@ -273,7 +273,7 @@ func (w *watcher) look(ctx context.Context, lag bool, newest *time.Time) (experi
 		if at.Before(since) {
 			at = since
 		}
-		*newest = at
+		*newest, l.Asked = at, true
 	}
 	l.Newest = min(l.At, newest.Sub(w.zero))
 	for i, o := range w.x.Stop {
