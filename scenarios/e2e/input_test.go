@@ -64,7 +64,7 @@ objectives:
 		dir := GinkgoT().TempDir()
 		for _, host := range []string{"192.0.2.1", "10.0.0.1:8000", "[fd00::1]"} {
 			path := write(dir, "away.yaml", fmt.Sprintf("apiVersion: tminus/v1\nname: away\nevent: {duration: 10s}\ntarget: {manifest: \"http://%s/live.mpd\"}\naudience: {players: 1}\nobjectives:\n  startup_time: [\"p(95)<2s\"]\n", host))
-			expectSentence(run(ctx, dir, "rehearse", path), exitUsage, "agrees to be loaded", "/.well-known/tminus-consent.txt")
+			expectSentence(run(ctx, dir, "rehearse", path), exitUsage, "must agree to be loaded", "/.well-known/tminus-consent.txt")
 		}
 		expectSentence(run(ctx, dir, "load", "http://10.0.0.1/v1/play"), exitUsage, "agrees to be loaded")
 	}, SpecTimeout(20*time.Second))

@@ -25,7 +25,7 @@ func Permissible(sc *spec.Scenario) error {
 	}
 	var errs []error
 	if t.Consent == "" {
-		errs = append(errs, fmt.Errorf("a target outside this machine must agree to be loaded: give target.consent the token that \"tminus consent %s\" prints", t.URLs()[0]))
+		errs = append(errs, fmt.Errorf("a target outside this machine must agree to be loaded: have it serve the token that \"tminus consent %s\" prints at %s, and give the scenario that token as target.consent", t.URLs()[0], consent.Path))
 	}
 	if l := sc.Limits; l.Rate == 0 || l.Duration == 0 {
 		errs = append(errs, errors.New("a target outside this machine is loaded within limits alone: give the scenario some, such as limits: {rate: 1000, duration: 10m}"))
