@@ -18,7 +18,12 @@ const (
 	viewerEvidence = "a viewer's requests, before, during and after; another region's are answered throughout"
 )
 
-var ofEndpoint = Parameter{Name: "endpoint", Type: TypeWord, Words: []string{"all", "play", "manifest", "steering", "licence"}, Default: "all", Summary: "what viewers ask it for; all is proven by play starts"}
+// Parameters that several defects have. Servers give up on an answer after ten seconds.
+var (
+	heldUp       = Parameter{Name: "delay", Type: TypeDuration, Required: true, Least: .001, Most: 8, Summary: "how much longer"}
+	heldUnevenly = Parameter{Name: "jitter", Type: TypeDuration, Default: "0s", Most: 8, Summary: "the delay varies by so much to either side"}
+	ofEndpoint   = Parameter{Name: "endpoint", Type: TypeWord, Words: []string{"all", "play", "manifest", "steering", "licence"}, Default: "all", Summary: "what viewers ask it for; all is proven by play starts"}
+)
 
 // defectKinds are what a component of the reference pipeline gets wrong by itself.
 var defectKinds = []Kind{
@@ -64,11 +69,8 @@ var defectKinds = []Kind{
 		Models: []Model{
 			defectModel(Model{
 				Name: "slow", Summary: "reads from the store take their time", Evidence: httpEvidence,
-				Parameters: []Parameter{
-					{Name: "delay", Type: TypeDuration, Required: true, Least: .001, Most: 8, Summary: "how much longer"},
-					{Name: "jitter", Type: TypeDuration, Default: "0s", Most: 8, Summary: "the delay varies by so much to either side"}, ofRequests,
-				},
-				Example: "{at: 30s, for: 20s, fail: store, where: us-east/origin, model: {slow: {delay: 600ms}}}",
+				Parameters: []Parameter{heldUp, heldUnevenly, ofRequests},
+				Example:    "{at: 30s, for: 20s, fail: store, where: us-east/origin, model: {slow: {delay: 600ms}}}",
 			}, func(f Fault, p Part, cfg *Config) (defect, error) {
 				params := map[string]any{"delay_ms": milliseconds(f.Duration("delay")), "jitter_ms": milliseconds(f.Duration("jitter")), "share": f.Share("share"), "on": "read", "seed": seeded(f)}
 				o, err := asked(f, p, cfg, audit.Want{Kind: audit.Latency, Delay: f.Duration("delay"), Jitter: f.Duration("jitter"), Share: f.Share("share")})
@@ -97,11 +99,8 @@ var defectKinds = []Kind{
 		Models: []Model{
 			defectModel(Model{
 				Name: "slow", Summary: "answers take their time", Evidence: viewerEvidence,
-				Parameters: []Parameter{
-					{Name: "delay", Type: TypeDuration, Required: true, Least: .001, Most: 8, Summary: "how much longer"},
-					{Name: "jitter", Type: TypeDuration, Default: "0s", Most: 8, Summary: "the delay varies by so much to either side"}, ofRequests, ofEndpoint,
-				},
-				Example: "{at: 30s, for: 20s, fail: playback, where: us-east/playback, model: {slow: {delay: 1500ms, share: 50%}}}",
+				Parameters: []Parameter{heldUp, heldUnevenly, ofRequests, ofEndpoint},
+				Example:    "{at: 30s, for: 20s, fail: playback, where: us-east/playback, model: {slow: {delay: 1500ms, share: 50%}}}",
 			}, func(f Fault, p Part, cfg *Config) (defect, error) {
 				params := map[string]any{"delay_ms": milliseconds(f.Duration("delay")), "jitter_ms": milliseconds(f.Duration("jitter")), "share": f.Share("share"), "endpoint": f.Text("endpoint"), "seed": seeded(f)}
 				o, err := viewed(f, p, cfg, f.Text("endpoint"), audit.Want{Kind: audit.Latency, Delay: f.Duration("delay"), Jitter: f.Duration("jitter"), Share: f.Share("share")})
@@ -109,7 +108,7 @@ var defectKinds = []Kind{
 			}),
 			defectModel(Model{
 				Name: "failing", Summary: "requests fail", Evidence: viewerEvidence,
-				Parameters: []Parameter{{Name: "status", Type: TypeWhole, Default: "503", Least: 400, Most: 599, Summary: "what is answered"}, ofRequests, ofEndpoint},
+				Parameters: []Parameter{ofStatus, ofRequests, ofEndpoint},
 				Example:    "{at: 30s, for: 20s, fail: playback, where: us-east/playback, model: {failing: {share: 20%, endpoint: play}}}",
 			}, func(f Fault, p Part, cfg *Config) (defect, error) {
 				params := map[string]any{"status": f.Number("status"), "share": f.Share("share"), "endpoint": f.Text("endpoint"), "seed": seeded(f)}
@@ -122,7 +121,7 @@ var defectKinds = []Kind{
 		Fail: "steering", Summary: "a content steering server answers nobody", Where: "a region's playback service: us-east/playback", On: []string{PartPlayback},
 		Models: []Model{defectModel(Model{
 			Name: "gone", Summary: "every steering manifest is refused; play starts go on", Evidence: viewerEvidence,
-			Parameters: []Parameter{{Name: "status", Type: TypeWhole, Default: "503", Least: 400, Most: 599, Summary: "what is answered"}},
+			Parameters: []Parameter{ofStatus},
 			Example:    "{at: 30s, for: 20s, fail: steering, where: us-east/playback}",
 		}, func(f Fault, p Part, cfg *Config) (defect, error) {
 			o, err := viewed(f, p, cfg, "steering", audit.Want{Kind: audit.Status, Status: f.Whole("status"), Share: 1})
@@ -257,37 +256,19 @@ func header(p Part) (string, error) {
 
 // asked watches how a part answers, beside one elsewhere.
 func asked(f Fault, p Part, cfg *Config, want audit.Want) (Observer, error) {
-	q := questions(p, "", want, cfg)[0]
-	url, err := q.url(p)
-	if err != nil {
-		return nil, err
-	}
-	c := audit.HTTPConfig{Fault: f.ID, Region: p.Region, For: f.For, Targets: []audit.URL{url}, Want: want, Now: cfg.Now, Sink: cfg.Sink}
-	if other := elsewhere(p, p.Kind, f, cfg); other.URL != "" {
-		if url, err := q.url(other); err == nil {
-			c.Control, c.Elsewhere = []audit.URL{url}, other.Name
-		}
-	}
-	return audit.NewHTTP(c)
+	return questioned(f, p, elsewhere(p, p.Kind, f, cfg), cfg, questions(p, "", want, cfg)[0], want)
 }
-
-// seeded is a fault's seed as an order takes it: a number that JSON holds exactly.
-func seeded(f Fault) float64 { return float64(f.Seed & (1<<53 - 1)) }
 
 // viewed watches how a playback service answers a viewer at an endpoint, beside one elsewhere.
 func viewed(f Fault, p Part, cfg *Config, endpoint string, want audit.Want) (Observer, error) {
 	if p.Asks == nil {
 		return nil, fmt.Errorf("%w: %s is no playback service of the reference pipeline", ErrUnsupported, p.Name)
 	}
-	a := p.Asks(endpoint, cfg.Now())
-	c := audit.HTTPConfig{
-		Fault: f.ID, Region: p.Region, For: f.For, Targets: []audit.URL{audit.Fixed(p.URL + a.Path)}, Method: a.Method, Body: a.Body, Want: want, Now: cfg.Now, Sink: cfg.Sink,
-	}
-	if other := elsewhere(p, p.Kind, f, cfg); other.URL != "" {
-		c.Control, c.Elsewhere = []audit.URL{audit.Fixed(other.URL + a.Path)}, other.Name
-	}
-	return audit.NewHTTP(c)
+	return questioned(f, p, elsewhere(p, p.Kind, f, cfg), cfg, viewers(p, endpoint, cfg), want)
 }
+
+// seeded is a fault's seed as an order takes it: a number that JSON holds exactly.
+func seeded(f Fault) float64 { return float64(f.Seed & (1<<53 - 1)) }
 
 // frozen watches the pictures that a region's packager has.
 func frozen(f Fault, p Part, cfg *Config) (Observer, error) {

@@ -25,6 +25,7 @@ const (
 
 // Parameters that many faults in answers have.
 var (
+	ofStatus   = Parameter{Name: "status", Type: TypeWhole, Default: "503", Least: 400, Most: 599, Summary: "what is answered"}
 	ofRequests = Parameter{Name: "share", Type: TypeShare, Default: "100%", Least: .005, Most: 1, Summary: "of requests"}
 	afterBytes = Parameter{Name: "after", Type: TypeSize, Default: "0B", Most: 1e9, Summary: "bytes of the body that pass before"}
 	onPath     = Parameter{Name: "path", Type: TypeText, Summary: "regular expression on the path; every path where left out"}
@@ -62,7 +63,7 @@ var httpKinds = []Kind{{
 	Models: []Model{
 		answers("status", "requests are answered with an error", "{at: 30s, for: 20s, fail: http, where: us-east/edge-1, model: {status: {status: 503, share: 20%}}}",
 			[]Parameter{
-				{Name: "status", Type: TypeWhole, Default: "503", Least: 400, Most: 599, Summary: "what is answered"},
+				ofStatus,
 				{Name: "retry-after", Type: TypeDuration, Default: "0s", Most: 3600, Summary: "the Retry-After field; 0s: none"},
 			},
 			func(f Fault) (httprelay.Action, audit.Want) {
@@ -152,23 +153,33 @@ func planAnswers(f Fault, cfg *Config, action httprelay.Action, want audit.Want)
 	if err != nil {
 		return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
 	}
-	q, url, err := provenBy(rule, p, questions(p, f.Text("ask"), want, cfg), cfg.Now())
+	q, err := provenBy(rule, p, questions(p, f.Text("ask"), want, cfg), cfg.Now())
 	if err != nil {
 		return plan{}, fmt.Errorf("fault %s (%s of %s): %w", f.ID, f.Fail, f.Where, err)
 	}
-	c := audit.HTTPConfig{
-		Fault: f.ID, Region: p.Region, For: f.For, Targets: []audit.URL{url}, Method: q.method, Body: q.body, Want: want, Now: cfg.Now, Sink: cfg.Sink,
-	}
-	if other, ok := neighbour(p, f, cfg); ok {
-		if url, err := q.url(other); err == nil {
-			c.Control, c.Elsewhere = []audit.URL{url}, other.Name
-		}
-	}
-	o, err := audit.NewHTTP(c)
+	other, _ := neighbour(p, f, cfg)
+	o, err := questioned(f, p, other, cfg, q, want)
 	if err != nil {
 		return plan{}, err
 	}
 	return relayed(f, p, rule, o), nil
+}
+
+// questioned watches how a part answers a question, and how another does that is to answer as ever; the zero Part: nothing is compared.
+func questioned(f Fault, p, other Part, cfg *Config, q question, want audit.Want) (Observer, error) {
+	url, err := q.url(p)
+	if err != nil {
+		return nil, err
+	}
+	c := audit.HTTPConfig{
+		Fault: f.ID, Region: p.Region, For: f.For, Targets: []audit.URL{url}, Method: q.method, Body: q.body, Want: want, Now: cfg.Now, Sink: cfg.Sink,
+	}
+	if other.URL != "" {
+		if url, err := q.url(other); err == nil {
+			c.Control, c.Elsewhere = []audit.URL{url}, other.Name
+		}
+	}
+	return audit.NewHTTP(c)
 }
 
 // question is a request that shows how a part answers.
@@ -178,11 +189,19 @@ type question struct {
 	body   []byte
 }
 
+// fixed is a question's URL that stays the same.
+func fixed(url func(Part) string) func(Part) (audit.URL, error) {
+	return func(p Part) (audit.URL, error) { return audit.Fixed(url(p)), nil }
+}
+
+// viewers is what a viewer asks a playback service at an endpoint.
+func viewers(p Part, endpoint string, cfg *Config) question {
+	a := p.Asks(endpoint, cfg.Now())
+	return question{method: a.Method, url: fixed(func(p Part) string { return p.URL + a.Path }), body: a.Body}
+}
+
 // questions are what a part can be asked, those first that say most. ask is the path of the only one, if it is given.
 func questions(p Part, ask string, want audit.Want, cfg *Config) (out []question) {
-	fixed := func(url func(Part) string) func(Part) (audit.URL, error) {
-		return func(p Part) (audit.URL, error) { return audit.Fixed(url(p)), nil }
-	}
 	if ask != "" {
 		return []question{{method: http.MethodGet, url: fixed(func(p Part) string { return passing(p, cfg) + "/" + strings.TrimPrefix(ask, "/") })}}
 	}
@@ -192,8 +211,7 @@ func questions(p Part, ask string, want audit.Want, cfg *Config) (out []question
 			endpoints = endpoints[1:]
 		}
 		for _, endpoint := range endpoints {
-			a := p.Asks(endpoint, cfg.Now())
-			out = append(out, question{method: a.Method, url: fixed(func(p Part) string { return p.URL + a.Path }), body: a.Body})
+			out = append(out, viewers(p, endpoint, cfg))
 		}
 	}
 	if p.Layout.Clocked && p.Kind != PartPlayback {
@@ -206,14 +224,14 @@ func questions(p Part, ask string, want audit.Want, cfg *Config) (out []question
 	return append(out, question{method: http.MethodGet, url: fixed(func(p Part) string { return p.URL + cmp.Or(p.Look, "/") })})
 }
 
-// provenBy is the first of the questions that a rule is about, and where it is asked of the part.
-func provenBy(rule httprelay.Rule, p Part, questions []question, now time.Time) (question, audit.URL, error) {
+// provenBy is the first of the questions to a part that a rule is about.
+func provenBy(rule httprelay.Rule, p Part, questions []question, now time.Time) (question, error) {
 	const moments = 10 // of a path that changes with time
 	var tried []string
 	for _, q := range questions {
 		url, err := q.url(p)
 		if err != nil {
-			return q, nil, err
+			return q, err
 		}
 		taken, path := true, ""
 		for i := range moments {
@@ -221,11 +239,11 @@ func provenBy(rule httprelay.Rule, p Part, questions []question, now time.Time) 
 			taken = taken && rule.Takes(q.method, path)
 		}
 		if taken {
-			return q, url, nil
+			return q, nil
 		}
 		tried = append(tried, q.method+" "+path)
 	}
-	return question{}, nil, fmt.Errorf("%w: it breaks nothing of what it could be proven by, which is %s (ask: names another path to get)", ErrUnsupported, strings.Join(tried, ", "))
+	return question{}, fmt.Errorf("%w: it breaks nothing of what it could be proven by, which is %s (ask: names another path to get)", ErrUnsupported, strings.Join(tried, ", "))
 }
 
 // neighbour is a part of the same kind that has no trouble of its own while f is watched: elsewhere, or else in the same region

@@ -86,7 +86,11 @@ func TestAnswersAreProvenByWhatBreaks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			q, url, err := provenBy(rule, c.part, questions(c.part, f.Text("ask"), audit.Want{Kind: c.model}, &cfg), now())
+			q, err := provenBy(rule, c.part, questions(c.part, f.Text("ask"), audit.Want{Kind: c.model}, &cfg), now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			url, err := q.url(c.part)
 			if err != nil {
 				t.Fatal(err)
 			}

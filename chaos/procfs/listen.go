@@ -131,6 +131,14 @@ func Covers(listening, to netip.AddrPort) bool {
 	return listening.Port() == to.Port() && (every || listening.Addr() == to.Addr().Unmap())
 }
 
+// Network is UDP for whoever takes datagrams, otherwise TCP.
+func Network(datagrams bool) string {
+	if datagrams {
+		return UDP
+	}
+	return TCP
+}
+
 // Taken reports whether anybody at all listens at an address, over TCP or UDP, in this process's network namespace: another user, too.
 func Taken(network string, addr netip.AddrPort) (bool, error) {
 	all, err := table(network, "self")

@@ -86,11 +86,7 @@ func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
 		return usage(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	network := procfs.TCP
-	if own.Datagrams {
-		network = procfs.UDP
-	}
-	switch taken, err := procfs.Taken(network, own.Address); {
+	switch taken, err := procfs.Taken(procfs.Network(own.Datagrams), own.Address); {
 	case err != nil:
 		return fmt.Errorf("who listens at %s: %w", own.Address, err)
 	case !taken:

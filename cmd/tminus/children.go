@@ -26,7 +26,6 @@ const regionNice = -5
 // regionCommand is a region of the reference pipeline, as a child process.
 func regionCommand() *cobra.Command {
 	return child(rehearsal.RegionCommand, func(ctx context.Context, cfg rehearsal.RegionConfig, log *slog.Logger) (err error) {
-		// A region holds its time-shift buffer and makes little garbage: collected early, it stays near what it holds.
 		go keepTo(ctx, regionMemory)
 		// What is rehearsed does not wait for what measures it, which shares this machine; without the privilege it does.
 		if err := priority.Set(regionNice); err != nil && !errors.Is(err, os.ErrPermission) {

@@ -20,16 +20,12 @@ func Own(o spec.Own) (chaos.Part, error) {
 	if err != nil {
 		return chaos.Part{}, err
 	}
-	network := procfs.TCP
-	if o.Datagrams {
-		network = procfs.UDP
-	}
 	return chaos.Part{
 		Layout: l,
 		Name:   o.Name, Kind: chaos.PartService,
 		Addrs: []netip.AddrPort{reached(o)}, UDP: []netip.AddrPort{reached(o)},
 		URL:       "http://" + reached(o).String(),
-		Processes: func() ([]procfs.Process, error) { return procfs.At(network, o.Address) },
+		Processes: func() ([]procfs.Process, error) { return procfs.At(procfs.Network(o.Datagrams), o.Address) },
 	}, nil
 }
 
