@@ -404,6 +404,14 @@ func TestOneMistake(t *testing.T) {
 		{"too many players", with("players: 1", "players: 5001"), `f:5:21: audience.players: want a whole number from 0 to 5000, got 5001`},
 		{"no such rendition", with("startup_time", "'live_latency{rendition=v70}'"), `f:6:14: objectives.live_latency{rendition=v70}: unknown rendition "v70"; did you mean "v720"?`},
 		{"nothing like a rendition", with("startup_time", "'live_latency{rendition=nope}'"), `f:6:14: objectives.live_latency{rendition=nope}: unknown rendition "nope"; want one of v360, v540, v720`},
+		{"a fault of nothing of one's own", strings.Replace(least, "10s", "60s", 1) + "faults: [{at: 10s, for: 3s, fail: dns, where: resolver, model: {nxdomain: {name: a.b}}}]\n",
+			`f:7:35: faults[0].fail: a dns fault needs something of your own to break: declare it under target.own, or leave the fault out`},
+		{"a fault of a rung that the ladder lacks", strings.Replace(least, "10s", "60s", 1) + "faults: [{at: 10s, for: 3s, fail: segments, where: here/edge-1, model: {missing: {rung: 999p}}}]\n",
+			`f:7:83: faults[0].model.missing.rung: unknown rung "999p"; want one of v360, 360p, v540, 540p, v720, 720p, a-en, a-es`},
+		{"a fault of a sound's pictures", strings.Replace(least, "10s", "60s", 1) + "faults: [{at: 10s, for: 3s, fail: segments, where: here/edge-1, model: {missing: {rung: v720, track: audio}}}]\n",
+			`f:7:83: faults[0].model.missing.rung: unknown rung "v720"; want one of a-en, a-es`},
+		{"a fault of a sound at an encoder", strings.Replace(least, "10s", "60s", 1) + "faults: [{at: 10s, for: 3s, fail: encoder, where: here/encoder, model: {frozen: {rung: a-en}}}]\n",
+			`f:7:82: faults[0].model.frozen.rung: unknown rung "a-en"; want one of v360, 360p, v540, 540p, v720, 720p`},
 		{"a fault of the future", least + "faults: [{at: 1s, for: 3s, fail: earthquake, where: here}]\n", `f:7:34: faults[0].fail: unknown kind of fault "earthquake"; want one of ` + kindsOfFault()},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
