@@ -19,6 +19,9 @@ const (
 	// MinFor is the shortest fault that can be measured: time to settle, and a few probes that may take their whole
 	// time-out.
 	MinFor = 2 * time.Second
+	// MinBefore is the least time that a fault is watched before it: what takes longer to be seen well is said to be
+	// inconclusive.
+	MinBefore = 2 * time.Second
 	// watchBefore and watchAfter are how long a fault is watched before it and after it is undone.
 	watchBefore = 5 * time.Second
 	// Lead is the earliest that a fault by hand may be due: it has been watched for long enough by then.

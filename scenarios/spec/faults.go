@@ -119,6 +119,9 @@ func (r *reader) faults(n ast.Node, path string, s *Scenario, end time.Duration)
 		if r.model(n, path, model, &f, s) && where.ok {
 			r.fronted(where, s, out, f)
 		}
+		if at.ok && f.At < chaos.MinBefore {
+			r.bad(at.node, at.path, "the fault begins at %s: it has to be watched before it can be proven, so %s at the earliest", short(f.At), short(chaos.MinBefore))
+		}
 		if at.ok && end > 0 {
 			switch {
 			case f.At >= end:

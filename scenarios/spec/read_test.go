@@ -387,7 +387,7 @@ func TestOneMistake(t *testing.T) {
 		{"a password", fmt.Sprintf(target, "http://u:p@127.0.0.1/a"), `f:4:20: target.manifest: leave the user and the password out of the URL`},
 		{"target and topology", least + "target: {manifest: http://localhost/a.m3u8}\n", `f:4:11: topology: a target brings its own pipeline: leave out the topology`},
 		{"target and starts", strings.Replace(fmt.Sprintf(target, "http://localhost/a.m3u8"), "players: 1", "starts: [{at: 0s, rate: 1}], players: 1", 1), `f:5:20: audience.starts: play starts need a play API: give the target one under target.play, or leave them out`},
-		{"target and fault", fmt.Sprintf(target, "http://localhost/a.m3u8") + "faults: [{at: 1s, for: 2s, fail: region, where: here}]\n", `f:7:34: faults[0].fail: a region fault needs the reference pipeline: leave it out, or leave out the target`},
+		{"target and fault", fmt.Sprintf(target, "http://localhost/a.m3u8") + "faults: [{at: 2s, for: 2s, fail: region, where: here}]\n", `f:7:34: faults[0].fail: a region fault needs the reference pipeline: leave it out, or leave out the target`},
 		{"nothing measures it", with("players: 1", "starts: [{at: 0s, rate: 1}]"), `f:6:14: objectives.startup_time: nothing would measure startup_time: it comes from full players, and the audience has none`},
 		{"target by region", strings.Replace(fmt.Sprintf(target, "http://localhost/a.m3u8"), "startup_time", "'startup_time{region=a}'", 1), `f:6:14: objectives.startup_time{region=a}: a target has no regions to filter by`},
 		{"a part past the end", strings.Replace(least, "startup_time", "'startup_time{from=5s, to=11s}'", 1), `f:6:14: objectives.startup_time{from=5s, to=11s}: to=11s lies past the end of the event, which lasts 10s`},
@@ -398,7 +398,8 @@ func TestOneMistake(t *testing.T) {
 		{"a leg past the end", with("{players: 1}", "{starts: [{at: 8s, rate: 1, for: 3s}], players: 1}"), `f:5:44: audience.starts[0].for: the leg ends at 11s, but the event lasts 10s`},
 		{"a fault past the end", least + "faults: [{at: 8s, for: 3s, fail: region, where: here}]\n", `f:7:24: faults[0].for: the fault ends at 11s, but the event lasts 10s`},
 		{"a fault after the end", least + "faults: [{at: 10s, for: 3s, fail: region, where: here}]\n", `f:7:15: faults[0].at: the fault begins at 10s, but the event lasts 10s`},
-		{"a fault too short to measure", least + "faults: [{at: 1s, for: 1s, fail: region, where: here}]\n", `f:7:24: faults[0].for: want a duration from 2s to 24h, got 1s`},
+		{"a fault too short to measure", least + "faults: [{at: 2s, for: 1s, fail: region, where: here}]\n", `f:7:24: faults[0].for: want a duration from 2s to 24h, got 1s`},
+		{"a fault at once", least + "faults: [{at: 1900ms, for: 3s, fail: region, where: here}]\n", `f:7:15: faults[0].at: the fault begins at 1.9s: it has to be watched before it can be proven, so 2s at the earliest`},
 		{"faults too close", strings.Replace(least, "10s", "60s", 1) + "faults:\n- {at: 5s, for: 5s, fail: region, where: here}\n- {at: 14s, for: 5s, fail: region, where: here}\n",
 			`f:9:8: faults[1]: too close to the fault of "here" on line 8, which lasts from 5s to 10s: neither can be proven with less than 5s between them`},
 		{"too many players", with("players: 1", "players: 5001"), `f:5:21: audience.players: want a whole number from 0 to 5000, got 5001`},
@@ -412,7 +413,7 @@ func TestOneMistake(t *testing.T) {
 			`f:7:83: faults[0].model.missing.rung: unknown rung "v720"; want one of a-en, a-es`},
 		{"a fault of a sound at an encoder", strings.Replace(least, "10s", "60s", 1) + "faults: [{at: 10s, for: 3s, fail: encoder, where: here/encoder, model: {frozen: {rung: a-en}}}]\n",
 			`f:7:82: faults[0].model.frozen.rung: unknown rung "a-en"; want one of v360, 360p, v540, 540p, v720, 720p`},
-		{"a fault of the future", least + "faults: [{at: 1s, for: 3s, fail: earthquake, where: here}]\n", `f:7:34: faults[0].fail: unknown kind of fault "earthquake"; want one of ` + kindsOfFault()},
+		{"a fault of the future", least + "faults: [{at: 2s, for: 3s, fail: earthquake, where: here}]\n", `f:7:34: faults[0].fail: unknown kind of fault "earthquake"; want one of ` + kindsOfFault()},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := spec.Read("f", []byte(tc.src), nil)
