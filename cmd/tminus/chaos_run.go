@@ -45,8 +45,7 @@ func chaosRunCommand() *cobra.Command {
 the packets to and from it, or what it answers. It is watched for five seconds before, and for five seconds, or as long as it takes
 to see that it is over, after it has been undone. What is broken is put back when this command ends, however it ends: kill -9 included.
 
-Faults in what a server answers, and without root all faults in packets, need a relay in front of it: --relay says where it is
-to listen, and clients have to go there. It goes away with this command.
+X
 
 Exit status: 0 the fault is confirmed and undone; 98 it could not be confirmed; 2 usage, or it would touch what is not yours
 to break; 1 any other error, or it could not be undone.`,
@@ -152,6 +151,17 @@ func (f *chaosRunFlags) read() (chaos.Fault, spec.Own, error) {
 	if fault.Fail == "" {
 		return fault, spec.Own{}, errors.New("--fail is missing: what is to fail (tminus chaos list)")
 	}
+	kind, err := kindNamed(fault.Fail)
+	if err != nil {
+		return fault, spec.Own{}, fmt.Errorf("--fail: %w", err)
+	}
+	model, err := modelNamed(kind, fault.Model)
+	if err != nil {
+		return fault, spec.Own{}, fmt.Errorf("--model: %w", err)
+	}
+	if !slices.Contains(kind.On, chaos.PartService) {
+		return fault, spec.Own{}, fmt.Errorf("--fail %s works only in a rehearsal, on %s", fault.Fail, kind.Where)
+	}
 	fault.ID, fault.At = fault.Fail, chaos.Lead
 	fault.Params = map[string]string{}
 	for _, s := range f.set {
@@ -183,38 +193,26 @@ func (f *chaosRunFlags) read() (chaos.Fault, spec.Own, error) {
 	}
 	own.Name = own.Address.String()
 	fault.Where = own.Name
-	if err := readFiles(&fault); err != nil {
+	if err := readFiles(&fault, model); err != nil {
 		return fault, own, err
 	}
 	if _, err := fault.Complete(); err != nil {
 		return fault, own, err
 	}
-	for _, kind := range chaos.Catalogue() {
-		if kind.Fail == fault.Fail && !slices.Contains(kind.On, chaos.PartService) {
-			return fault, own, fmt.Errorf("--fail %s: %w to break %s: it is not something of one's own, but %s, in a rehearsal", fault.Fail, chaos.ErrRefused, own.Name, kind.Where)
-		}
-	}
 	return fault, own, nil
 }
 
 // readFiles reads the files that a fault's parameters name.
-func readFiles(f *chaos.Fault) error {
-	for _, kind := range chaos.Catalogue() {
-		for i, m := range kind.Models {
-			if kind.Fail != f.Fail || m.Name != f.Model && (f.Model != "" || i > 0) {
-				continue
-			}
-			for _, p := range m.Parameters {
-				if p.Type != chaos.TypeFile || f.Params[p.Name] == "" {
-					continue
-				}
-				text, err := readBounded(f.Params[p.Name], spec.MaxBeside)
-				if err != nil {
-					return fmt.Errorf("--set %s: %w", p.Name, err)
-				}
-				f.Files = map[string]string{p.Name: string(text)}
-			}
+func readFiles(f *chaos.Fault, m chaos.Model) error {
+	for _, p := range m.Parameters {
+		if p.Type != chaos.TypeFile || f.Params[p.Name] == "" {
+			continue
 		}
+		text, err := readBounded(f.Params[p.Name], spec.MaxBeside)
+		if err != nil {
+			return fmt.Errorf("--set %s: %w", p.Name, err)
+		}
+		f.Files = map[string]string{p.Name: string(text)}
 	}
 	return nil
 }

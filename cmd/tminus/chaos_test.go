@@ -49,6 +49,11 @@ func TestChaosUsage(t *testing.T) {
 		{"list dns x", `unknown model of dns "x" (there is nxdomain, servfail, address, silence, slow)`},
 		{"list dns slow now", "takes a kind of fault and one of its models at most"},
 		{"list dns --all", "takes --all or a kind of fault, and not both"},
+		{"run --fail nope --json", `--fail: unknown kind of fault "nope" (there is region,`},
+		{"run --fail proces --where nowhere", `--fail: unknown kind of fault "proces"; did you mean "process"?`},
+		{"run --fail hang", `--fail: unknown kind of fault "hang": hang is a model of process`},
+		{"run --fail process --model hnag", `--model: unknown model of process "hnag"; did you mean "hang"?`},
+		{"run --fail region --where 127.0.0.1:1", "--fail region works only in a rehearsal, on a region's name"},
 	} {
 		var stdout, stderr bytes.Buffer
 		status := run(append([]string{"chaos"}, strings.Fields(c.args)...), strings.NewReader(""), &stdout, &stderr)
