@@ -231,7 +231,14 @@ func (f *chaosRunFlags) print(cmd *cobra.Command, o chaosOutcome) error {
 		return nil
 	}
 	fmt.Fprintf(out, "%s: %s\n", o.Evidence.Status, o.Evidence.Detail)
-	fmt.Fprintf(out, "expected %.4g, measured %.4g %s; in effect for %.1f s", o.Evidence.Expected, o.Evidence.Measured, o.Evidence.Unit, o.ForS)
+	if o.ForS == 0 && o.Restored {
+		fmt.Fprintln(out, "nothing was broken")
+		return nil
+	}
+	if o.Evidence.Status != chaos.Inconclusive { // figures of too little would look like a proof
+		fmt.Fprintf(out, "expected %.4g, measured %.4g %s; ", o.Evidence.Expected, o.Evidence.Measured, o.Evidence.Unit)
+	}
+	fmt.Fprintf(out, "in effect for %.1f s", o.ForS)
 	if o.Means != "" {
 		fmt.Fprintf(out, ", by %s", o.Means)
 	}
