@@ -158,6 +158,7 @@ func planAnswers(f Fault, cfg *Config, action httprelay.Action, want audit.Want)
 	}
 	c := audit.HTTPConfig{
 		Fault: f.ID, Region: p.Region, For: f.For, Targets: []audit.URL{url}, Method: q.method, Body: q.body, Want: want, Now: cfg.Now, Sink: cfg.Sink,
+		Hint: "say what to ask for with ask: /healthz",
 	}
 	if other, ok := neighbour(p, f, cfg); ok {
 		if url, err := q.url(other); err == nil {

@@ -114,7 +114,7 @@ func TestJudgeHTTPOfSmallShares(t *testing.T) {
 		{"a fifth late for ever, none of which is there yet", slow, late(untilTheEnd), evidence.Mismatch, "outlived its end"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := judgeHTTP(c.want, tenToTwenty, "us-west", c.samples)
+			e := judgeHTTP(HTTPConfig{Want: c.want, Elsewhere: "us-west", Hint: "say what to ask for"}, tenToTwenty, c.samples)
 			if e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
 				t.Errorf("%+v", e)
 			}
@@ -164,7 +164,7 @@ func TestJudgeCorruption(t *testing.T) {
 		{"segments, and nothing to compare with after it", only(segmented(healthy(), window), func(s sample) bool { return !s.control || s.start.Before(at(19)) }), evidence.Inconclusive, "nothing was measured after it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := judgeHTTP(want, tenToTwenty, "us-west", c.samples)
+			e := judgeHTTP(HTTPConfig{Want: want, Elsewhere: "us-west", Hint: "say what to ask for"}, tenToTwenty, c.samples)
 			if e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
 				t.Errorf("%+v", e)
 			}
@@ -185,6 +185,10 @@ func TestJudgeHTTP(t *testing.T) {
 	}
 	fail := func(what string) func(int, *sample) { return func(_ int, s *sample) { s.fail = what } }
 	all := func(k string) Want { return Want{Kind: k, Share: 1} }
+	forbidden := steady(status(403, 1))
+	for i := range forbidden {
+		forbidden[i].status = 403
+	}
 	for _, c := range []struct {
 		name    string
 		want    Want
@@ -236,12 +240,14 @@ func TestJudgeHTTP(t *testing.T) {
 		{"bodies too small for a rate", Want{Kind: Throttle, Share: 1, Rate: 1e7}, steady(func(int, *sample) {}), evidence.Inconclusive, "too small"},
 		{"corrupt", all(Corrupt), steady(func(_ int, s *sample) { s.sum = 8 }), evidence.Confirmed, ""},
 		{"whole in place of corrupt", all(Corrupt), steady(func(int, *sample) {}), evidence.Mismatch, ""},
-		{"nothing measured", all(Reset), nil, evidence.Inconclusive, "too little"},
+		{"nothing measured", all(Reset), nil, evidence.Inconclusive, "too little was measured: 0 requests during the fault; hold it longer"},
+		{"nothing of a rate measured", Want{Kind: Held, Share: 1, Rate: 1e6}, nil, evidence.Inconclusive, "; hold it longer, or raise the rate"},
+		{"never well", Want{Kind: Status, Share: 1, Status: 503}, forbidden, evidence.Inconclusive, "not well before the fault: 75 × 403 for /x; during the fault 0 of 71 requests had status 503; say what to ask for"},
 		{"nothing before", all(Reset), only(steady(fail(wasReset)), func(s sample) bool { return s.start.After(at(10)) }), evidence.Inconclusive, "before"},
 		{"nothing after", all(Reset), only(steady(fail(wasReset)), func(s sample) bool { return s.start.Before(at(19)) }), evidence.Inconclusive, "nothing was measured after"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := judgeHTTP(c.want, tenToTwenty, "us-west", c.samples)
+			e := judgeHTTP(HTTPConfig{Want: c.want, Elsewhere: "us-west", Hint: "say what to ask for"}, tenToTwenty, c.samples)
 			if e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
 				t.Errorf("%+v", e)
 			}
@@ -277,7 +283,7 @@ func TestJudgeHTTP(t *testing.T) {
 		{"it took 3 s to come back", spoil(20, 23, false), evidence.Confirmed, "the first within 3."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := judgeHTTP(Want{Kind: Reset, Share: 1}, tenToTwenty, "us-west", c.samples)
+			e := judgeHTTP(HTTPConfig{Want: Want{Kind: Reset, Share: 1}, Elsewhere: "us-west", Hint: "say what to ask for"}, tenToTwenty, c.samples)
 			if e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
 				t.Errorf("%+v", e)
 			}
@@ -368,6 +374,29 @@ func TestPaceTellsTheShareAndKeepsTheBounds(t *testing.T) {
 		after := h.After()
 		if n := float64(after/h.every) * 3 / 4; n*c.share < awaited || after > c.most {
 			t.Errorf("%+v: %v after it are %.0f requests", c, after, n)
+		}
+	}
+}
+
+// What shares a rate with others is asked one after the other where nobody is in the way, and else for half of the rate at the most.
+func TestWhatSharesARateIsNotAskedForTooMuch(t *testing.T) {
+	for _, c := range []struct {
+		kind  string
+		sizes int64 // of a body
+		open  int
+		since time.Duration
+		may   bool
+	}{
+		{Held, 1e6, 0, 0, true},
+		{Held, 1e6, 1, 1900 * time.Millisecond, false},
+		{Held, 1e6, 1, 2 * time.Second, true},
+		{Held, 1e6, 5, 2 * time.Second, true},
+		{Held, 0, 1, time.Minute, false}, // nobody knows how much it is
+		{Throttle, 1e6, 5, 0, true},
+	} {
+		h := &HTTP{cfg: HTTPConfig{Want: Want{Kind: c.kind, Share: 1, Rate: 1e6}}, largest: c.sizes}
+		if may := h.may(c.open, c.since); may != c.may {
+			t.Errorf("%+v: %v", c, may)
 		}
 	}
 }
