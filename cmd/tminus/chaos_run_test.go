@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/dashboards/report"
+	"github.com/tminus-live/tminus/telemetry/event"
 )
 
 // What became of a fault by hand: figures stand beside what proves something alone.
@@ -30,6 +33,53 @@ func TestWhatBecameOfAFaultIsSaid(t *testing.T) {
 		cmd.SetOut(&out)
 		if err := (&chaosRunFlags{}).print(cmd, chaosOutcome{foreseen{ForS: c.lasted}, c.evidence, c.restored}); err != nil || out.String() != c.want {
 			t.Errorf("got %q, want %q, %v", out.String(), c.want, err)
+		}
+	}
+}
+
+// Whoever presses Ctrl-C is told that it was that, and not that too little was measured.
+func TestAnInterruptedFaultSaysSo(t *testing.T) {
+	for _, c := range []struct {
+		status      string
+		interrupted bool
+		want        string
+	}{
+		{chaos.Inconclusive, true, "interrupted: too little was measured after it"},
+		{chaos.Inconclusive, false, "too little was measured after it"},
+		{chaos.Confirmed, true, "too little was measured after it"},
+	} {
+		r := chaos.Result{Evidence: chaos.Evidence{Status: c.status, Detail: "too little was measured after it"}}
+		if got := evidenceOf(r, c.interrupted).Detail; got != c.want {
+			t.Errorf("%s, interrupted %v: %q, want %q", c.status, c.interrupted, got, c.want)
+		}
+	}
+}
+
+// What takes seconds is said before it begins.
+func TestWatchingIsSaid(t *testing.T) {
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for _, c := range []struct {
+		ctx  context.Context
+		want string
+	}{
+		{t.Context(), "00:00:00.000  restored \n00:00:00.000  watching until it is over\n"},
+		{ended, "00:00:00.000  restored \n"},
+	} {
+		var out bytes.Buffer
+		(&said{ctx: c.ctx, out: &out}).Emit(event.Event{Kind: event.Fault, Status: "restored"})
+		if out.String() != c.want {
+			t.Errorf("got %q, want %q", out.String(), c.want)
+		}
+	}
+}
+
+func TestDurationsAsAPersonWritesThem(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		20 * time.Second: "20s", 90 * time.Minute: "1h30m", 24 * time.Hour: "24h", 10 * time.Minute: "10m", 61 * time.Second: "1m1s", 0: "0s",
+	} {
+		if got := plain(d); got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }

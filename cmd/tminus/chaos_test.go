@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"net"
 	"strings"
 	"testing"
 
@@ -42,6 +43,8 @@ func TestChaosListIsNarrowed(t *testing.T) {
 
 // What is asked wrongly is said in a sentence that names what was given, and what may have been meant.
 func TestChaosUsage(t *testing.T) {
+	tcp, taken := listening(t, "tcp"), listening(t, "tcp")
+	udp, datagrams := listening(t, "udp"), listening(t, "udp")
 	for _, c := range []struct{ args, says string }{
 		{"list dsn", `unknown kind of fault "dsn"; did you mean "dns"?`},
 		{"list slots", `unknown kind of fault "slots": slots is a model of overload`},
@@ -53,6 +56,18 @@ func TestChaosUsage(t *testing.T) {
 		{"run --fail proces --where nowhere", `--fail: unknown kind of fault "proces"; did you mean "process"?`},
 		{"run --fail hang", `--fail: unknown kind of fault "hang": hang is a model of process`},
 		{"run --fail process --model hnag", `--model: unknown model of process "hnag"; did you mean "hang"?`},
+		{"run --fail process --for 100h", "--for: at most 24h, got 100h"},
+		{"run --fail process --where http://127.0.0.1:8080/live", "--where: want an address such as 127.0.0.1:8080, not a URL: 127.0.0.1:8080"},
+		{"run --fail process --where localhost:1", "refused to touch 127.0.0.1:1: nobody listens there, in this network namespace"},
+		{"run --fail process --where localhost", `want an address such as 127.0.0.1:8080, got "localhost"`},
+		{"run --fail http --where 127.0.0.1:1 --relay localhost:1", "--relay: the relay needs an address of its own: 127.0.0.1:1 is what it is to stand in front of"},
+		{"run --fail process --udp --where " + tcp, "only a TCP socket listens there: leave out --udp"},
+		{"run --fail process --where " + udp, "a UDP socket listens there: add --udp"},
+		{"run --fail dns --set name=a.test --where " + tcp, "only a TCP socket listens there, and a resolver is asked over UDP"},
+		{"run --fail dns --set name=a.test --where " + udp, "needs a relay in front of it"},
+		{"run --fail http --where " + tcp + " --relay " + taken, "tminus: --relay: " + taken + " is in use: give the relay an address that is free\n"},
+		{"run --fail connections --where " + tcp + " --relay " + taken, "tminus: --relay: " + taken + " is in use: give the relay an address that is free\n"},
+		{"run --fail dns --set name=a.test --where " + udp + " --relay " + datagrams, "tminus: --relay: " + datagrams + " is in use: give the relay an address that is free\n"},
 		{"run --fail region --where 127.0.0.1:1", "--fail region works only in a rehearsal, on a region's name"},
 	} {
 		var stdout, stderr bytes.Buffer
@@ -61,4 +76,23 @@ func TestChaosUsage(t *testing.T) {
 			t.Errorf("%s: exit status %d, stdout %q, stderr %q", c.args, status, stdout.String(), stderr.String())
 		}
 	}
+}
+
+// listening is where something listens until the test ends.
+func listening(t *testing.T, network string) string {
+	t.Helper()
+	if network == "udp" {
+		c, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c.LocalAddr().String()
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
 }
