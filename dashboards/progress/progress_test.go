@@ -483,3 +483,15 @@ func sample(t *testing.T, name string) *report.Report {
 	}
 	return r
 }
+
+// A crowd that its own machine was a little late with is told of with a mark that casts no doubt, unless it was for the verdict.
+func TestSummaryMarksALateCrowd(t *testing.T) {
+	r := &report.Report{Verdict: report.Go, Load: report.Load{InTimePercent: 96.9, Late: 31, LatePercent: 3.1}}
+	if s := Summary(r, "report.html", View{}); !strings.Contains(s, "\n○ load") {
+		t.Errorf("no reason to doubt it:\n%s", s)
+	}
+	r.Objectives = []report.Objective{{Metric: "send_lag", Expression: "p(99)<10ms", Samples: 1}}
+	if s := Summary(r, "report.html", View{}); !strings.Contains(s, "\n? load") {
+		t.Errorf("a reason to doubt it:\n%s", s)
+	}
+}
