@@ -269,7 +269,7 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 		}
 		return outcome{}, context.Cause(live)
 	}
-	r.phase("on air", "")
+	r.phase(onAir, "")
 
 	// A region or a store that dies unasked, or a crowd that cannot go on, ends the event: there is nothing left to rehearse.
 	go func() {
