@@ -100,6 +100,8 @@ var rehearsals = []rehearsed{
 	{"region, where: us-east, model: cut", "process, where: us-west, model: {cpu: {cores: 0.2}}"},
 	{"region, where: us-east", "process, where: us-west, model: hang"},
 	{"process, where: us-west, model: {memory: {room: 8MB}}", "process, where: us-east, model: {cpu: {cores: 0.2}}"},
+	{"store, where: us-west/origin, model: {throttled: {rate: 2Mbit}}", "playback, where: us-east/playback, model: {slow: {delay: 500ms, endpoint: play}}", "steering, where: us-west/playback"},
+	{"playback, where: us-west/playback, model: {failing: {share: 20%}}", "process, where: clickhouse, model: hang"},
 }
 
 // scenario is one whose faults begin four seconds into the event.
