@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -222,7 +223,7 @@ func (f *chaosRunFlags) read() (chaos.Fault, spec.Own, error) {
 // local reads an address on this machine's loopback.
 func local(text string) (netip.AddrPort, error) {
 	if u, err := url.Parse(text); err == nil && u.Host != "" {
-		return netip.AddrPort{}, fmt.Errorf("want an address such as 127.0.0.1:8080, not a URL: %s", u.Host)
+		return netip.AddrPort{}, fmt.Errorf("want an address, not a URL: 127.0.0.1:%s", cmp.Or(u.Port(), "80"))
 	}
 	numbers := text
 	if port, ok := strings.CutPrefix(text, "localhost:"); ok {
