@@ -105,6 +105,8 @@ const (
 	patient = 12 * time.Second
 	// awaited is how many requests that have the effect would be seen where it is to be gone, if it were not.
 	awaited = 8.0
+	// abreast is how many requests wait for others at a time where a rate is shared: enough to say something.
+	abreast = fewest + 2
 	// stuck is how long a request has been open at least that counts when it is broken off by the end of the watch.
 	stuck = time.Second
 )
@@ -235,15 +237,15 @@ func (h *HTTP) Watch(ctx context.Context) {
 }
 
 // may reports whether something may be asked with so many requests open, the last of them for so long. What shares a rate with
-// others is asked one after the other, so that the audit by itself makes no queue; where others make one, its requests take half of
-// the rate at the most, and so wait side by side: else a fault would be over before there were enough of them.
+// others is asked one after the other, so that the audit by itself makes no queue; where others make one, a few of its requests wait
+// side by side, and take no more of the rate than they would alone: else a fault would be over before there were enough of them.
 func (h *HTTP) may(open int, since time.Duration) bool {
 	if h.cfg.Want.Kind != Held || open == 0 {
 		return true
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.largest > 0 && since.Seconds() >= 2*float64(h.largest)/h.cfg.Want.Rate
+	return open < abreast && h.largest > 0 && since.Seconds() >= float64(h.largest)/h.cfg.Want.Rate
 }
 
 func (h *HTTP) once(ctx context.Context, u URL, control bool) {

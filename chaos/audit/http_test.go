@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tminus-live/tminus/chaos/evidence"
@@ -378,7 +380,7 @@ func TestPaceTellsTheShareAndKeepsTheBounds(t *testing.T) {
 	}
 }
 
-// What shares a rate with others is asked one after the other where nobody is in the way, and else for half of the rate at the most.
+// What shares a rate with others is asked one after the other where nobody is in the way, and else for no more than the rate.
 func TestWhatSharesARateIsNotAskedForTooMuch(t *testing.T) {
 	for _, c := range []struct {
 		kind  string
@@ -388,9 +390,10 @@ func TestWhatSharesARateIsNotAskedForTooMuch(t *testing.T) {
 		may   bool
 	}{
 		{Held, 1e6, 0, 0, true},
-		{Held, 1e6, 1, 1900 * time.Millisecond, false},
-		{Held, 1e6, 1, 2 * time.Second, true},
-		{Held, 1e6, 5, 2 * time.Second, true},
+		{Held, 1e6, 1, 900 * time.Millisecond, false},
+		{Held, 1e6, 1, time.Second, true},
+		{Held, 1e6, abreast - 1, time.Second, true},
+		{Held, 1e6, abreast, time.Minute, false},
 		{Held, 0, 1, time.Minute, false}, // nobody knows how much it is
 		{Throttle, 1e6, 5, 0, true},
 	} {
@@ -582,4 +585,96 @@ func TestHTTPFaultsAreProved(t *testing.T) {
 			})
 		}
 	}
+}
+
+// pipes listens for connections within a test's bubble.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	c, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+func (p pipes) Close() error   { return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A store that others keep waiting for longer than a fault has room for one after the other is asked often enough all the same.
+func TestAStoreThatOthersKeepWaitingIsProven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, size = 250_000.0, 150_000
+		var mu sync.Mutex
+		var free time.Time // when the store is done with what it was asked for
+		throttled := false
+		takes := func(bytes float64) (time.Duration, bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			if now := time.Now(); free.Before(now) {
+				free = now
+			}
+			if !throttled {
+				return 0, true
+			}
+			if time.Until(free) > 8*time.Second {
+				return 0, false
+			}
+			free = free.Add(time.Duration(bytes / rate * float64(time.Second)))
+			return time.Until(free), true
+		}
+		behind := func() time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
+			return time.Until(free)
+		}
+		listen := make(pipes)
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			wait, ok := takes(size)
+			if time.Sleep(wait); !ok {
+				w.WriteHeader(http.StatusInternalServerError)
+				return
+			}
+			_, _ = w.Write(make([]byte, size))
+		})}
+		go server.Serve(listen)
+		h, err := NewHTTP(HTTPConfig{
+			Fault: "store-1", For: 10 * time.Second, Targets: []URL{Fixed("http://store/1")}, Want: Want{Kind: Held, Share: 1, Rate: rate}, Now: time.Now,
+			Dial: func(context.Context, string, string) (net.Conn, error) {
+				mine, theirs := net.Pipe()
+				listen <- theirs
+				return mine, nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { h.Watch(ctx) })
+		set := func(on bool) time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			throttled, free = on, time.Now()
+			return time.Now()
+		}
+		time.Sleep(5 * time.Second)
+		var w evidence.Window
+		w.Inject = set(true)
+		w.Injected = w.Inject
+		for range 100 { // a crowd that asks for three times as much as there is, until it has to wait for five seconds
+			if behind() < 5*time.Second {
+				takes(3 * rate / 10)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		w.Restore = set(false)
+		w.Restored = w.Restore
+		time.Sleep(5 * time.Second)
+		cancel()
+		wg.Wait()
+		close(listen)
+		if e := h.Judge(w); e.Status != evidence.Confirmed {
+			t.Errorf("%+v", e)
+		}
+	})
 }
