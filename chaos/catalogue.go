@@ -24,11 +24,26 @@ type Model struct {
 	Example    string      `json:"example"` // one line of a scenario's `faults:`
 	Parameters []Parameter `json:"parameters,omitempty"`
 
+	byHand string // what ByHand says, where it is not plain from what must stand in front
+
 	able  func() error                 // nil = always; says what is lacking
 	lack  func(Fault, Terms) error     // nil = nothing; says why a part cannot be broken so on some terms
 	check func(Fault) error            // nil = nothing; what is wrong with parameters each of which is right by itself
 	front func(f Fault, t Terms) Front // what must stand in front of a part; nil = nothing
 	plan  func(Fault, *Config) (plan, error)
+}
+
+// ByHand says whether a fault of one of the kind's models can be injected by hand, into something of one's own.
+func (k Kind) ByHand(m Model) string {
+	switch {
+	case !slices.Contains(k.On, PartService):
+		return "no: only in a rehearsal"
+	case m.byHand != "":
+		return m.byHand
+	case m.front != nil:
+		return "yes, through a relay"
+	}
+	return "yes"
 }
 
 // Check says what is wrong with a fault of this model, whose parameters are complete and each right by itself.

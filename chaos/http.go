@@ -157,6 +157,7 @@ func planAnswers(f Fault, cfg *Config, action httprelay.Action, want audit.Want)
 	if err != nil {
 		return plan{}, fmt.Errorf("fault %s (%s of %s): %w", f.ID, f.Fail, f.Where, err)
 	}
+	q.hint = "say what to ask for with ask: /healthz"
 	other, _ := neighbour(p, f, cfg)
 	o, err := questioned(f, p, other, cfg, q, want)
 	if err != nil {
@@ -173,6 +174,7 @@ func questioned(f Fault, p, other Part, cfg *Config, q question, want audit.Want
 	}
 	c := audit.HTTPConfig{
 		Fault: f.ID, Region: p.Region, For: f.For, Targets: []audit.URL{url}, Method: q.method, Body: q.body, Want: want, Now: cfg.Now, Sink: cfg.Sink,
+		Hint: q.hint,
 	}
 	if other.URL != "" {
 		if url, err := q.url(other); err == nil {
@@ -187,6 +189,7 @@ type question struct {
 	method string
 	url    func(Part) (audit.URL, error) // where it is asked: of the part, or of another of its kind
 	body   []byte
+	hint   string // what helps where it is not answered well to begin with
 }
 
 // fixed is a question's URL that stays the same.

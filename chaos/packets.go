@@ -40,22 +40,39 @@ const (
 )
 
 const (
-	packetNeeds    = "root, for a network of the run's own or a kernel program; without it a relay in front of a part, a whole region apart, takes delay, rate and silence upon streams, and everything upon datagrams"
 	packetEvidence = "numbered probes of its own, sent along the same path before, during and after"
+)
+
+// means are what a fault in packets takes, and how it is done by hand.
+type means struct{ needs, byHand string }
+
+var (
+	holding = means{ // no kernel program does
+		"root, for a network of the run's own, which regions of the reference pipeline live in; without it, and for something of one's own as root too, a relay in front of the part, which a whole region has none of",
+		"", // through a relay
+	}
+	packetByPacket = means{
+		"root, for a network of the run's own or a kernel program; without it a relay in front of something of one's own that takes datagrams: streams that pass a relay have no packets to lose, duplicate or corrupt",
+		"yes, as root; without root through a relay, and only what takes datagrams (--udp)",
+	}
+	silencing = means{
+		"root, for a network of the run's own or a kernel program; without it a relay in front of the part, which a whole region has none of",
+		"yes, as root; without root through a relay",
+	}
 )
 
 var packetKinds = []Kind{
 	{
 		Fail: "packet-loss", Summary: "packets are lost, by a model and a seed", Where: "a region, a component of one, or something of one's own", On: onPackets,
 		Models: []Model{
-			packetModel(Model{
+			packetModel(packetByPacket, Model{
 				Name: link.Bernoulli, Summary: "each packet by itself is lost with the same probability",
 				Parameters: []Parameter{{Name: "loss", Type: TypeShare, Required: true, Summary: "share of packets lost"}},
 				Example:    "{at: 30s, for: 20s, fail: packet-loss, where: us-east, model: {bernoulli: {loss: 1%}}}",
 			}, func(f Fault) (link.Impairment, error) {
 				return link.Impairment{Loss: link.Loss{Model: link.Bernoulli, Share: f.Share("loss")}}, nil
 			}),
-			packetModel(Model{
+			packetModel(packetByPacket, Model{
 				Name: link.GilbertElliott, Summary: "losses come in bursts: a path that is good or bad, and stays so for a while (Gilbert, 1960; Elliott, 1963)",
 				Parameters: []Parameter{
 					{Name: "loss", Type: TypeShare, Required: true, Summary: "share of packets lost"},
@@ -65,7 +82,7 @@ var packetKinds = []Kind{
 			}, func(f Fault) (link.Impairment, error) {
 				return link.Impairment{Loss: link.Loss{Model: link.GilbertElliott, Share: f.Share("loss"), Burst: f.Number("burst")}}, nil
 			}),
-			packetModel(Model{
+			packetModel(packetByPacket, Model{
 				Name: link.Trace, Summary: "losses as they were recorded, over and over",
 				Parameters: []Parameter{{Name: "file", Type: TypeFile, Required: true, Summary: "the trace beside the scenario: a 1 for each packet lost and a 0 for each that arrived"}},
 				Example:    "{at: 30s, for: 20s, fail: packet-loss, where: us-east, model: {trace: {file: friday.txt}}}",
@@ -74,7 +91,7 @@ var packetKinds = []Kind{
 	},
 	{
 		Fail: "packet-delay", Summary: "packets take longer", Where: "a region, a component of one, or something of one's own", On: onPackets,
-		Models: []Model{packetModel(Model{
+		Models: []Model{packetModel(holding, Model{
 			Name: "delay", Summary: "each packet takes longer, give or take the jitter",
 			Parameters: []Parameter{
 				{Name: "delay", Type: TypeDuration, Required: true, Least: .001, Most: longestDelay, Summary: "how much longer"},
@@ -88,7 +105,7 @@ var packetKinds = []Kind{
 	},
 	{
 		Fail: "packet-duplication", Summary: "packets arrive twice", Where: "a region, a component of one, or something of one's own", On: onPackets,
-		Models: []Model{packetModel(Model{
+		Models: []Model{packetModel(packetByPacket, Model{
 			Name: "duplicate", Summary: "a share of packets arrives twice",
 			Parameters: []Parameter{{Name: "share", Type: TypeShare, Required: true, Summary: "share of packets that arrive twice"}},
 			Example:    "{at: 30s, for: 20s, fail: packet-duplication, where: us-east, model: {duplicate: {share: 5%}}}",
@@ -98,7 +115,7 @@ var packetKinds = []Kind{
 	},
 	{
 		Fail: "packet-corruption", Summary: "packets arrive with a bit flipped that their checksum does not tell", Where: "a region, a component of one, or something of one's own", On: onPackets,
-		Models: []Model{packetModel(Model{
+		Models: []Model{packetModel(packetByPacket, Model{
 			Name: "flip", Summary: "a share of packets arrives with one bit flipped, their checksum agreeing with it",
 			Parameters: []Parameter{{Name: "share", Type: TypeShare, Required: true, Summary: "share of packets that are corrupted"}},
 			Example:    "{at: 30s, for: 20s, fail: packet-corruption, where: us-east, model: {flip: {share: 1%}}}",
@@ -108,7 +125,7 @@ var packetKinds = []Kind{
 	},
 	{
 		Fail: "rate-limit", Summary: "the path carries less", Where: "a region, a component of one, or something of one's own", On: onPackets,
-		Models: []Model{packetModel(Model{
+		Models: []Model{packetModel(holding, Model{
 			Name: "rate", Summary: "a bottleneck with a queue before it, whose tail is dropped",
 			Parameters: []Parameter{
 				{Name: "rate", Type: TypeRate, Required: true, Least: lowestRate, Most: link.MaxRate, Summary: "what passes, headers included"},
@@ -121,14 +138,14 @@ var packetKinds = []Kind{
 	},
 	{
 		Fail: "partition", Summary: "nothing arrives", Where: "a region, a component of one, or something of one's own", On: onPackets,
-		Models: []Model{packetModel(Model{
+		Models: []Model{packetModel(silencing, Model{
 			Name: "silence", Summary: "every packet is lost, one way or both",
 			Example: "{at: 30s, for: 20s, fail: partition, where: us-east/origin, model: {silence: {direction: from}}}",
 		}, func(Fault) (link.Impairment, error) { return link.Impairment{Cut: true}, nil })},
 	},
 	{
 		Fail: "brown-out", Summary: "a region is there, and bad to reach", Where: "a region, a component of one, or something of one's own", On: onPackets,
-		Models: []Model{packetModel(Model{
+		Models: []Model{packetModel(holding, Model{
 			Name: "slow", Summary: "packets take longer and fewer of them pass",
 			Parameters: []Parameter{
 				{Name: "delay", Type: TypeDuration, Default: "150ms", Least: .001, Most: longestDelay, Summary: "how much longer"},
@@ -143,9 +160,9 @@ var packetKinds = []Kind{
 }
 
 // packetModel completes a model whose fault is an impairment of a path.
-func packetModel(m Model, does func(Fault) (link.Impairment, error)) Model {
+func packetModel(by means, m Model, does func(Fault) (link.Impairment, error)) Model {
 	m.Parameters = append(m.Parameters, direction)
-	m.Evidence, m.Needs = packetEvidence, packetNeeds
+	m.Evidence, m.Needs, m.byHand = packetEvidence, by.needs, by.byHand
 	m.check = func(f Fault) error {
 		imp, err := does(f)
 		return errors.Join(err, imp.Validate())

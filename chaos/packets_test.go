@@ -144,3 +144,49 @@ func TestPlansThatComeToNothingHoldNothing(t *testing.T) {
 		}
 	}
 }
+
+// What is said of a fault by hand is what it takes: each class of packet faults, with root and without, on streams and on datagrams.
+func TestByHandIsWhatItTakes(t *testing.T) {
+	for _, c := range []struct {
+		fail   string
+		params map[string]string
+		says   string
+		// What stands in front of something of one's own.
+		root, rootUDP, streams, datagrams Front
+		lacks                             bool // there is no way for streams without root
+	}{
+		{"packet-delay", map[string]string{"delay": "50ms"}, "yes, through a relay", FrontTCP, FrontUDP, FrontTCP, FrontUDP, false},
+		{"rate-limit", map[string]string{"rate": "1Mbit"}, "yes, through a relay", FrontTCP, FrontUDP, FrontTCP, FrontUDP, false},
+		{"brown-out", map[string]string{"rate": "1Mbit"}, "yes, through a relay", FrontTCP, FrontUDP, FrontTCP, FrontUDP, false},
+		{"partition", nil, "yes, as root; without root through a relay", FrontNothing, FrontNothing, FrontTCP, FrontUDP, false},
+		{"packet-loss", map[string]string{"loss": "5%"}, "yes, as root; without root through a relay, and only what takes datagrams (--udp)", FrontNothing, FrontNothing, FrontNothing, FrontUDP, true},
+		{"packet-duplication", map[string]string{"share": "5%"}, "yes, as root; without root through a relay, and only what takes datagrams (--udp)", FrontNothing, FrontNothing, FrontNothing, FrontUDP, true},
+		{"packet-corruption", map[string]string{"share": "5%"}, "yes, as root; without root through a relay, and only what takes datagrams (--udp)", FrontNothing, FrontNothing, FrontNothing, FrontUDP, true},
+		{"region", nil, "no: only in a rehearsal", "", "", "", "", false},
+		{"process", nil, "yes", "", "", "", "", false},
+		{"http", nil, "yes, through a relay", FrontHTTP, FrontHTTP, FrontHTTP, FrontHTTP, false},
+		{"dns", map[string]string{"name": "a.test"}, "yes, through a relay", FrontDNS, FrontDNS, FrontDNS, FrontDNS, false},
+	} {
+		f, err := Fault{ID: "f", Fail: c.fail, Where: "mine", Params: c.params}.Complete()
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind, model, _ := lookup(f)
+		if got := kind.ByHand(model); got != c.says {
+			t.Errorf("%s by hand: %s, want %s", c.fail, got, c.says)
+		}
+		mine := Terms{Kind: PartService}
+		for _, on := range []struct {
+			root, datagrams bool
+			want            Front
+		}{{true, false, c.root}, {true, true, c.rootUDP}, {false, false, c.streams}, {false, true, c.datagrams}} {
+			mine.Kernel, mine.Network, mine.Datagrams = on.root, on.root, on.datagrams
+			if got := f.Front(mine); got != on.want {
+				t.Errorf("%s of one's own, %+v: %q stands in front, want %q", c.fail, mine, got, on.want)
+			}
+		}
+		if _, err := f.Foresee(Terms{Kind: PartService}); c.lacks != (err != nil) {
+			t.Errorf("%s of one's own without root: %v", c.fail, err)
+		}
+	}
+}

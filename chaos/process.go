@@ -17,7 +17,7 @@ const (
 )
 
 var processKinds = []Kind{{
-	Fail: "process", Summary: "processes hang, or have too little to run on", Where: "a region, the store, or something of one's own that listens at an address", On: onProcesses,
+	Fail: "process", Summary: "processes hang, or have too little to run on", Where: "a region, clickhouse, or something of one's own that listens at an address", On: onProcesses,
 	Models: []Model{
 		processModel(Model{
 			Name: "hang", Summary: "the processes are stopped with SIGSTOP, and continued at the end: connections are accepted and nothing answers",

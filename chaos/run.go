@@ -19,6 +19,9 @@ const (
 	// MinFor is the shortest fault that can be measured: time to settle, and a few probes that may take their whole
 	// time-out.
 	MinFor = 2 * time.Second
+	// MinBefore is the least time that a fault is watched before it: what takes longer to be seen well is said to be
+	// inconclusive.
+	MinBefore = 2 * time.Second
 	// watchBefore and watchAfter are how long a fault is watched before it and after it is undone.
 	watchBefore = 5 * time.Second
 	// Lead is the earliest that a fault by hand may be due: it has been watched for long enough by then.
@@ -173,7 +176,12 @@ func Run(ctx context.Context, cfg Config) ([]Result, error) {
 	}
 	var wg sync.WaitGroup
 	for _, r := range runs {
-		wg.Go(func() { conductor.play(ctx, r) })
+		wg.Go(func() {
+			conductor.play(ctx, r)
+			if !r.active { // else there is more to come
+				conductor.conclude(r)
+			}
+		})
 	}
 	wg.Wait()
 	conductor.restoreAll(ctx)
@@ -182,7 +190,10 @@ func Run(ctx context.Context, cfg Config) ([]Result, error) {
 	var errs []error
 	lost := false
 	for i, r := range runs {
-		results[i] = conductor.result(r)
+		if r.result == nil {
+			conductor.conclude(r)
+		}
+		results[i] = *r.result
 		lost = lost || errors.Is(r.short, watchdog.ErrLost)
 		if !results[i].Restored {
 			errs = append(errs, fmt.Errorf("fault %s (%s of %s): %w: %w", r.fault.ID, r.fault.Model, r.fault.Where, ErrNotRestored, results[i].Err))
@@ -244,7 +255,8 @@ type running struct {
 	active bool  // may be in effect
 	short  error // why it was not in effect for as long as it was to be: errStopped, watchdog.ErrLost, ctx's; nil: it was
 	errs   []error
-	failed error // of the last attempt to undo it that failed
+	failed error   // of the last attempt to undo it that failed
+	result *Result // once it is known
 
 	undone  context.Context // ends when its play has undone it, or has given up
 	settled func()          // ends it
@@ -468,6 +480,13 @@ func guarded(f func() error) (err error) {
 	return f()
 }
 
+// conclude says what became of a fault.
+func (c *conductor) conclude(r *running) {
+	res := c.result(r)
+	r.result = &res
+	c.say(r, res.Evidence.Status, res.Evidence.Detail)
+}
+
 func (c *conductor) result(r *running) Result {
 	w := r.window
 	res := Result{Fault: r.fault, Means: r.plan.means, AtS: r.fault.At.Seconds(), Restored: !r.active, Err: errors.Join(append(r.errs, r.failed)...)}
@@ -504,7 +523,6 @@ func (c *conductor) result(r *running) Result {
 			res.Evidence.Detail = fmt.Sprintf("it was undone after %.1f s of %s: %v; until then %s", res.ForS, r.fault.For, r.short, res.Evidence.Detail)
 		}
 	}
-	c.say(r, res.Evidence.Status, res.Evidence.Detail)
 	return res
 }
 

@@ -142,6 +142,27 @@ func TestEndOfTheRunUndoesWhatIsInEffectLatestFirst(t *testing.T) {
 	})
 }
 
+// What became of a fault is said once it has been watched, and not when the last one has.
+func TestEachFaultIsConcludedInItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		town, tape := newTown("a", "b"), &tape{}
+		cfg := config(town, tape, Fault{ID: "a", Fail: "region", Where: "a", At: 10 * time.Second, For: 10 * time.Second},
+			Fault{ID: "b", Fail: "region", Where: "b", At: 20 * time.Second, For: 40 * time.Second})
+		if _, err := Run(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		said := map[string]time.Duration{}
+		for _, e := range tape.events {
+			if e.Kind == event.Fault && e.Status == Confirmed {
+				said[e.Fault] = e.At.Sub(cfg.Start)
+			}
+		}
+		if said["a"] != 25*time.Second || said["b"] != 65*time.Second {
+			t.Errorf("said at %v, want 5 s after the end of each", said)
+		}
+	})
+}
+
 // A stop ends the faults and not the run: all are undone at once, and proven as ever.
 func TestStopUndoesFaultsAndWatchesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -68,6 +68,7 @@ type HTTPConfig struct {
 	Targets       []URL         // what the fault reaches, asked in turn
 	Control       []URL         // what it must not reach; none: nothing is compared
 	Elsewhere     string        // what the control is called in the evidence
+	Hint          string        // what helps where the target is not well to begin with; "": nothing is known to
 	Method        string        // of the requests; "": GET
 	Body          []byte        // of each of them
 	Want          Want
@@ -82,12 +83,11 @@ type HTTP struct {
 	asker asker
 	every time.Duration
 	limit limits
-	// atOnce is how many requests may be open; one that comes too soon is left out.
-	atOnce int
 
 	mu      sync.Mutex
 	samples []sample
 	skipped int
+	largest int64 // body so far
 }
 
 // sample is one request.
@@ -105,6 +105,8 @@ const (
 	patient = 12 * time.Second
 	// awaited is how many requests that have the effect would be seen where it is to be gone, if it were not.
 	awaited = 8.0
+	// abreast is how many requests wait for others at a time where a rate is shared: enough to say something.
+	abreast = fewest + 2
 	// stuck is how long a request has been open at least that counts when it is broken off by the end of the watch.
 	stuck = time.Second
 )
@@ -144,12 +146,11 @@ func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 	cfg.Method = cmp.Or(cfg.Method, http.MethodGet)
 	h := &HTTP{cfg: cfg, asker: newAsker(cfg.Dial, cfg.Now), limit: limits{patience: w.patience(), keep: w.Kind == Corrupt}}
 	h.asker.method, h.asker.body = cfg.Method, cfg.Body
-	h.atOnce = inFlight
 	switch w.Kind {
 	case Throttle:
 		h.limit.reading = reading
-	case Held: // one after the other, so that the audit by itself makes no queue
-		h.atOnce, h.limit.patience = 1, patient
+	case Held:
+		h.limit.patience = patient
 	}
 	h.every = pace(w, cfg.For)
 	return h, nil
@@ -198,7 +199,8 @@ func (h *HTTP) After() time.Duration {
 func (h *HTTP) Watch(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	open := make(chan struct{}, h.atOnce)
+	open := make(chan struct{}, inFlight)
+	var last time.Time // when something was asked
 	ticker := time.NewTicker(h.every)
 	defer ticker.Stop()
 	for n := 0; ; n++ {
@@ -211,14 +213,16 @@ func (h *HTTP) Watch(ctx context.Context) {
 			which = n
 		}
 		u := urls[which%len(urls)]
-		select {
-		case open <- struct{}{}:
-			wg.Go(func() {
-				defer func() { <-open }()
-				h.once(ctx, u, control)
-			})
-		default:
-			if h.atOnce > 1 {
+		now := h.cfg.Now()
+		if h.may(len(open), now.Sub(last)) {
+			select {
+			case open <- struct{}{}:
+				last = now
+				wg.Go(func() {
+					defer func() { <-open }()
+					h.once(ctx, u, control)
+				})
+			default:
 				h.mu.Lock()
 				h.skipped++
 				h.mu.Unlock()
@@ -230,6 +234,18 @@ func (h *HTTP) Watch(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// may reports whether something may be asked with so many requests open, the last of them for so long. What shares a rate with
+// others is asked one after the other, so that the audit by itself makes no queue; where others make one, a few of its requests wait
+// side by side, and take no more of the rate than they would alone: else a fault would be over before there were enough of them.
+func (h *HTTP) may(open int, since time.Duration) bool {
+	if h.cfg.Want.Kind != Held || open == 0 {
+		return true
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return open < abreast && h.largest > 0 && since.Seconds() >= float64(h.largest)/h.cfg.Want.Rate
 }
 
 func (h *HTTP) once(ctx context.Context, u URL, control bool) {
@@ -251,6 +267,7 @@ func (h *HTTP) once(ctx context.Context, u URL, control bool) {
 		s.sum, s.body = sum.Sum64(), nil
 	}
 	h.mu.Lock()
+	h.largest = max(h.largest, s.bytes)
 	if len(h.samples) < kept {
 		h.samples = append(h.samples, s)
 	} else {
@@ -271,7 +288,7 @@ func (h *HTTP) once(ctx context.Context, u URL, control bool) {
 func (h *HTTP) Judge(w evidence.Window) evidence.Evidence {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	e := judgeHTTP(h.cfg.Want, w, h.cfg.Elsewhere, h.samples)
+	e := judgeHTTP(h.cfg, w, h.samples)
 	if h.skipped > 0 {
 		e.Detail += fmt.Sprintf("; %d requests were skipped", h.skipped)
 	}
@@ -425,7 +442,8 @@ func (w Want) promise() string {
 }
 
 // judgeHTTP says what requests prove about a fault that should have had that effect on that share of them.
-func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample) evidence.Evidence {
+func judgeHTTP(cfg HTTPConfig, w evidence.Window, samples []sample) evidence.Evidence {
+	want, elsewhere := cfg.Want, cfg.Elsewhere
 	samples = slices.SortedFunc(slices.Values(samples), func(a, b sample) int { return a.start.Compare(b.start) })
 	base := learn(w, samples)
 	in := func(p phase, control bool) []sample {
@@ -462,7 +480,10 @@ func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample)
 	already, _ := left(was)
 	switch {
 	case len(is) < fewest:
-		e.Detail = fmt.Sprintf("too little was measured: %d requests during the fault", len(is))
+		e.Detail = fmt.Sprintf("too little was measured: %d requests during the fault; hold it longer", len(is))
+		if want.Rate > 0 {
+			e.Detail += ", or raise the rate"
+		}
 		return e
 	case len(was) < fewest:
 		e.Detail = fmt.Sprintf("too little was measured before the fault: %d requests; %s", len(was), what)
@@ -471,7 +492,10 @@ func judgeHTTP(want Want, w evidence.Window, elsewhere string, samples []sample)
 		e.Detail = fmt.Sprintf("bodies of %d bytes are too small to feel a rate of %.0f kbit/s", base.bytes, want.Rate*8/1000)
 		return e
 	case !mostly(was, well, enough) || base.status >= 400 || already:
-		e.Detail = fmt.Sprintf("the target was not well before the fault: %s; %s", tally(was), what)
+		e.Detail = fmt.Sprintf("the target was not well before the fault: %s for %s; %s", tally(was), was[0].path, what)
+		if cfg.Hint != "" {
+			e.Detail += "; " + cfg.Hint
+		}
 		return e
 	case want.Kind == Throttle && float64(base.bytes) < 0.3*want.Rate:
 		e.Detail = fmt.Sprintf("bodies of %d bytes are too small to measure a rate of %.0f kbit/s", base.bytes, want.Rate*8/1000)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tminus-live/tminus/chaos/evidence"
@@ -114,7 +116,7 @@ func TestJudgeHTTPOfSmallShares(t *testing.T) {
 		{"a fifth late for ever, none of which is there yet", slow, late(untilTheEnd), evidence.Mismatch, "outlived its end"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := judgeHTTP(c.want, tenToTwenty, "us-west", c.samples)
+			e := judgeHTTP(HTTPConfig{Want: c.want, Elsewhere: "us-west", Hint: "say what to ask for"}, tenToTwenty, c.samples)
 			if e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
 				t.Errorf("%+v", e)
 			}
@@ -164,7 +166,7 @@ func TestJudgeCorruption(t *testing.T) {
 		{"segments, and nothing to compare with after it", only(segmented(healthy(), window), func(s sample) bool { return !s.control || s.start.Before(at(19)) }), evidence.Inconclusive, "nothing was measured after it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := judgeHTTP(want, tenToTwenty, "us-west", c.samples)
+			e := judgeHTTP(HTTPConfig{Want: want, Elsewhere: "us-west", Hint: "say what to ask for"}, tenToTwenty, c.samples)
 			if e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
 				t.Errorf("%+v", e)
 			}
@@ -185,6 +187,10 @@ func TestJudgeHTTP(t *testing.T) {
 	}
 	fail := func(what string) func(int, *sample) { return func(_ int, s *sample) { s.fail = what } }
 	all := func(k string) Want { return Want{Kind: k, Share: 1} }
+	forbidden := steady(status(403, 1))
+	for i := range forbidden {
+		forbidden[i].status = 403
+	}
 	for _, c := range []struct {
 		name    string
 		want    Want
@@ -236,12 +242,14 @@ func TestJudgeHTTP(t *testing.T) {
 		{"bodies too small for a rate", Want{Kind: Throttle, Share: 1, Rate: 1e7}, steady(func(int, *sample) {}), evidence.Inconclusive, "too small"},
 		{"corrupt", all(Corrupt), steady(func(_ int, s *sample) { s.sum = 8 }), evidence.Confirmed, ""},
 		{"whole in place of corrupt", all(Corrupt), steady(func(int, *sample) {}), evidence.Mismatch, ""},
-		{"nothing measured", all(Reset), nil, evidence.Inconclusive, "too little"},
+		{"nothing measured", all(Reset), nil, evidence.Inconclusive, "too little was measured: 0 requests during the fault; hold it longer"},
+		{"nothing of a rate measured", Want{Kind: Held, Share: 1, Rate: 1e6}, nil, evidence.Inconclusive, "; hold it longer, or raise the rate"},
+		{"never well", Want{Kind: Status, Share: 1, Status: 503}, forbidden, evidence.Inconclusive, "not well before the fault: 75 × 403 for /x; during the fault 0 of 71 requests had status 503; say what to ask for"},
 		{"nothing before", all(Reset), only(steady(fail(wasReset)), func(s sample) bool { return s.start.After(at(10)) }), evidence.Inconclusive, "before"},
 		{"nothing after", all(Reset), only(steady(fail(wasReset)), func(s sample) bool { return s.start.Before(at(19)) }), evidence.Inconclusive, "nothing was measured after"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := judgeHTTP(c.want, tenToTwenty, "us-west", c.samples)
+			e := judgeHTTP(HTTPConfig{Want: c.want, Elsewhere: "us-west", Hint: "say what to ask for"}, tenToTwenty, c.samples)
 			if e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
 				t.Errorf("%+v", e)
 			}
@@ -277,7 +285,7 @@ func TestJudgeHTTP(t *testing.T) {
 		{"it took 3 s to come back", spoil(20, 23, false), evidence.Confirmed, "the first within 3."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := judgeHTTP(Want{Kind: Reset, Share: 1}, tenToTwenty, "us-west", c.samples)
+			e := judgeHTTP(HTTPConfig{Want: Want{Kind: Reset, Share: 1}, Elsewhere: "us-west", Hint: "say what to ask for"}, tenToTwenty, c.samples)
 			if e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
 				t.Errorf("%+v", e)
 			}
@@ -368,6 +376,30 @@ func TestPaceTellsTheShareAndKeepsTheBounds(t *testing.T) {
 		after := h.After()
 		if n := float64(after/h.every) * 3 / 4; n*c.share < awaited || after > c.most {
 			t.Errorf("%+v: %v after it are %.0f requests", c, after, n)
+		}
+	}
+}
+
+// What shares a rate with others is asked one after the other where nobody is in the way, and else for no more than the rate.
+func TestWhatSharesARateIsNotAskedForTooMuch(t *testing.T) {
+	for _, c := range []struct {
+		kind  string
+		sizes int64 // of a body
+		open  int
+		since time.Duration
+		may   bool
+	}{
+		{Held, 1e6, 0, 0, true},
+		{Held, 1e6, 1, 900 * time.Millisecond, false},
+		{Held, 1e6, 1, time.Second, true},
+		{Held, 1e6, abreast - 1, time.Second, true},
+		{Held, 1e6, abreast, time.Minute, false},
+		{Held, 0, 1, time.Minute, false}, // nobody knows how much it is
+		{Throttle, 1e6, 5, 0, true},
+	} {
+		h := &HTTP{cfg: HTTPConfig{Want: Want{Kind: c.kind, Share: 1, Rate: 1e6}}, largest: c.sizes}
+		if may := h.may(c.open, c.since); may != c.may {
+			t.Errorf("%+v: %v", c, may)
 		}
 	}
 }
@@ -553,4 +585,96 @@ func TestHTTPFaultsAreProved(t *testing.T) {
 			})
 		}
 	}
+}
+
+// pipes listens for connections within a test's bubble.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	c, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+func (p pipes) Close() error   { return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A store that others keep waiting for longer than a fault has room for one after the other is asked often enough all the same.
+func TestAStoreThatOthersKeepWaitingIsProven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, size = 250_000.0, 150_000
+		var mu sync.Mutex
+		var free time.Time // when the store is done with what it was asked for
+		throttled := false
+		takes := func(bytes float64) (time.Duration, bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			if now := time.Now(); free.Before(now) {
+				free = now
+			}
+			if !throttled {
+				return 0, true
+			}
+			if time.Until(free) > 8*time.Second {
+				return 0, false
+			}
+			free = free.Add(time.Duration(bytes / rate * float64(time.Second)))
+			return time.Until(free), true
+		}
+		behind := func() time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
+			return time.Until(free)
+		}
+		listen := make(pipes)
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			wait, ok := takes(size)
+			if time.Sleep(wait); !ok {
+				w.WriteHeader(http.StatusInternalServerError)
+				return
+			}
+			_, _ = w.Write(make([]byte, size))
+		})}
+		go server.Serve(listen)
+		h, err := NewHTTP(HTTPConfig{
+			Fault: "store-1", For: 10 * time.Second, Targets: []URL{Fixed("http://store/1")}, Want: Want{Kind: Held, Share: 1, Rate: rate}, Now: time.Now,
+			Dial: func(context.Context, string, string) (net.Conn, error) {
+				mine, theirs := net.Pipe()
+				listen <- theirs
+				return mine, nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { h.Watch(ctx) })
+		set := func(on bool) time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			throttled, free = on, time.Now()
+			return time.Now()
+		}
+		time.Sleep(5 * time.Second)
+		var w evidence.Window
+		w.Inject = set(true)
+		w.Injected = w.Inject
+		for range 100 { // a crowd that asks for three times as much as there is, until it has to wait for five seconds
+			if behind() < 5*time.Second {
+				takes(3 * rate / 10)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		w.Restore = set(false)
+		w.Restored = w.Restore
+		time.Sleep(5 * time.Second)
+		cancel()
+		wg.Wait()
+		close(listen)
+		if e := h.Judge(w); e.Status != evidence.Confirmed {
+			t.Errorf("%+v", e)
+		}
+	})
 }

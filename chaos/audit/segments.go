@@ -40,7 +40,7 @@ func (s Stream) validate() error {
 		return nil
 	}
 	if _, ok := s.Layout.Path(s.Rung, 1); !ok || !s.Layout.Clocked || s.Layout.Duration <= 0 {
-		return fmt.Errorf("%s has no playlist, and its layout does not say by the clock which segment is newest", s.Base)
+		return fmt.Errorf("%s has no playlist, and its layout does not say by the clock which segment is newest: give --set playlist=/path (a scenario: playlist: /path)", s.Base)
 	}
 	return nil
 }

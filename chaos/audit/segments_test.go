@@ -486,3 +486,11 @@ func FuzzPlaylist(f *testing.F) {
 		}
 	})
 }
+
+// A stream of which nothing says what is newest is refused with the parameter that would.
+func TestAStreamWithoutAClockNamesThePlaylist(t *testing.T) {
+	_, err := NewSegments(SegmentsConfig{Fault: "f", Stream: Stream{Base: "http://127.0.0.1:1"}, Want: media.Defect{Kind: media.Missing}, Now: time.Now})
+	if err == nil || !strings.Contains(err.Error(), "give --set playlist=/path (a scenario: playlist: /path)") {
+		t.Error(err)
+	}
+}

@@ -215,7 +215,7 @@ func Judge(want Rule, w evidence.Window, asks []Ask) evidence.Evidence {
 	}
 	late, still := median(during, right)-usual, median(after, right)-usual
 	e.Expected, e.Measured, e.Unit = millis(want.Delay), millis(late), "ms"
-	e.Detail += fmt.Sprintf("; they came %.1f ms later than before (%.1f expected), and %.1f ms later after it", millis(late), millis(want.Delay), millis(still))
+	e.Detail += fmt.Sprintf("; they came %.1f ms later than before (%.1f expected), and %.1f ms later after it", millis(max(0, late)), millis(want.Delay), millis(max(0, still)))
 	if late > want.Delay+max(time.Duration(slowShare*float64(want.Delay)), busySlack) || still > max(time.Duration(lastShare*float64(want.Delay)), busySlack) {
 		e.Status = evidence.Mismatch
 	}

@@ -38,6 +38,21 @@ func Find(ctx context.Context) ([]Found, error) {
 	return machine(false).sweep(ctx)
 }
 
+// UnderWay is how many conductors with a journal of their own live on this machine, as far as this user can see: what belongs to them
+// is left alone.
+func UnderWay() (int, error) { return machine(false).underWay() }
+
+func (s sweep) underWay() (int, error) {
+	journals, err := s.list()
+	n := 0
+	for _, j := range journals {
+		if j.lives {
+			n++
+		}
+	}
+	return n, err
+}
+
 // machine is the whole machine.
 func machine(remove bool) sweep {
 	return sweep{journals: append(dirs(), others()...), prefix: Prefix, links: true, remove: remove}

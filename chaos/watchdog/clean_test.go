@@ -167,6 +167,9 @@ func TestCleanLooksAtWhoseItIs(t *testing.T) {
 			p := victim(t)
 			stop(t, p)
 			write(t, dir, c.of, stopOne(p))
+			if n, err := sweepOf(dir).underWay(); err != nil || (n == 1) != (c.name == "a living conductor's") {
+				t.Errorf("%d runs are under way, %v", n, err)
+			}
 			found := mustSweep(t, sweepOf(dir))
 			if (state(p) == procfs.Stopped) == c.undone || exists(dir) == c.removed {
 				t.Errorf("state %c, journal %v; %+v", state(p), exists(dir), found)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -27,7 +28,13 @@ Exit status: 0 when nothing is left, 1 when something is, 2 usage.`,
 				look = watchdog.Find
 			}
 			found, err := look(cmd.Context())
-			return tellFound(cmd, found, err, asJSON, dryRun)
+			err = tellFound(cmd, found, err, asJSON, dryRun)
+			if asJSON {
+				return err
+			}
+			n, failed := watchdog.UnderWay()
+			sayUnderWay(cmd, n)
+			return cmp.Or(err, failed)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -82,6 +89,15 @@ func sayFound(cmd *cobra.Command, found []watchdog.Found, dryRun bool) {
 		default:
 			fmt.Fprintf(out, "left: %s\n", what)
 		}
+	}
+}
+
+func sayUnderWay(cmd *cobra.Command, runs int) {
+	switch {
+	case runs == 1:
+		fmt.Fprintln(cmd.OutOrStdout(), "1 run is under way: left alone")
+	case runs > 1:
+		fmt.Fprintf(cmd.OutOrStdout(), "%d runs are under way: left alone\n", runs)
 	}
 }
 

@@ -49,3 +49,17 @@ func TestChaosCleanTellsWhatItRemovedBeforeItFailed(t *testing.T) {
 		t.Errorf("%v, %q", err, stdout.String())
 	}
 }
+
+// What is under way is left alone, and said to be there.
+func TestChaosCleanSaysWhatItLeavesAlone(t *testing.T) {
+	guard, err := watchdog.Start(t.Context(), watchdog.Config{Run: "under-way"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer guard.Close()
+	var stdout, stderr bytes.Buffer
+	run([]string{"chaos", "clean", "--dry-run"}, strings.NewReader(""), &stdout, &stderr)
+	if !strings.HasSuffix(stdout.String(), " under way: left alone\n") { // others' may be too
+		t.Errorf("stdout %q, stderr %q", stdout.String(), stderr.String())
+	}
+}

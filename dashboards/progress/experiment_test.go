@@ -19,8 +19,8 @@ func TestSummaryOfAnExperiment(t *testing.T) {
 	}{
 		{"none", nil, nil},
 		{"held", &report.Experiment{SteadyState: []report.SteadyState{steady("before", true), steady("during", true), steady("after", true)}, Canary: "us-east", Baseline: "us-west",
-			Comparison: []report.Comparison{{Metric: "edge_switches", Difference: 1.1, Low: 0.9, High: 1.3, Level: 0.95, Significant: true}, {Metric: "bitrate", Unit: "kb/s", Low: -1, High: 1, Level: 0.95}}},
-			[]string{"✓ experiment steady state held before, during and after the faults", "○            us-east against us-west: worse in 1 of 2 measures, most surely edge switches by 1.1 (+0.9 to +1.3)"}},
+			Comparison: []report.Comparison{{Metric: "edge_switches", Unit: "count", Difference: 1.1, Low: 0.9, High: 1.3, Level: 0.95, Significant: true}, {Metric: "bitrate", Unit: "kb/s", Low: -1, High: 1, Level: 0.95}}},
+			[]string{"✓ experiment steady state held before, during and after the faults", "○            us-east against us-west: worse in 1 of 2 measures, most surely edge switches by 1.1 a viewer (+0.9 to +1.3)"}},
 		{"stopped", &report.Experiment{SteadyState: []report.SteadyState{steady("before", true), steady("during", false)}, WindowS: 5, Stopped: stopped},
 			[]string{"✗ experiment stopped: rebuffering 24 % over 5 s, and over 20 % ends the experiment; every fault was undone 0.9 s after it held", "✗            steady state lost during the faults"}},
 		{"nothing broken", &report.Experiment{SteadyState: []report.SteadyState{steady("before", false)}, NotInjected: "the system was not well"},

@@ -34,12 +34,13 @@ type Progress struct {
 	shown bool                             // the cursor is hidden
 
 	// What plain lines have said.
-	lastLine time.Time
-	said     bool
-	phase    string
-	faults   map[string]string // state by fault id
-	levers   []string
-	warning  string // the newest that was said
+	lastLine   time.Time
+	said       bool
+	phase      string
+	faults     map[string]string // state by fault id
+	levers     []string
+	experiment string
+	warning    string // the newest that was said
 }
 
 // Option changes how a Progress draws.
@@ -259,6 +260,10 @@ func (p *Progress) lines(s State, now time.Time) error {
 		if state != before && (known || state != "waiting") {
 			say(at + "fault " + f.name() + ": " + safe(state))
 		}
+	}
+	if s.Experiment != p.experiment {
+		p.experiment = s.Experiment
+		say(at + "experiment " + safe(s.Experiment))
 	}
 	for _, l := range s.Levers {
 		if !slices.Contains(p.levers, l) {

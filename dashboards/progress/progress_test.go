@@ -483,3 +483,35 @@ func sample(t *testing.T, name string) *report.Report {
 	}
 	return r
 }
+
+// What ended an experiment is said at once and once.
+func TestLinesSayWhatEndedTheExperiment(t *testing.T) {
+	var b strings.Builder
+	p := New(&b, false, nil)
+	s := State{Phase: "on air", OnAir: true, EventElapsed: 32 * time.Second, EventDuration: time.Minute}
+	now := time.Unix(1_800_000_000, 0)
+	for i, stopped := range []string{"", "stopped: rebuffer_ratio avg>20% over 5s", "stopped: rebuffer_ratio avg>20% over 5s"} {
+		s.Experiment = stopped
+		if err := p.draw(s, now.Add(time.Duration(i)*time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := b.String(); strings.Count(got, "T+32 s | experiment stopped: rebuffer_ratio avg>20% over 5s\n") != 1 {
+		t.Errorf("%s", got)
+	}
+	if panel := Render(s, &History{}, View{Width: 80}); !strings.Contains(panel, "experiment   stopped: rebuffer_ratio") {
+		t.Errorf("%s", panel)
+	}
+}
+
+// A crowd that its own machine was a little late with is told of with a mark that casts no doubt, unless it was for the verdict.
+func TestSummaryMarksALateCrowd(t *testing.T) {
+	r := &report.Report{Verdict: report.Go, Load: report.Load{InTimePercent: 96.9, Late: 31, LatePercent: 3.1}}
+	if s := Summary(r, "report.html", View{}); !strings.Contains(s, "\n○ load") {
+		t.Errorf("no reason to doubt it:\n%s", s)
+	}
+	r.Objectives = []report.Objective{{Metric: "send_lag", Expression: "p(99)<10ms", Samples: 1}}
+	if s := Summary(r, "report.html", View{}); !strings.Contains(s, "\n? load") {
+		t.Errorf("a reason to doubt it:\n%s", s)
+	}
+}

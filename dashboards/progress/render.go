@@ -175,6 +175,11 @@ func panelLines(s State, h *History, width int) []ranked {
 		add(5, latencyLine(s, h, width))
 	}
 	add(1, faultLines(s, h)...)
+	if s.Experiment != "" {
+		l := label("experiment")
+		l.add(yellow, safe(s.Experiment))
+		add(1, l)
+	}
 	if l := leversLine(s, width); l != nil {
 		add(3, l)
 	}

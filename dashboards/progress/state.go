@@ -10,7 +10,7 @@ import (
 type State struct {
 	Scenario string
 	Run      string // run id
-	Phase    string // a word or two, as written in the timeline: "prepare", "countdown", "on air", "drain", "verdict"
+	Phase    string // a word or two, as written in the timeline: "prepare", "countdown", "on air", "event over", "drain", "verdict"
 	Doing    string // one clause of detail: "starting region us-west (2 of 2)"
 
 	OnAir         bool          // the event's clock is known: EventElapsed means something
@@ -30,6 +30,8 @@ type State struct {
 	Rebuffering int // of Sessions, now
 
 	QoE QoE
+
+	Experiment string // what ended it early: "stopped: rebuffer_ratio avg>20% over 5s"; "": nothing did
 
 	Faults []Fault // in scenario order; all of them, whatever their state
 

@@ -186,8 +186,11 @@ const maxStorms = 4
 func crowdLines(r *report.Report, fold func(mark string, st style, kind, text string)) {
 	if l := r.Load; l.InTimePercent > 0 {
 		mark, st := "✓", green
-		if l.InTimePercent < report.InTime || l.PlayStarts.Dropped > 0 || l.Behind() {
+		switch {
+		case r.LateMatters() || l.PlayStarts.Dropped > 0:
 			mark, st = "?", yellow
+		case l.InTimePercent < report.InTime || l.Behind(): // it is told, and no reason to doubt the run
+			mark, st = "○", dim
 		}
 		text := fmt.Sprintf("%s play starts, %s sent within 10%sms", words.Count(l.PlayStarts.Intended), words.Percent(l.InTimePercent), words.NBSP)
 		if n := l.PlayStarts.Dropped; n > 0 {

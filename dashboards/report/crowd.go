@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/tminus-live/tminus/dashboards/internal/words"
 )
@@ -24,6 +25,17 @@ func (l Load) Behind() bool { return l.LatePercent > LatePercent }
 
 // Distorted says whether the machine was so late that the crowd was another one.
 func (l Load) Distorted() bool { return l.LatePercent > MostLatePercent }
+
+// onTime are the metrics that count from the moment a play start was due: a machine that is late with the crowd is in them.
+var onTime = []string{"send_lag", "play_starts_on_time", "play_start_time", "play_starts_per_second"}
+
+// LateMatters says whether the sending machine's own lateness is a reason to doubt the run: it made another crowd, or may have
+// missed an objective.
+func (r *Report) LateMatters() bool {
+	return r.Load.Distorted() || r.Load.Behind() && slices.ContainsFunc(r.Objectives, func(o Objective) bool {
+		return !o.Pass && o.Samples > 0 && slices.Contains(onTime, o.Metric)
+	})
+}
 
 type (
 	// crowdBlock is what the Load section says of an open-loop crowd beside its counts.
@@ -115,11 +127,14 @@ func (r *Report) loadPoll() (out []pollRow) {
 	l := r.Load
 	if l.InTimePercent > 0 {
 		row := pollRow{"ok", "Load", words.Percent(l.InTimePercent) + " of " + words.Compact(float64(l.PlayStarts.Intended)) + " sent in time"}
-		if l.InTimePercent < InTime || l.PlayStarts.Dropped > 0 {
-			row.Icon = "warn"
-		}
 		if l.Behind() {
-			row.Icon, row.Fact = "warn", words.Percent(l.LatePercent)+" sent late by this machine"
+			row.Fact = words.Percent(l.LatePercent) + " sent late by this machine"
+		}
+		switch {
+		case r.LateMatters() || l.PlayStarts.Dropped > 0:
+			row.Icon = "warn"
+		case l.Behind() || l.InTimePercent < InTime: // it is told, and no reason to doubt the run
+			row.Icon = "none"
 		}
 		out = append(out, row)
 	}

@@ -360,6 +360,27 @@ func TestCrowdThatItsOwnMachineWasLateWith(t *testing.T) {
 	}
 }
 
+// Its own machine's lateness is marked as a doubt where it is a reason of the verdict, and else told alone.
+func TestLatenessIsADoubtWhereItMatters(t *testing.T) {
+	missed := []Objective{{Metric: "send_lag", Samples: 1}}
+	for _, c := range []struct {
+		percent    float64
+		objectives []Objective
+		icon       string
+	}{
+		{0, missed, "ok"},
+		{3.1, nil, "none"},
+		{3.1, []Objective{{Metric: "send_lag", Samples: 1, Pass: true}, {Metric: "rebuffer_ratio", Samples: 1}}, "none"},
+		{3.1, missed, "warn"},
+		{MostLatePercent + 1, nil, "warn"},
+	} {
+		r := &Report{Load: Load{InTimePercent: 100, LatePercent: c.percent}, Objectives: c.objectives}
+		if row := r.loadPoll()[0]; row.Icon != c.icon {
+			t.Errorf("%g %% late, %+v: %+v", c.percent, c.objectives, row)
+		}
+	}
+}
+
 // Who gave up is among those cut off: 95 % of them are not back when one in ten never came.
 func TestStormCountsThoseWhoGaveUp(t *testing.T) {
 	r := sampleRetryStorm()

@@ -274,8 +274,12 @@ func (e Experiment) CompareWords() string {
 		return s + fmt.Sprintf("better in %d of %s", better, words.Plural(worse+better+alike, "measure"))
 	}
 	w, _ := e.Worst()
+	by := strings.TrimPrefix(w.amount(w.Difference, false), "−")
+	if w.Unit == "count" {
+		by += " a viewer"
+	}
 	return s + fmt.Sprintf("worse in %d of %s, most surely %s by %s (%s)", worse, words.Plural(worse+better+alike, "measure"),
-		strings.ToLower(w.Title()), strings.TrimPrefix(w.amount(w.Difference, false), "−"), w.IntervalWords())
+		strings.ToLower(w.Title()), by, w.IntervalWords())
 }
 
 // list joins words as people do: "before, during and after".

@@ -73,7 +73,7 @@ func TestExperimentInWords(t *testing.T) {
 		{lost.SteadyWords(), "steady state lost during the faults"},
 		{Experiment{SteadyState: stopped.SteadyState[2:]}.SteadyWords(), "steady state not known throughout"},
 		{Experiment{}.SteadyWords(), ""},
-		{canary.CompareWords(), "us-east against us-west: worse in 3 of 6 measures, most surely edge switches by 1.1 (+0.92 to +1.28)"},
+		{canary.CompareWords(), "us-east against us-west: worse in 3 of 6 measures, most surely edge switches by 1.1 a viewer (+0.92 to +1.28)"},
 		{none.CompareWords(), "a against b: no difference in 1 measure"},
 		{few.CompareWords(), "a against b: no measure tells a difference"},
 		{better.CompareWords(), "a against b: better in 1 of 1 measure"},

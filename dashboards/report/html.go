@@ -471,8 +471,11 @@ func (p *page) faults(r *Report) {
 			When:     clk.At(f.AtS) + " to " + clk.At(f.AtS+f.ForS) + ", " + words.Lasting(f.ForS),
 			Settings: f.Settings(), Evidence: f.EvidenceWords(), Detail: f.Evidence.Detail, Undone: "yes", UndoneTone: "ok",
 		}
+		if row.Detail == row.Evidence {
+			row.Detail = ""
+		}
 		if !f.Injected() {
-			row.When, row.Detail = "not injected", ""
+			row.When = "not injected"
 			row.Undone, row.UndoneTone = "nothing to undo", "none"
 		}
 		if !f.Restored {

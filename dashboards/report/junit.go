@@ -193,8 +193,8 @@ func (r *Report) junitFaults() []junitCase {
 	var cases []junitCase
 	for _, f := range r.Faults {
 		detail := f.Evidence.Detail
-		if !f.Injected() {
-			detail = "" // the evidence's words say it
+		if detail == f.EvidenceWords() {
+			detail = "" // it is said already
 		}
 		c := junitCase{
 			Name: f.ID + " " + f.Words(),

@@ -228,10 +228,11 @@ func (f Fault) Injected() bool {
 	return f.ForS > 0 || f.Evidence.Status == Confirmed || f.Evidence.Status == Mismatch
 }
 
-// EvidenceWords is what was expected and measured of the fault or, where it was never injected, why.
+// EvidenceWords is what was expected and measured of the fault or, where that proves nothing or it was never injected, why:
+// figures of too little would look like a proof.
 func (f Fault) EvidenceWords() string {
 	switch {
-	case f.Injected():
+	case f.Injected() && (f.Evidence.Status != Inconclusive || f.Evidence.Detail == ""):
 		return f.Evidence.Words()
 	case f.Evidence.Detail != "":
 		return f.Evidence.Detail

@@ -85,7 +85,15 @@ func TestEvidenceOfAFaultThatNeverCame(t *testing.T) {
 		t.Errorf("with a detail: %q", got)
 	}
 	f.ForS = 20
-	if got := plain(f.EvidenceWords()); !f.Injected() || got != "expected 0 % of probes, measured 0 % of probes" {
+	if got := plain(f.EvidenceWords()); !f.Injected() || got != f.Evidence.Detail {
 		t.Errorf("injected: %q", got)
+	}
+	f.Evidence = Evidence{Status: Inconclusive, Expected: 100, Measured: 100, Unit: "% of requests", Detail: "too little was measured: 2 requests during the fault"}
+	if got := plain(f.EvidenceWords()); got != f.Evidence.Detail {
+		t.Errorf("too little: %q", got)
+	}
+	f.Evidence.Status = Mismatch
+	if got := plain(f.EvidenceWords()); got != "expected 100 % of requests, measured 100 % of requests" {
+		t.Errorf("mismatch: %q", got)
 	}
 }

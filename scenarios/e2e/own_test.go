@@ -70,7 +70,7 @@ var _ = Describe("A stack of one's own", Label("own"), Serial, func() {
 		for args, word := range map[string]string{
 			"--fail process --where 192.0.2.1:80":                         "only what listens on this machine's loopback can be broken",
 			"--fail process --where 127.0.0.1:1":                          "nobody listens there, in this network namespace",
-			"--fail proces --where " + at:                                 "unknown fail",
+			"--fail proces --where " + at:                                 `unknown kind of fault "proces"; did you mean "process"?`,
 			"--fail packet-loss --where " + at:                            "loss is missing",
 			"--fail packet-loss --set loss=200% --where " + at:            "loss: 200% is outside 0% to 100%",
 			"--fail packet-loss --set lss=2% --set loss=1% --where " + at: `unknown parameter "lss"`,

@@ -156,12 +156,7 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 	defer func() { _ = os.Remove(r.folder) }() // when it is empty: nothing came of it
 
 	// Last of all: once everything is in the store, nobody needs what carried it there.
-	undo.push(func() error {
-		if rep == nil || rep.Telemetry.Lost > 0 { // then it is evidence
-			return nil
-		}
-		return r.forget()
-	})
+	undo.push(func() error { return r.tidy(rep, err) })
 	r.telemetry, err = openTelemetry(ctx, r.cfg, r.id, r.folder, &r.state, r.system)
 	if err != nil {
 		return nil, err
@@ -200,6 +195,17 @@ func (r *Rehearsal) Run(ctx context.Context) (rep *report.Report, err error) {
 	}
 	r.phase("verdict", "asking the store what viewers lived through")
 	return r.judge(after, out, ledger)
+}
+
+// tidy removes from the run's folder what nobody needs once Run returns rep and err.
+func (r *Rehearsal) tidy(rep *report.Report, err error) error {
+	switch {
+	case errors.Is(err, ErrRefused): // before anybody pressed Play: nothing was recorded
+		return os.RemoveAll(r.folder)
+	case rep == nil || rep.Telemetry.Lost > 0: // then it is evidence
+		return nil
+	}
+	return r.forget()
 }
 
 // errOver ends whoever is still at it some time after the end of the event: it is not an interruption.
@@ -263,7 +269,7 @@ func (r *Rehearsal) event(ctx context.Context) (outcome, error) {
 		}
 		return outcome{}, context.Cause(live)
 	}
-	r.phase("on air", "")
+	r.phase(onAir, "")
 
 	// A region or a store that dies unasked, or a crowd that cannot go on, ends the event: there is nothing left to rehearse.
 	go func() {

@@ -39,6 +39,8 @@ const (
 	// heldStep and heldBack are how finely, and how far back at the most, it is sought when a condition began to hold.
 	heldStep = 50 * time.Millisecond
 	heldBack = 10 * time.Second
+	// unsteady is the status of an experiment that was not begun: the system was not in its steady state.
+	unsteady = "unsteady"
 )
 
 // course is how an experiment went, as far as it was decided while it ran.
@@ -156,7 +158,7 @@ func (w *watcher) anything() bool {
 
 // say puts a decision on the timeline.
 func (w *watcher) say(status, detail string, value float64) {
-	w.log.Warn("experiment", "status", status, "why", detail)
+	w.log.Info("experiment", "status", status, "why", detail)
 	w.sink.Emit(event.Event{Kind: event.Experiment, At: w.now(), Component: "experiment", Status: status, Detail: detail, Value: value})
 }
 
@@ -168,7 +170,7 @@ func (w *watcher) run(ctx context.Context, stop func()) (c course) {
 		}
 		if c.steady, c.notInjected = w.before(ctx); c.notInjected != "" {
 			stop()
-			w.say("unsteady", c.notInjected, 0)
+			w.say(unsteady, c.notInjected, 0)
 			return c
 		}
 		c.steady = nil // what is told is measured once everything is stored

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tminus-live/tminus/chaos"
+	"github.com/tminus-live/tminus/dashboards/report"
 	"github.com/tminus-live/tminus/scenarios/spec"
 )
 
@@ -95,5 +98,41 @@ func TestAPlanThatCannotBeIsARefusal(t *testing.T) {
 	err := plan(chaos.Config{Now: time.Now, Faults: []chaos.Fault{{ID: "region-1", Fail: "region", Where: "nowhere", For: time.Minute}}})
 	if !errors.Is(err, ErrRefused) || !errors.Is(err, chaos.ErrUnknown) || strings.Contains(err.Error(), "refused") {
 		t.Errorf("%v", err)
+	}
+}
+
+// What a run leaves in its folder: nothing of one that was refused, since nothing was recorded.
+func TestWhatARunLeaves(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		rep  *report.Report
+		err  error
+		left string
+	}{
+		{"refused", nil, refusal{errors.New("unknown place")}, ""},
+		{"failed", nil, errors.New("a region did not start"), "kafka spool store.log"},
+		{"judged", &report.Report{}, nil, "store.log"},
+		{"lost something", &report.Report{Telemetry: report.Telemetry{Lost: 1}}, nil, "kafka spool store.log"},
+	} {
+		r := &Rehearsal{folder: filepath.Join(t.TempDir(), "run")}
+		for _, dir := range []string{"kafka", "spool"} {
+			if err := os.MkdirAll(filepath.Join(r.folder, dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(r.folder, "store.log"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.tidy(c.rep, c.err); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		var left []string
+		entries, _ := os.ReadDir(r.folder)
+		for _, e := range entries {
+			left = append(left, e.Name())
+		}
+		if _, err := os.Stat(r.folder); strings.Join(left, " ") != c.left || (err != nil) != (c.left == "") {
+			t.Errorf("%s: it leaves %v, %v", c.name, left, err)
+		}
 	}
 }

@@ -2,14 +2,19 @@ package rehearsal
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/tminus-live/tminus/chaos"
 	"github.com/tminus-live/tminus/dashboards/progress"
 	"github.com/tminus-live/tminus/dashboards/report"
 	"github.com/tminus-live/tminus/scenarios/spec"
 	"github.com/tminus-live/tminus/telemetry/event"
 )
+
+// onAir is the phase from T-0 on.
+const onAir = "on air"
 
 // state is what a terminal shows of a run while it goes on. It is fed from several goroutines.
 type state struct {
@@ -27,6 +32,11 @@ type state struct {
 type faultClock struct {
 	id, name, state string
 	at, until       time.Duration // from T-0
+}
+
+// open reports whether nobody has said yet what became of the fault.
+func (f faultClock) open() bool {
+	return !slices.Contains([]string{chaos.Confirmed, chaos.Mismatch, chaos.Inconclusive}, f.state)
 }
 
 func (s *state) init(sc *spec.Scenario, run string) {
@@ -65,6 +75,15 @@ func (s *state) fault(id, status string) {
 	}
 }
 
+// experiment takes a decision about an experiment.
+func (s *state) experiment(status, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shown.Experiment = "stopped: " + why; status == unsteady {
+		s.shown.Experiment = "nothing is broken: " + why
+	}
+}
+
 // at is the state at one moment.
 func (s *state) at(now time.Time) progress.State {
 	s.mu.Lock()
@@ -85,6 +104,12 @@ func (s *state) at(now time.Time) progress.State {
 	if !s.zero.IsZero() {
 		elapsed = now.Sub(s.zero)
 		v.OnAir, v.EventElapsed = true, elapsed
+	}
+	if v.Phase == onAir && elapsed >= v.EventDuration {
+		v.Phase, v.Doing = "event over", "waiting for the last answers"
+		if slices.ContainsFunc(s.faults, faultClock.open) {
+			v.Doing = "watching the last fault to its end"
+		}
 	}
 	for _, f := range s.faults {
 		p := progress.Fault{ID: f.id, Name: f.name, State: f.state}
@@ -134,8 +159,11 @@ type faultWatch struct {
 }
 
 func (w faultWatch) Emit(e event.Event) {
-	if e.Kind == event.Fault {
+	switch e.Kind {
+	case event.Fault:
 		w.state.fault(e.Fault, e.Status)
+	case event.Experiment:
+		w.state.experiment(e.Status, e.Detail)
 	}
 	w.Sink.Emit(e)
 }

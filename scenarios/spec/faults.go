@@ -2,6 +2,7 @@ package spec
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +11,8 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"github.com/tminus-live/tminus/chaos"
+	"github.com/tminus-live/tminus/chaos/media"
+	"github.com/tminus-live/tminus/reference/encoder"
 )
 
 // fails and models are the words of the catalogue.
@@ -113,8 +116,11 @@ func (r *reader) faults(n ast.Node, path string, s *Scenario, end time.Duration)
 		count[f.Fail]++
 		f.ID = f.Fail + "-" + strconv.Itoa(count[f.Fail])
 		where.ok = r.broken(f.Fail, fail, where, parts, s) && where.ok
-		if r.model(n, path, model, &f) && where.ok {
+		if r.model(n, path, model, &f, s) && where.ok {
 			r.fronted(where, s, out, f)
+		}
+		if at.ok && f.At < chaos.MinBefore {
+			r.bad(at.node, at.path, "the fault begins at %s: it has to be watched before it can be proven, so %s at the earliest", short(f.At), short(chaos.MinBefore))
 		}
 		if at.ok && end > 0 {
 			switch {
@@ -175,8 +181,9 @@ func (r *reader) broken(kind string, fail, where noted[string], parts []Part, s 
 			fitting = append(fitting, p.Name)
 		}
 	}
-	if len(fitting) == 0 && s.Target != nil {
-		hint := "declare what is yours under target.own, or leave the fault out"
+	only := !slices.ContainsFunc(on, func(kind string) bool { return kind != chaos.PartService }) // for the reference pipeline there is none
+	if len(fitting) == 0 && (s.Target != nil || only) {
+		hint := "declare it under target.own, or leave the fault out"
 		if !slices.Contains(on, chaos.PartService) {
 			hint = "leave it out, or leave out the target"
 		}
@@ -193,8 +200,43 @@ func (r *reader) broken(kind string, fail, where noted[string], parts []Part, s 
 		r.bad(where.node, where.path, "%s cannot befall %q, which is of kind %s%s", kind, clip(where.value), parts[i].Kind, oneOf("", fitting))
 		return false
 	}
-	r.bad(where.node, where.path, "unknown place %q%s", clip(where.value), oneOf(where.value, fitting))
+	hint := oneOf(where.value, fitting)
+	if s.Target != nil && slices.Contains(on, chaos.PartService) {
+		hint += ", or declare it under target.own"
+	}
+	r.bad(where.node, where.path, "unknown place %q%s", clip(where.value), hint)
 	return false
+}
+
+// rung checks that the reference pipeline's ladder has the rung that a fault is about. Somebody else's stream names its rungs as it
+// likes.
+func (r *reader) rung(s *Scenario, f Fault, at noted[struct{}]) {
+	if s.Target != nil || f.Params["rung"] == "" {
+		return
+	}
+	ladder, err := encoder.Load(s.Event.Ladder)
+	if err != nil {
+		return // that is said already
+	}
+	selector := media.Selector{Rung: f.Params["rung"]}
+	track := f.Params["track"]
+	if f.Fail == "encoder" { // which makes pictures
+		track = media.Video
+	}
+	var names []string
+	for _, rendition := range ladder.Renditions() {
+		if (track == media.Video || track == media.Audio) && track != rendition.Kind {
+			continue
+		}
+		names = append(names, rendition.ID)
+		if rendition.Height > 0 {
+			names = append(names, fmt.Sprintf("%dp", rendition.Height))
+		}
+		if selector.Named(media.Ref{Rung: rendition.ID}) {
+			return
+		}
+	}
+	r.bad(at.node, at.path, "unknown rung %q%s", clip(selector.Rung), oneOf(selector.Rung, names))
 }
 
 // needs says which system a kind of fault is made for.
@@ -207,7 +249,7 @@ func needs(on []string) string {
 
 // model reads a fault's model, a word or {word: {parameter: value}}, and fills in the parameters that are left out; false: the
 // fault is not one that could be.
-func (r *reader) model(n ast.Node, path string, model noted[struct{}], f *Fault) bool {
+func (r *reader) model(n ast.Node, path string, model noted[struct{}], f *Fault, s *Scenario) bool {
 	before := len(r.problems)
 	k := slices.IndexFunc(kinds, func(k chaos.Kind) bool { return k.Fail == f.Fail })
 	words := models // of an unknown kind any may be meant
@@ -272,6 +314,9 @@ func (r *reader) model(n ast.Node, path string, model noted[struct{}], f *Fault)
 	}
 	if len(given) > 0 {
 		f.Params = given
+	}
+	if at["rung"].ok {
+		r.rung(s, *f, at["rung"])
 	}
 	if len(r.problems) > before {
 		return false

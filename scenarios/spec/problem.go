@@ -41,8 +41,8 @@ func (e *Errors) sort() {
 	})
 }
 
-// nearest returns the word that was most likely meant, or "": at most one slip for every three letters of it.
-func nearest(got string, words []string) string {
+// Nearest returns the word that was most likely meant, or "": at most one slip for every three letters of it.
+func Nearest(got string, words []string) string {
 	best, bestSlips := "", 1<<30
 	for _, w := range words {
 		if len(got) > 2*len(w)+2 { // too long to be meant; also bounds the work on hostile input
@@ -88,7 +88,7 @@ func oneOf(got string, words []string) string {
 	if len(words) == 0 {
 		return ""
 	}
-	if near := nearest(got, words); near != "" {
+	if near := Nearest(got, words); near != "" {
 		return fmt.Sprintf("; did you mean %q?", near)
 	}
 	if len(words) == 1 {

@@ -71,7 +71,7 @@ func doubts(r *report.Report) []string {
 	} else if t.Stored != t.Emitted {
 		out = append(out, fmt.Sprintf("telemetry does not add up: %d events were emitted and %d are stored", t.Emitted, t.Stored))
 	}
-	if l := r.Load; l.Distorted() || l.Behind() && missedOnTime(r) {
+	if l := r.Load; r.LateMatters() {
 		who, again := "this machine", "on a quieter or a bigger one"
 		if r.Pods > 0 {
 			who, again = "a pod's machine", "with more pods, or on quieter or bigger machines"
@@ -82,16 +82,6 @@ func doubts(r *report.Report) []string {
 		out = append(out, fmt.Sprintf("the generator could not send %d of %d play starts in time: the crowd was smaller than asked for", p.Dropped, p.Intended))
 	}
 	return out
-}
-
-// onTime are the metrics that count from the moment a play start was due: a machine that is late with the crowd is in them.
-var onTime = []string{"send_lag", "play_starts_on_time", "play_start_time", "play_starts_per_second"}
-
-// missedOnTime reports whether an objective was missed that the sending machine's own lateness may have missed.
-func missedOnTime(r *report.Report) bool {
-	return slices.ContainsFunc(r.Objectives, func(o report.Objective) bool {
-		return !o.Pass && o.Samples > 0 && slices.Contains(onTime, o.Metric)
-	})
 }
 
 // gaps are the objectives that nothing was measured for.

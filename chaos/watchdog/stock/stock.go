@@ -3,6 +3,7 @@ package stock
 import (
 	_ "embed"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -92,7 +93,7 @@ func Isolated(t *testing.T, env ...string) {
 	// What somebody else mounts below /run, and takes away meanwhile, would be missing here too.
 	inside := `for m in $(awk '$2 ~ "^/run/" { print $2 }' /proc/self/mounts | sort -r); do umount -l "$m"; done; mount -t tmpfs -o mode=755 none /run && mkdir /run/netns /run/group && ` + bind.String() + `rmdir /run/group && mount -t tmpfs none /dev/shm && ip link set lo up && { "$0" "$@" & wait $!; }`
 	args := []string{"-c", enter.String() + `exec unshare --net --ipc --pid --fork --mount --mount-proc --kill-child sh -c "$0" "$@"`, inside, os.Args[0],
-		"-test.run", "^" + strings.ReplaceAll(regexp.QuoteMeta(t.Name()), "/", "$/^") + "$", "-test.v"}
+		"-test.run", chosen(t.Name(), flag.Lookup("test.run").Value.String()), "-test.v"}
 	if testing.Short() {
 		args = append(args, "-test.short")
 	}
@@ -103,6 +104,16 @@ func Isolated(t *testing.T, env ...string) {
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
 		t.Fatalf("on a machine of its own: %v", err)
 	}
+}
+
+// chosen is the -run pattern of a test by its name and of those of its subtests that the pattern of this process asks for, where that
+// is a plain path.
+func chosen(name, pattern string) string {
+	out := "^" + strings.ReplaceAll(regexp.QuoteMeta(name), "/", "$/^") + "$"
+	if below := strings.SplitAfterN(pattern, "/", strings.Count(name, "/")+2); len(below) > strings.Count(name, "/")+1 && !strings.ContainsAny(pattern, "|[(") {
+		out += "/" + below[len(below)-1]
+	}
+	return out
 }
 
 // group is a control group of one isolated test's, seen there as the root of its tree.
