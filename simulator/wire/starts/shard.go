@@ -250,9 +250,14 @@ func (s *shard) wake(now time.Duration) (at time.Duration, timed bool) {
 	}
 	if s.queued > 0 {
 		for i := range s.services {
-			if q := &s.services[i].queue; q.n > 0 {
-				sooner(s.slab.at(q.head).ready+s.g.c.MaxSendLag+1, true)
+			svc := &s.services[i]
+			if svc.queue.n == 0 {
+				continue
 			}
+			sooner(s.slab.at(svc.queue.head).ready+s.g.c.MaxSendLag+1, true)
+			// A connection that was lost while it was written to has made room, or sent its starts on to a service that was
+			// looked at before.
+			sooner(now, svc.conns < svc.max || svc.pick() != nil)
 		}
 	}
 	if s.g.c.Saturate {

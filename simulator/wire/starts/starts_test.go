@@ -1175,3 +1175,27 @@ func TestStartsDoNotAllocate(t *testing.T) {
 	}
 	t.Logf("%d allocations for %d starts, %d for %d", base, shorter, more, longer)
 }
+
+// The last of a crowd finds its home region's service gone. The other region's was looked at before, has room, and is asked
+// at once: nobody after it will be due who would wake the loop.
+func TestGoesOnAtOnceWhenNobodyElseIsDue(t *testing.T) {
+	t.Parallel()
+	for _, connections := range []Connections{KeepAlive, Fresh} {
+		c := config(t, nil, schedule(t, s/10, audience.Leg{Rate: 10}), listen(t, always(response(200, good))), refusing(t))
+		c.Connections = connections
+		for seed := uint64(1); c.Crowd.Viewer(0).Home != regions[1]; seed++ {
+			var err error
+			if c.Crowd, err = audience.NewCrowd(audience.DefaultMix, regions[:2], seed); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		n := mustRun(t, c).Snapshot()
+		if n.Intended != 1 || n.OK != 1 {
+			t.Errorf("%s: %+v", connections, n)
+		}
+		if took := time.Since(began); took > c.MaxSendLag/2 {
+			t.Errorf("%s: took %v", connections, took)
+		}
+	}
+}
