@@ -85,6 +85,14 @@ func parseRequest(body []byte) (request, error) {
 	return r, nil
 }
 
+// isPlain says of each byte that it stands for itself within a string.
+var isPlain = func() (is [256]bool) {
+	for c := byte(' '); c < 0x80; c++ {
+		is[c] = c != '"' && c != '\\'
+	}
+	return is
+}()
+
 type parser struct{ rest []byte }
 
 func (p *parser) space() {
@@ -113,8 +121,12 @@ func (p *parser) string() ([]byte, error) {
 	if len(p.rest) == 0 || p.rest[0] != '"' {
 		return nil, errNotJSON
 	}
+	i := 1
+	for i < len(p.rest) && isPlain[p.rest[i]] {
+		i++
+	}
 	plain := true
-	for i := 1; i < len(p.rest); i++ {
+	for ; i < len(p.rest); i++ {
 		switch c := p.rest[i]; {
 		case c == '"':
 			token := p.rest[:i+1]

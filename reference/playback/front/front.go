@@ -135,6 +135,7 @@ type worker struct {
 	f        *Front
 	now      time.Time
 	answered int // play starts since the batch began
+	heads    heads
 	body     []byte
 	second   int64
 	ok       []byte // head of a 200 up to the length, as of second
@@ -159,7 +160,7 @@ func (w *worker) work(data, out []byte) (answers []byte, used int, n next) {
 		if len(out) >= highWater {
 			return out, used, send
 		}
-		p := parse(data[used:], w.f.line, w.f.cfg.MaxHead, w.f.cfg.MaxBody)
+		p := w.heads.parse(data[used:], w.f.line, w.f.cfg.MaxHead, w.f.cfg.MaxBody)
 		switch p.verdict {
 		case more:
 			return out, used, readOn

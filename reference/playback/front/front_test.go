@@ -697,8 +697,14 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("POST /v1/play HTTP/1.1\r\nHost:x\r\ncontent-LENGTH:\t2 \r\nConnection: a,close\r\n\r\nabPOST"), uint16(70))
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), uint16(1))
 	const line = "POST /v1/play HTTP/1.1\r\n"
+	var known heads // of all inputs before
 	f.Fuzz(func(t *testing.T, b []byte, cut uint16) {
 		p := parse(b, line, 2048, 512)
+		for range 2 {
+			if again := known.parse(b, line, 2048, 512); again.verdict != p.verdict || again.size != p.size || again.close != p.close || !bytes.Equal(again.body, p.body) {
+				t.Fatalf("%q is %+v, and %+v when heads before it are known", b, p, again)
+			}
+		}
 		part := parse(b[:min(int(cut), len(b))], line, 2048, 512)
 		if part.verdict != more && (part.verdict != p.verdict || part.status != p.status || part.size != p.size) {
 			t.Fatalf("%q cut at %d is %+v, whole %+v", b, cut, part, p)
@@ -726,13 +732,39 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// Requests whose heads are known, and those between them whose are not, are read as they are.
+func TestKnownHeads(t *testing.T) {
+	const line = "POST /v1/play HTTP/1.1\r\n"
+	var known heads
+	for round := range 3 {
+		for i := range 6 { // more than are remembered
+			body := strings.Repeat("x", i)
+			p := known.parse([]byte(post(body)+"POST"), line, 2048, 512)
+			if p.verdict != start || string(p.body) != body || p.size != len(post(body)) || p.close {
+				t.Errorf("round %d: %d bytes are read as %+v", round, i, p)
+			}
+			closing := strings.Replace(post(body), "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)
+			if p := known.parse([]byte(closing), line, 2048, 512); p.verdict != start || string(p.body) != body || !p.close {
+				t.Errorf("round %d: %d bytes to close are read as %+v", round, i, p)
+			}
+			if cut := post(body + "yz"); known.parse([]byte(cut[:len(cut)-1]), line, 2048, 512).verdict != more {
+				t.Errorf("round %d: a cut one is taken", round)
+			}
+		}
+	}
+}
+
 func BenchmarkParse(b *testing.B) {
 	request := []byte("POST /v1/play HTTP/1.1\r\nHost: 127.0.1.5:8080\r\nUser-Agent: tminus\r\nAccept: application/json\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n" + strings.Repeat("x", 100))
-	b.ReportAllocs()
-	for b.Loop() {
-		if parse(request, "POST /v1/play HTTP/1.1\r\n", 8192, 4096).verdict != start {
-			b.Fatal()
-		}
+	for name, parse := range map[string]func([]byte, string, int, int) parsed{"new": parse, "known": new(heads).parse} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if parse(request, "POST /v1/play HTTP/1.1\r\n", 8192, 4096).verdict != start {
+					b.Fatal()
+				}
+			}
+		})
 	}
 }
 

@@ -1,6 +1,9 @@
 package front
 
-import "strconv"
+import (
+	"bytes"
+	"strconv"
+)
 
 // verdict is what the bytes at hand are.
 type verdict uint8
@@ -139,6 +142,41 @@ func parse(b []byte, line string, maxHead, maxBody int) parsed {
 		return parsed{verdict: more}
 	}
 	return parsed{verdict: start, body: b[i : i+length : i+length], size: i + length, close: closing}
+}
+
+// heads remembers the last heads of whole play starts: players of one make send the same again and again, but for the length.
+// What parse makes of a head follows from its bytes alone.
+type heads struct {
+	known [4]struct {
+		bytes  []byte
+		length int // of the body
+		close  bool
+	}
+	turn int
+}
+
+// maxKnown is how long a head may be to be remembered, in bytes.
+const maxKnown = 1 << 10
+
+// parse is the function of that name.
+func (h *heads) parse(b []byte, line string, maxHead, maxBody int) parsed {
+	for i := range h.known {
+		k := &h.known[i]
+		if n := len(k.bytes); n > 0 && bytes.HasPrefix(b, k.bytes) {
+			if len(b)-n < k.length {
+				return parsed{verdict: more}
+			}
+			end := n + k.length
+			return parsed{verdict: start, body: b[n:end:end], size: end, close: k.close}
+		}
+	}
+	p := parse(b, line, maxHead, maxBody)
+	if n := p.size - len(p.body); p.verdict == start && n <= maxKnown {
+		k := &h.known[h.turn%len(h.known)]
+		h.turn++
+		k.bytes, k.length, k.close = append(k.bytes[:0], b[:n]...), len(p.body), p.close
+	}
+	return p
 }
 
 // short is what a head that does not end is.

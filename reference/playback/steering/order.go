@@ -1,8 +1,6 @@
 package steering
 
 import (
-	"slices"
-
 	"github.com/tminus-live/tminus/reference/spread"
 )
 
@@ -66,47 +64,42 @@ func (m *Map) Order(dst []int, viewer uint64, home int, healthy func(edge int) b
 		home = int(others % uint64(n))
 	}
 	within := spread.Mix(viewer)
+	var few [64]bool
+	health, sick := few[:0], false
+	for i := range m.edges {
+		ok := healthy(i)
+		health, sick = append(health, ok), sick || !ok
+	}
 	for _, want := range [2]bool{true, false} {
-		dst = m.rotate(dst, home, within, want, healthy)
+		if !want && !sick {
+			break
+		}
+		dst = m.rotate(dst, home, within, want, health)
 		for i := range n - 1 {
 			// The n−1 others in a circle that starts at one of them.
 			r := (home + 1 + (i+int(others%uint64(n-1)))%(n-1)) % n
-			dst = m.rotate(dst, r, within, want, healthy)
+			dst = m.rotate(dst, r, within, want, health)
 		}
 	}
 	return dst
 }
 
 // rotate appends the edges of region r whose health is as wanted, starting at the one that the hash picks among those.
-func (m *Map) rotate(dst []int, r int, hash uint64, want bool, healthy func(int) bool) []int {
-	count := 0
+// Rotating among these only keeps the load even when one is out: with a fixed circle its neighbour would get its whole share.
+func (m *Map) rotate(dst []int, r int, hash uint64, want bool, health []bool) []int {
+	start := len(dst)
 	for _, i := range m.members[r] {
-		if healthy(i) == want {
-			count++
+		if health[i] == want {
+			dst = append(dst, i)
 		}
 	}
+	count := len(dst) - start
 	if count == 0 {
 		return dst
 	}
 	skip := int(hash % uint64(count))
-	start := len(dst)
-	for _, i := range m.members[r] {
-		if healthy(i) == want && len(dst)-start < count {
-			dst = append(dst, i)
-		}
-	}
-	// Rotating among the healthy ones only keeps the load even when one is out: with a fixed circle its neighbour would
-	// get its whole share.
-	return rotated(dst, start, skip)
-}
-
-// rotated turns dst[start:] left by k.
-func rotated(dst []int, start, k int) []int {
-	part := dst[start:]
-	slices.Reverse(part[:k])
-	slices.Reverse(part[k:])
-	slices.Reverse(part)
-	return dst
+	dst = append(dst, dst[start:start+skip]...)
+	return append(dst[:start], dst[start+skip:]...)
 }
 
 // Hash is a viewer's hash (64-bit FNV-1a, finished by Order itself).
