@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/tminus-live/tminus/chaos/audit"
+	"github.com/tminus-live/tminus/chaos/defects"
 	"github.com/tminus-live/tminus/chaos/media"
-	"github.com/tminus-live/tminus/chaos/parts"
 )
 
 const (
@@ -36,7 +36,7 @@ var defectKinds = []Kind{
 				Example:  "{at: 30s, for: 10s, fail: encoder, where: us-east/encoder}",
 			}, func(f Fault, p Part, cfg *Config) (defect, error) {
 				at, other := beside(p, PartPackager, cfg), elsewhere(p, PartPackager, f, cfg)
-				return defect{"encoder-restart", nil, parts.Newest(p.Name, at.URL, other.URL, watched(p))}, nil
+				return defect{"encoder-restart", nil, defects.Newest(p.Name, at.URL, other.URL, watched(p))}, nil
 			}),
 			defectModel(Model{
 				Name: "frozen", Summary: "each segment has the pictures of the one before the fault began, with its own times",
@@ -61,7 +61,7 @@ var defectKinds = []Kind{
 		}, func(f Fault, p Part, cfg *Config) (defect, error) {
 			other := elsewhere(p, p.Kind, f, cfg)
 			return defect{"clock", map[string]any{"offset_ms": milliseconds(f.Duration("offset")), "drift_ppm": f.Number("drift")},
-				parts.Clock(p.Name, p.URL, other.URL, f.Duration("offset"), f.Number("drift")/1e6)}, nil
+				defects.Clock(p.Name, p.URL, other.URL, f.Duration("offset"), f.Number("drift")/1e6)}, nil
 		})},
 	},
 	{
@@ -133,11 +133,11 @@ var defectKinds = []Kind{
 		Models: []Model{defectModel(Model{
 			Name: "failing", Summary: "what the packager publishes fails, at every region's origin",
 			Evidence:   "whose segments the region's origin says it has",
-			Parameters: []Parameter{{Name: "share", Type: TypeShare, Default: "100%", Least: parts.LeastShare, Most: 1, Summary: "of segments"}},
+			Parameters: []Parameter{{Name: "share", Type: TypeShare, Default: "100%", Least: defects.LeastShare, Most: 1, Summary: "of segments"}},
 			Example:    "{at: 30s, for: 20s, fail: publish, where: us-east/packager}",
 		}, func(f Fault, p Part, cfg *Config) (defect, error) {
 			at := beside(p, PartOrigin, cfg)
-			return defect{"publish-failure", map[string]any{"share": f.Share("share"), "seed": seeded(f)}, parts.Candidates(p.Name, at.URL, p.Region, watched(p), f.Share("share"))}, nil
+			return defect{"publish-failure", map[string]any{"share": f.Share("share"), "seed": seeded(f)}, defects.Candidates(p.Name, at.URL, p.Region, watched(p), f.Share("share"))}, nil
 		})},
 	},
 	{
@@ -151,7 +151,7 @@ var defectKinds = []Kind{
 			path, err := header(p)
 			other := elsewhere(p, PartEdge, f, cfg)
 			return defect{"cache-wipe", map[string]any{"every_ms": milliseconds(f.Duration("every"))},
-				parts.Forgets(p.Name, passing(p, cfg), passing(other, cfg), path, f.Duration("every"))}, err
+				defects.Forgets(p.Name, passing(p, cfg), passing(other, cfg), path, f.Duration("every"))}, err
 		})},
 	},
 	{
@@ -171,7 +171,7 @@ var defectKinds = []Kind{
 			}
 			other := elsewhere(p, PartEdge, f, cfg)
 			refused := math.Max(0, float64(crowdSize-f.Whole("slots"))) / crowdSize
-			o, err := parts.Crowd(p.Name, passing(p, cfg), passing(other, cfg), path, crowdSize, refused, 3*f.Duration("service"))
+			o, err := defects.Crowd(p.Name, passing(p, cfg), passing(other, cfg), path, crowdSize, refused, 3*f.Duration("service"))
 			return defect{"edge-overload", map[string]any{"slots": f.Number("slots"), "service_ms": milliseconds(f.Duration("service"))}, o}, err
 		})},
 	},
@@ -198,7 +198,7 @@ func defectModel(m Model, does func(Fault, Part, *Config) (defect, error)) Model
 		if err != nil {
 			return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
 		}
-		i, err := parts.NewInjector(parts.Order{URL: p.Orders.URL, Key: p.Orders.Key, ID: f.ID, Part: p.Name, Kind: d.kind, Params: d.params})
+		i, err := defects.NewInjector(defects.Order{URL: p.Orders.URL, Key: p.Orders.Key, ID: f.ID, Part: p.Name, Kind: d.kind, Params: d.params})
 		if err != nil {
 			return plan{}, fmt.Errorf("fault %s: %w", f.ID, err)
 		}
@@ -238,8 +238,8 @@ func passing(p Part, cfg *Config) string {
 }
 
 // watched is the rung by which a component's segments are watched.
-func watched(p Part) parts.Stream {
-	s := parts.Stream{Event: p.Event, Duration: p.Layout.Duration}
+func watched(p Part) defects.Stream {
+	s := defects.Stream{Event: p.Event, Duration: p.Layout.Duration}
 	if len(p.Rungs) > 0 {
 		s.Rendition = p.Rungs[0]
 	}

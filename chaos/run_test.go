@@ -12,8 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tminus-live/tminus/chaos/defects"
 	"github.com/tminus-live/tminus/chaos/dnsrelay"
-	"github.com/tminus-live/tminus/chaos/parts"
 	"github.com/tminus-live/tminus/chaos/probe"
 	"github.com/tminus-live/tminus/chaos/relay"
 	"github.com/tminus-live/tminus/chaos/watchdog"
@@ -552,7 +552,7 @@ func TestCatalogueIsDocumented(t *testing.T) {
 }
 
 // Who watches a fault says for how long, and gets it.
-var _ = []Patient{(*parts.Observer)(nil), (*probe.UDP)(nil), (*probe.TCP)(nil), (*dnsrelay.Observer)(nil)}
+var _ = []Patient{(*defects.Observer)(nil), (*probe.UDP)(nil), (*probe.TCP)(nil), (*dnsrelay.Observer)(nil)}
 
 // What the catalogue allows can be seen to end, over streams too, where it takes longest.
 func TestPathsAtTheirWorstAreSeenToEnd(t *testing.T) {

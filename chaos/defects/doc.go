@@ -1,4 +1,4 @@
-// Package parts makes a component of the reference pipeline misbehave by its own hand, and watches it do so from outside. It is
+// Package defects makes a component of the reference pipeline misbehave by its own hand, and watches it do so from outside. It is
 // for what nothing between a component and its clients can do to it: a clock that is wrong, an encoder that is away, a cache
 // that forgets, a packager that an origin takes nothing from, an edge with too few hands.
 //
@@ -11,4 +11,4 @@
 // fault promises, on its target and, where there can be one, on a control that must not change. What a component that nothing was
 // done to would have shown as well proves nothing, during the fault as after it. For the other defects (stores, answers by share,
 // frozen pictures) the audits of HTTP and of segments are the evidence.
-package parts
+package defects
