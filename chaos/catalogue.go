@@ -21,10 +21,9 @@ type Model struct {
 	Summary    string      `json:"summary"`  // what happens
 	Evidence   string      `json:"evidence"` // what is measured to prove it
 	Needs      string      `json:"needs,omitempty"`
+	ByHand     string      `json:"by_hand"` // whether it can be injected by hand, into something of one's own, and how
 	Example    string      `json:"example"` // one line of a scenario's `faults:`
 	Parameters []Parameter `json:"parameters,omitempty"`
-
-	byHand string // what ByHand says, where it is not plain from what must stand in front
 
 	able  func() error                 // nil = always; says what is lacking
 	lack  func(Fault, Terms) error     // nil = nothing; says why a part cannot be broken so on some terms
@@ -33,13 +32,13 @@ type Model struct {
 	plan  func(Fault, *Config) (plan, error)
 }
 
-// ByHand says whether a fault of one of the kind's models can be injected by hand, into something of one's own.
-func (k Kind) ByHand(m Model) string {
+// byHand is what is plain from what a model's kind is about, and what must stand in front.
+func (k Kind) byHand(m Model) string {
 	switch {
 	case !slices.Contains(k.On, PartService):
 		return "no: only in a rehearsal"
-	case m.byHand != "":
-		return m.byHand
+	case m.ByHand != "":
+		return m.ByHand
 	case m.front != nil:
 		return "yes, through a relay"
 	}
@@ -66,14 +65,21 @@ type plan struct {
 
 // When are the parameters that every fault has.
 var When = []Parameter{
-	{Name: "at", Type: TypeDuration, Summary: "when, from the start of the event", Required: true},
+	{Name: "at", Type: TypeDuration, Summary: "when, from the start of the event: 2s at the earliest", Required: true},
 	{Name: "for", Type: TypeDuration, Summary: "how long, 2s at least: shorter cannot be measured", Required: true},
 	{Name: "seed", Type: TypeWhole, Summary: "of what is left to chance; the scenario's where left out"},
 }
 
 // Catalogue lists every fault there is.
 func Catalogue() []Kind {
-	return slices.Concat(regionKinds, packetKinds, processKinds, httpKinds, segmentKinds, defectKinds, streamKinds, dnsKinds)
+	kinds := slices.Concat(regionKinds, packetKinds, processKinds, httpKinds, segmentKinds, defectKinds, streamKinds, dnsKinds)
+	for i, k := range kinds {
+		kinds[i].Models = slices.Clone(k.Models)
+		for j, m := range k.Models {
+			kinds[i].Models[j].ByHand = k.byHand(m)
+		}
+	}
+	return kinds
 }
 
 var regionKinds = []Kind{{

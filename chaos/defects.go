@@ -43,8 +43,8 @@ var defectKinds = []Kind{
 				Evidence:   "the segments that the region's packager has are looked into: new times and old pictures; another region's are new",
 				Parameters: []Parameter{ofRung}, Example: "{at: 30s, for: 10s, fail: encoder, where: us-east/encoder, model: frozen}",
 			}, func(f Fault, p Part, cfg *Config) (defect, error) {
-				o, err := frozen(f, p, cfg)
-				return defect{"encoder-frozen", map[string]any{"rendition": f.Text("rung")}, o}, err
+				o, rung, err := frozen(f, p, cfg)
+				return defect{"encoder-frozen", map[string]any{"rendition": rung}, o}, err
 			}),
 		},
 	},
@@ -271,18 +271,21 @@ func viewed(f Fault, p Part, cfg *Config, endpoint string, want audit.Want) (Obs
 func seeded(f Fault) float64 { return float64(f.Seed & (1<<53 - 1)) }
 
 // frozen watches the pictures that a region's packager has.
-func frozen(f Fault, p Part, cfg *Config) (Observer, error) {
+func frozen(f Fault, p Part, cfg *Config) (o Observer, rung string, err error) {
 	at, other := beside(p, PartPackager, cfg), elsewhere(p, PartPackager, f, cfg)
 	selector := media.Selector{Rung: f.Text("rung"), Track: media.Video}
 	c := audit.SegmentsConfig{Fault: f.ID, Region: p.Region, Want: media.Defect{Kind: media.Frozen}, Select: selector, Now: cfg.Now, Sink: cfg.Sink}
-	var err error
 	if c.Stream, err = streamOf(at, selector, "", cfg.Now()); err != nil {
-		return nil, err
+		return nil, "", err
+	}
+	if selector.Rung != "" { // an encoder knows its rungs by their ids alone
+		rung = c.Stream.Rung
 	}
 	if other.URL != "" {
 		if control, err := streamOf(other, selector, "", cfg.Now()); err == nil {
 			c.Control = &control
 		}
 	}
-	return audit.NewSegments(c)
+	o, err = audit.NewSegments(c)
+	return o, rung, err
 }

@@ -64,7 +64,8 @@ type Result struct {
 	Fault    Fault
 	Means    string  // how it was done, where there are several ways: "a relay for streams in user space"
 	AtS      float64 // when it was in effect, in seconds from the start of the event; as scheduled if it never was
-	ForS     float64 // from then until it was undone, in seconds; 0 if it never was in effect
+	ForS     float64 // from then until it was undone, in seconds; 0 if it never was in effect as a whole
+	Begun    bool    // something was done, if only a part of it
 	Evidence Evidence
 	Restored bool // undone, or never injected
 	Err      error

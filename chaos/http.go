@@ -157,7 +157,9 @@ func planAnswers(f Fault, cfg *Config, action httprelay.Action, want audit.Want)
 	if err != nil {
 		return plan{}, fmt.Errorf("fault %s (%s of %s): %w", f.ID, f.Fail, f.Where, err)
 	}
-	q.hint = "say what to ask for with ask: /healthz"
+	if f.Text("ask") == "" && p.Asks == nil {
+		q.hint = "say what to ask for with ask: /healthz (by hand: --set ask=/healthz)"
+	}
 	other, _ := neighbour(p, f, cfg)
 	o, err := questioned(f, p, other, cfg, q, want)
 	if err != nil {

@@ -39,23 +39,21 @@ const (
 	lowestRate   = 16e3 // bit/s
 )
 
-const (
-	packetEvidence = "numbered probes of its own, sent along the same path before, during and after"
-)
+const packetEvidence = "numbered probes of its own, sent along the same path before, during and after"
 
-// means are what a fault in packets takes, and how it is done by hand.
-type means struct{ needs, byHand string }
+// demands are what a fault in packets takes, and how it is done by hand.
+type demands struct{ needs, byHand string }
 
 var (
-	holding = means{ // no kernel program does
+	holding = demands{ // no kernel program does
 		"root, for a network of the run's own, which regions of the reference pipeline live in; without it, and for something of one's own as root too, a relay in front of the part, which a whole region has none of",
 		"", // through a relay
 	}
-	packetByPacket = means{
+	packetByPacket = demands{
 		"root, for a network of the run's own or a kernel program; without it a relay in front of something of one's own that takes datagrams: streams that pass a relay have no packets to lose, duplicate or corrupt",
 		"yes, as root; without root through a relay, and only what takes datagrams (--udp)",
 	}
-	silencing = means{
+	silencing = demands{
 		"root, for a network of the run's own or a kernel program; without it a relay in front of the part, which a whole region has none of",
 		"yes, as root; without root through a relay",
 	}
@@ -160,9 +158,9 @@ var packetKinds = []Kind{
 }
 
 // packetModel completes a model whose fault is an impairment of a path.
-func packetModel(by means, m Model, does func(Fault) (link.Impairment, error)) Model {
+func packetModel(by demands, m Model, does func(Fault) (link.Impairment, error)) Model {
 	m.Parameters = append(m.Parameters, direction)
-	m.Evidence, m.Needs, m.byHand = packetEvidence, by.needs, by.byHand
+	m.Evidence, m.Needs, m.ByHand = packetEvidence, by.needs, by.byHand
 	m.check = func(f Fault) error {
 		imp, err := does(f)
 		return errors.Join(err, imp.Validate())

@@ -171,8 +171,8 @@ func TestByHandIsWhatItTakes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		kind, model, _ := lookup(f)
-		if got := kind.ByHand(model); got != c.says {
+		_, model, _ := lookup(f)
+		if got := model.ByHand; got != c.says {
 			t.Errorf("%s by hand: %s, want %s", c.fail, got, c.says)
 		}
 		mine := Terms{Kind: PartService}

@@ -483,15 +483,18 @@ func guarded(f func() error) (err error) {
 // conclude says what became of a fault.
 func (c *conductor) conclude(r *running) {
 	res := c.result(r)
+	// A panic in one fault must not keep the others from being undone.
+	if err := guarded(func() error { c.judge(r, &res); return nil }); err != nil {
+		res.Evidence = unproven("it could not be judged: %v", err)
+	}
 	r.result = &res
 	c.say(r, res.Evidence.Status, res.Evidence.Detail)
 }
 
 func (c *conductor) result(r *running) Result {
 	w := r.window
-	res := Result{Fault: r.fault, Means: r.plan.means, AtS: r.fault.At.Seconds(), Restored: !r.active, Err: errors.Join(append(r.errs, r.failed)...)}
-	if r.plan.links != nil {
-		res.Links = r.plan.links()
+	res := Result{
+		Fault: r.fault, Means: r.plan.means, AtS: r.fault.At.Seconds(), Begun: !w.Inject.IsZero(), Restored: !r.active, Err: errors.Join(append(r.errs, r.failed)...),
 	}
 	if !w.Injected.IsZero() {
 		res.AtS = w.Injected.Sub(c.cfg.Start).Seconds()
@@ -501,8 +504,18 @@ func (c *conductor) result(r *running) Result {
 		}
 		res.ForS = end.Sub(w.Injected).Seconds()
 	}
-	unproven := func(format string, args ...any) Evidence {
-		return Evidence{Status: Inconclusive, Unit: unitProbes, Detail: fmt.Sprintf(format, args...)}
+	return res
+}
+
+func unproven(format string, args ...any) Evidence {
+	return Evidence{Status: Inconclusive, Unit: unitProbes, Detail: fmt.Sprintf(format, args...)}
+}
+
+// judge says what the observer makes of a fault.
+func (c *conductor) judge(r *running, res *Result) {
+	w := r.window
+	if r.plan.links != nil {
+		res.Links = r.plan.links()
 	}
 	lost, stopped := errors.Is(r.short, watchdog.ErrLost), errors.Is(r.short, errStopped)
 	switch {
@@ -523,7 +536,6 @@ func (c *conductor) result(r *running) Result {
 			res.Evidence.Detail = fmt.Sprintf("it was undone after %.1f s of %s: %v; until then %s", res.ForS, r.fault.For, r.short, res.Evidence.Detail)
 		}
 	}
-	return res
 }
 
 // say puts a fault's change of state on the timeline. A sink that panics must not keep anything from being undone.

@@ -227,6 +227,24 @@ func TestAnObserverWatchesUntilItHasSeenTheEnd(t *testing.T) {
 	}
 }
 
+// sceptic is an observer that panics when it is asked.
+type sceptic struct{ patient }
+
+func (*sceptic) Judge(Window) Evidence { panic("what was that?") }
+
+func TestAnObserverThatPanicsProvesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &conductor{cfg: config(newTown("a"), &tape{}), faults: t.Context()}
+		c.cfg.Logger = slog.New(slog.DiscardHandler)
+		r := planned(crashEast, plan{injector: idle{}, observer: &sceptic{}})
+		c.play(t.Context(), r)
+		c.conclude(r)
+		if e := r.result.Evidence; e.Status != Inconclusive || e.Detail != "it could not be judged: panic: what was that?" || !r.result.Restored {
+			t.Errorf("%+v", r.result)
+		}
+	})
+}
+
 func TestNoFaultComesWhileAnotherIsWatched(t *testing.T) {
 	for _, c := range []struct {
 		where string

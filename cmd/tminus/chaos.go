@@ -161,7 +161,7 @@ func sayKinds(cmd *cobra.Command, kinds []chaos.Kind) {
 				fmt.Fprintf(out, "    - %s (%s): %s\n", p.Name, strings.Join(kindOf(p), ", "), p.Summary)
 			}
 			fmt.Fprintf(out, "    evidence: %s\n", m.Evidence)
-			fmt.Fprintf(out, "    by hand: %s\n", kind.ByHand(m))
+			fmt.Fprintf(out, "    by hand: %s\n", m.ByHand)
 			if m.Needs != "" {
 				fmt.Fprintf(out, "    needs: %s\n", m.Needs)
 			}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 
@@ -34,7 +33,7 @@ Exit status: 0 when nothing is left, 1 when something is, 2 usage.`,
 			}
 			n, failed := watchdog.UnderWay()
 			sayUnderWay(cmd, n)
-			return cmp.Or(err, failed)
+			return errors.Join(err, failed)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -86,6 +87,8 @@ type chaosOutcome struct {
 	foreseen
 	Evidence *report.Evidence `json:"evidence,omitempty"`
 	Restored bool             `json:"restored"`
+
+	begun bool // something was broken
 }
 
 func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
@@ -95,7 +98,7 @@ func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
 		return usage(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	if err := heard(own, fault.Fail); err != nil {
+	if err := heard(own, fault); err != nil {
 		return err
 	}
 	part, err := parts.Own(own)
@@ -137,7 +140,7 @@ func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	r := results[0]
-	out.AtS, out.ForS, out.Restored = r.AtS, r.ForS, r.Restored
+	out.AtS, out.ForS, out.Restored, out.begun = r.AtS, r.ForS, r.Restored, r.Begun
 	out.Evidence = evidenceOf(r, ctx.Err() != nil)
 	if e := f.print(cmd, out); e != nil {
 		return e
@@ -178,7 +181,7 @@ func (f *chaosRunFlags) read() (chaos.Fault, spec.Own, error) {
 		return fault, spec.Own{}, fmt.Errorf("--fail %s works only in a rehearsal, on %s", fault.Fail, kind.Where)
 	}
 	if fault.For > spec.MaxDuration {
-		return fault, spec.Own{}, fmt.Errorf("--for: at most %s, got %s", plain(spec.MaxDuration), plain(fault.For))
+		return fault, spec.Own{}, fmt.Errorf("--for: at most %s, got %s", spec.Short(spec.MaxDuration), spec.Short(fault.For))
 	}
 	fault.ID, fault.At = fault.Fail, chaos.Lead
 	fault.Params = map[string]string{}
@@ -223,7 +226,15 @@ func (f *chaosRunFlags) read() (chaos.Fault, spec.Own, error) {
 // local reads an address on this machine's loopback.
 func local(text string) (netip.AddrPort, error) {
 	if u, err := url.Parse(text); err == nil && u.Host != "" {
-		return netip.AddrPort{}, fmt.Errorf("want an address, not a URL: 127.0.0.1:%s", cmp.Or(u.Port(), "80"))
+		port := cmp.Or(u.Port(), "80")
+		if u.Scheme == "https" {
+			port = cmp.Or(u.Port(), "443")
+		}
+		host := u.Hostname()
+		if host == "localhost" {
+			host = "127.0.0.1"
+		}
+		return netip.AddrPort{}, fmt.Errorf("want an address, not a URL: %s", net.JoinHostPort(host, port))
 	}
 	numbers := text
 	if port, ok := strings.CutPrefix(text, "localhost:"); ok {
@@ -240,13 +251,15 @@ func local(text string) (netip.AddrPort, error) {
 }
 
 // heard says what is wrong with an address at which nobody listens; nil: somebody does.
-func heard(own spec.Own, fail string) error {
+func heard(own spec.Own, fault chaos.Fault) error {
 	hint := "a UDP socket listens there: add --udp"
-	if own.Datagrams {
-		hint = "only a TCP socket listens there: leave out --udp"
-	}
-	if fail == "dns" {
+	switch {
+	case fault.Fail == "dns":
 		hint = "only a TCP socket listens there, and a resolver is asked over UDP"
+	case own.Datagrams:
+		hint = "only a TCP socket listens there: leave out --udp"
+	case slices.Contains([]chaos.Front{chaos.FrontHTTP, chaos.FrontTCP}, fault.Front(chaos.Here(chaos.PartService, true))):
+		hint = "only a UDP socket listens there, and this fault is of connections"
 	}
 	taken, err := procfs.Taken(procfs.Network(own.Datagrams), own.Address)
 	if err == nil && taken {
@@ -283,7 +296,7 @@ func (f *chaosRunFlags) print(cmd *cobra.Command, o chaosOutcome) error {
 	}
 	out := cmd.OutOrStdout()
 	if o.Evidence == nil {
-		fmt.Fprintf(out, "would break %s for %s: %s\n", o.Where, plain(time.Duration(o.ForS*float64(time.Second))), o.Does)
+		fmt.Fprintf(out, "would break %s for %s: %s\n", o.Where, spec.Short(time.Duration(o.ForS*float64(time.Second))), o.Does)
 		if o.Means != "" {
 			fmt.Fprintf(out, "by          %s\n", o.Means)
 		}
@@ -291,8 +304,12 @@ func (f *chaosRunFlags) print(cmd *cobra.Command, o chaosOutcome) error {
 		return nil
 	}
 	fmt.Fprintf(out, "%s: %s\n", o.Evidence.Status, o.Evidence.Detail)
-	if o.ForS == 0 && o.Restored {
+	switch {
+	case !o.begun:
 		fmt.Fprintln(out, "nothing was broken")
+		return nil
+	case o.ForS == 0 && o.Restored:
+		fmt.Fprintln(out, "what was broken of it is undone")
 		return nil
 	}
 	if o.Evidence.Status != chaos.Inconclusive { // figures of too little would look like a proof
@@ -310,18 +327,6 @@ func (f *chaosRunFlags) print(cmd *cobra.Command, o chaosOutcome) error {
 	return nil
 }
 
-// plain writes a duration as a person would: 20s, 1h30m.
-func plain(d time.Duration) string {
-	text := d.String()
-	if rest, ok := strings.CutSuffix(text, "m0s"); ok {
-		text = rest + "m"
-	}
-	if rest, ok := strings.CutSuffix(text, "h0m"); ok {
-		text = rest + "h"
-	}
-	return text
-}
-
 // stamp is the time of day before each thing said on the way.
 const stamp = "15:04:05.000"
 
@@ -330,6 +335,8 @@ type said struct {
 	ctx context.Context // of the command: nothing is watched any more once it has ended
 	mu  sync.Mutex
 	out io.Writer
+
+	broken bool // it was in effect: there is something to watch
 }
 
 func (s *said) Emit(e event.Event) {
@@ -342,7 +349,8 @@ func (s *said) Emit(e event.Event) {
 	case "injecting", "injected", "restoring", "restored", "failed":
 		fmt.Fprintf(s.out, "%s  %s %s\n", e.At.Format(stamp), e.Status, e.Detail)
 	}
-	if e.Status == "restored" && s.ctx.Err() == nil {
+	s.broken = s.broken || e.Status == "injected"
+	if e.Status == "restored" && s.broken && s.ctx.Err() == nil {
 		fmt.Fprintf(s.out, "%s  watching until it is over\n", e.At.Format(stamp))
 	}
 }

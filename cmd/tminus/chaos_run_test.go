@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"testing"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,17 +20,20 @@ func TestWhatBecameOfAFaultIsSaid(t *testing.T) {
 	for _, c := range []struct {
 		lasted   float64
 		restored bool
+		begun    bool
 		evidence *report.Evidence
 		want     string
 	}{
-		{5, true, evidence(chaos.Mismatch, "so it was"), "mismatch: so it was\nexpected 100, measured 90 % of requests; in effect for 5.0 s; undone\n"},
-		{5, false, evidence(chaos.Inconclusive, "too little was measured"), "inconclusive: too little was measured\nin effect for 5.0 s; NOT undone\n"},
-		{0, true, evidence(chaos.Inconclusive, "the run ended before the fault was due"), "inconclusive: the run ended before the fault was due\nnothing was broken\n"},
+		{5, true, true, evidence(chaos.Mismatch, "so it was"), "mismatch: so it was\nexpected 100, measured 90 % of requests; in effect for 5.0 s; undone\n"},
+		{5, false, true, evidence(chaos.Inconclusive, "too little was measured"), "inconclusive: too little was measured\nin effect for 5.0 s; NOT undone\n"},
+		{0, true, false, evidence(chaos.Inconclusive, "the run ended before the fault was due"), "inconclusive: the run ended before the fault was due\nnothing was broken\n"},
+		{0, true, true, evidence(chaos.Inconclusive, "it could not be injected"), "inconclusive: it could not be injected\nwhat was broken of it is undone\n"},
+		{0, false, true, evidence(chaos.Inconclusive, "it could not be injected"), "inconclusive: it could not be injected\nin effect for 0.0 s; NOT undone\n"},
 	} {
 		var out bytes.Buffer
 		cmd := &cobra.Command{}
 		cmd.SetOut(&out)
-		if err := (&chaosRunFlags{}).print(cmd, chaosOutcome{foreseen{ForS: c.lasted}, c.evidence, c.restored}); err != nil || out.String() != c.want {
+		if err := (&chaosRunFlags{}).print(cmd, chaosOutcome{foreseen{ForS: c.lasted}, c.evidence, c.restored, c.begun}); err != nil || out.String() != c.want {
 			t.Errorf("got %q, want %q, %v", out.String(), c.want, err)
 		}
 	}
@@ -60,26 +62,21 @@ func TestWatchingIsSaid(t *testing.T) {
 	ended, end := context.WithCancel(t.Context())
 	end()
 	for _, c := range []struct {
-		ctx  context.Context
-		want string
+		ctx      context.Context
+		statuses []string
+		want     string
 	}{
-		{t.Context(), "00:00:00.000  restored \n00:00:00.000  watching until it is over\n"},
-		{ended, "00:00:00.000  restored \n"},
+		{t.Context(), []string{"injected", "restored"}, "00:00:00.000  injected \n00:00:00.000  restored \n00:00:00.000  watching until it is over\n"},
+		{t.Context(), []string{"failed", "restored"}, "00:00:00.000  failed \n00:00:00.000  restored \n"},
+		{ended, []string{"injected", "restored"}, "00:00:00.000  injected \n00:00:00.000  restored \n"},
 	} {
 		var out bytes.Buffer
-		(&said{ctx: c.ctx, out: &out}).Emit(event.Event{Kind: event.Fault, Status: "restored"})
+		say := &said{ctx: c.ctx, out: &out}
+		for _, status := range c.statuses {
+			say.Emit(event.Event{Kind: event.Fault, Status: status})
+		}
 		if out.String() != c.want {
 			t.Errorf("got %q, want %q", out.String(), c.want)
-		}
-	}
-}
-
-func TestDurationsAsAPersonWritesThem(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		20 * time.Second: "20s", 90 * time.Minute: "1h30m", 24 * time.Hour: "24h", 10 * time.Minute: "10m", 61 * time.Second: "1m1s", 0: "0s",
-	} {
-		if got := plain(d); got != want {
-			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }

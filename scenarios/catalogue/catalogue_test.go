@@ -145,7 +145,7 @@ var onLoopback = []round{
 		{fail: "http", model: "truncate", where: edge(east, 5), params: params{"share": "50%", "after": "1kB"}, lasts: brief},
 		{fail: "http", model: "throttle", where: edge(east, 6), params: params{"rate": "100kbit"}, lasts: brief},
 		{fail: "http", model: "corrupt", where: edge(east, 7), params: params{"share": "50%"}, lasts: brief},
-		{fail: "encoder", model: "frozen", where: east + "/encoder", lasts: long, seen: lastSegment, ask: func(s *system, _ row) ask { return s.segment(east+"/packager", "v360") }},
+		{fail: "encoder", model: "frozen", where: east + "/encoder", params: params{"rung": "360p"}, lasts: long, seen: lastSegment, ask: func(s *system, _ row) ask { return s.segment(east+"/packager", "v360") }},
 		{fail: "publish", model: "failing", where: east + "/packager", lasts: long, ask: func(s *system, _ row) ask { return s.offered(east+"/origin", east) }},
 		{fail: "store", model: "slow", where: west + "/origin", params: params{"delay": "700ms"}, lasts: brief},
 		{fail: "kafka", model: "gone", where: "kafka", lasts: brief},

@@ -125,9 +125,9 @@ func (r *reader) interruptions(n ast.Node, path string, s *Scenario, end time.Du
 				d, ok := r.duration(n, path, 0, MaxDuration)
 				switch i.At = d; {
 				case ok && end > 0 && d >= end:
-					r.bad(n, path, "the interruption begins at %s, but the event lasts %s", short(d), short(end))
+					r.bad(n, path, "the interruption begins at %s, but the event lasts %s", Short(d), Short(end))
 				case ok && len(out) > 0 && d <= out[len(out)-1].At:
-					r.bad(n, path, "interruptions must be in order: %s is not after %s", short(d), short(out[len(out)-1].At))
+					r.bad(n, path, "interruptions must be in order: %s is not after %s", Short(d), Short(out[len(out)-1].At))
 				}
 			}},
 			{"for", "", func(n ast.Node, path string) { i.For, _ = r.duration(n, path, 0, MaxDuration) }},
@@ -298,7 +298,7 @@ func (r *reader) fileBeside(at noted[struct{}], name string) ([]byte, bool) {
 // ceilings refuses a load beyond the scenario's limits.
 func (r *reader) ceilings(starts noted[struct{}], s *Scenario, duration noted[time.Duration]) {
 	if l := s.Limits.Duration; l > 0 && duration.ok && duration.value > l {
-		r.bad(duration.node, duration.path, "%s is beyond the limit of %s that this scenario sets itself", short(duration.value), short(l))
+		r.bad(duration.node, duration.path, "%s is beyond the limit of %s that this scenario sets itself", Short(duration.value), Short(l))
 	}
 	if s.Limits.Rate == 0 || !starts.ok {
 		return
@@ -364,7 +364,7 @@ func (r *reader) starts(n ast.Node, path string, end time.Duration) []Start {
 			r.bad(n, join(path, "for"), "missing: how long the rate takes to get there, such as 30s")
 		}
 		if k := len(leg.Points); leg.Curve == string(audience.CSV) && k > 0 && end > 0 && leg.At < end && !length.ok && leg.At+leg.Points[k-1].At > end {
-			r.bad(file.node, file.path, "the curve lasts until %s, but the event until %s: say with for how much of it is sent", short(leg.At+leg.Points[k-1].At), short(end))
+			r.bad(file.node, file.path, "the curve lasts until %s, but the event until %s: say with for how much of it is sent", Short(leg.At+leg.Points[k-1].At), Short(end))
 		}
 		if times.ok && leg.Curve != string(audience.Forecast) {
 			r.bad(times.node, times.path, "only the curve forecast comes so many times as large")
@@ -372,14 +372,14 @@ func (r *reader) starts(n ast.Node, path string, end time.Duration) []Start {
 		if at.ok {
 			switch {
 			case end > 0 && leg.At >= end:
-				r.bad(at.node, at.path, "the leg starts at %s, but the event lasts %s", short(leg.At), short(end))
+				r.bad(at.node, at.path, "the leg starts at %s, but the event lasts %s", Short(leg.At), Short(end))
 			case last.ok && leg.At <= last.value:
-				r.bad(at.node, at.path, "legs must be in order of their start: %s is not after %s", short(leg.At), short(last.value))
+				r.bad(at.node, at.path, "legs must be in order of their start: %s is not after %s", Short(leg.At), Short(last.value))
 			case reach > leg.At:
-				r.bad(at.node, at.path, "the leg before this one lasts until %s", short(reach))
+				r.bad(at.node, at.path, "the leg before this one lasts until %s", Short(reach))
 			}
 			if length.ok && end > 0 && leg.At < end && leg.At+leg.For > end {
-				r.bad(length.node, length.path, "the leg ends at %s, but the event lasts %s", short(leg.At+leg.For), short(end))
+				r.bad(length.node, length.path, "the leg ends at %s, but the event lasts %s", Short(leg.At+leg.For), Short(end))
 			}
 			last, reach = at, 0
 			if length.ok {

@@ -164,12 +164,12 @@ func (r *reader) phases(n ast.Node, path string, faults noted[struct{}], x *Expe
 	}
 	if at := s.Faults[first].At; experiment.Checks(x.Strategy, experiment.Before) && at < experiment.Least {
 		n, path := ofFault(faults, first, "at")
-		r.bad(n, path, "the steady state is checked before the first fault: that may begin at %s at the earliest, not at %s", short(experiment.Least), short(at))
+		r.bad(n, path, "the steady state is checked before the first fault: that may begin at %s at the earliest, not at %s", Short(experiment.Least), Short(at))
 	}
 	over := s.Faults[last].At + s.Faults[last].For + x.Settle
 	if experiment.Checks(x.Strategy, experiment.After) && over+experiment.Least > s.Event.Duration && over-x.Settle <= s.Event.Duration {
 		r.bad(n, join(path, "settle"), "the steady state is checked after the faults, which have settled at %s: too late in an event of %s, of which %s must be left",
-			short(over), short(s.Event.Duration), short(experiment.Least))
+			Short(over), Short(s.Event.Duration), Short(experiment.Least))
 	}
 }
 

@@ -120,14 +120,14 @@ func (r *reader) faults(n ast.Node, path string, s *Scenario, end time.Duration)
 			r.fronted(where, s, out, f)
 		}
 		if at.ok && f.At < chaos.MinBefore {
-			r.bad(at.node, at.path, "the fault begins at %s: it has to be watched before it can be proven, so %s at the earliest", short(f.At), short(chaos.MinBefore))
+			r.bad(at.node, at.path, "the fault begins at %s: it has to be watched before it can be proven, so %s at the earliest", Short(f.At), Short(chaos.MinBefore))
 		}
 		if at.ok && end > 0 {
 			switch {
 			case f.At >= end:
-				r.bad(at.node, at.path, "the fault begins at %s, but the event lasts %s", short(f.At), short(end))
+				r.bad(at.node, at.path, "the fault begins at %s, but the event lasts %s", Short(f.At), Short(end))
 			case length.ok && f.At+f.For > end:
-				r.bad(length.node, length.path, "the fault ends at %s, but the event lasts %s", short(f.At+f.For), short(end))
+				r.bad(length.node, length.path, "the fault ends at %s, but the event lasts %s", Short(f.At+f.For), Short(end))
 			}
 		}
 		if at.ok && length.ok && where.ok {
@@ -137,10 +137,10 @@ func (r *reader) faults(n ast.Node, path string, s *Scenario, end time.Duration)
 				switch {
 				case !same || !chaos.Clash(b.Fault, f):
 				case f.At < b.At+b.For && b.At < f.At+f.For:
-					r.bad(at.node, path, "overlaps the fault of %q on line %d, which lasts from %s to %s", b.Where, b.line, short(b.At), short(b.At+b.For))
+					r.bad(at.node, path, "overlaps the fault of %q on line %d, which lasts from %s to %s", b.Where, b.line, Short(b.At), Short(b.At+b.For))
 				default:
 					r.bad(at.node, path, "too close to the fault of %q on line %d, which lasts from %s to %s: neither can be proven with less than %s between them",
-						b.Where, b.line, short(b.At), short(b.At+b.For), short(chaos.MinApart))
+						b.Where, b.line, Short(b.At), Short(b.At+b.For), Short(chaos.MinApart))
 				}
 			}
 			before = append(before, placed{f, line})
@@ -202,7 +202,7 @@ func (r *reader) broken(kind string, fail, where noted[string], parts []Part, s 
 	}
 	hint := oneOf(where.value, fitting)
 	if s.Target != nil && slices.Contains(on, chaos.PartService) {
-		hint += ", or declare it under target.own"
+		hint += "; something of your own is declared under target.own"
 	}
 	r.bad(where.node, where.path, "unknown place %q%s", clip(where.value), hint)
 	return false

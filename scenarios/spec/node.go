@@ -327,14 +327,14 @@ func (r *reader) duration(n ast.Node, path string, least, most time.Duration) (t
 		return 0, false
 	}
 	if d < least || d > most {
-		r.bad(n, path, "want a duration from %s to %s, got %s", short(least), short(most), clip(s.Value))
+		r.bad(n, path, "want a duration from %s to %s, got %s", Short(least), Short(most), clip(s.Value))
 		return 0, false
 	}
 	return d, true
 }
 
-// short prints a duration without its zero parts: 24h, not 24h0m0s.
-func short(d time.Duration) string {
+// Short writes a duration as a person would, without its zero parts: 24h, not 24h0m0s.
+func Short(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")

@@ -519,7 +519,7 @@ func (r *reader) window(n ast.Node, path string, where map[string]string, m qoe.
 		case err != nil || v < 0 || v%time.Second != 0:
 			r.bad(n, path, "want whole seconds such as %s=15s, got %q", key, clip(text))
 		case end > 0 && v > end:
-			r.bad(n, path, "%s=%s lies past the end of the event, which lasts %s", key, short(v), short(end))
+			r.bad(n, path, "%s=%s lies past the end of the event, which lasts %s", key, Short(v), Short(end))
 		default:
 			*d = v
 		}
@@ -527,7 +527,7 @@ func (r *reader) window(n ast.Node, path string, where map[string]string, m qoe.
 	read("from", &from)
 	read("to", &to)
 	if to > 0 && from >= to {
-		r.bad(n, path, "the part from %s to %s has no length", short(from), short(to))
+		r.bad(n, path, "the part from %s to %s has no length", Short(from), Short(to))
 	}
 	return from, to
 }

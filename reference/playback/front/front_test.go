@@ -697,12 +697,13 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("POST /v1/play HTTP/1.1\r\nHost:x\r\ncontent-LENGTH:\t2 \r\nConnection: a,close\r\n\r\nabPOST"), uint16(70))
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), uint16(1))
 	const line = "POST /v1/play HTTP/1.1\r\n"
-	var known heads // of all inputs before
 	f.Fuzz(func(t *testing.T, b []byte, cut uint16) {
 		p := parse(b, line, 2048, 512)
+		var known heads
 		for range 2 {
+			known.parse([]byte(post("yz")), line, 2048, 512)
 			if again := known.parse(b, line, 2048, 512); again.verdict != p.verdict || again.size != p.size || again.close != p.close || !bytes.Equal(again.body, p.body) {
-				t.Fatalf("%q is %+v, and %+v when heads before it are known", b, p, again)
+				t.Fatalf("%q is %+v, and %+v when its head and another are known", b, p, again)
 			}
 		}
 		part := parse(b[:min(int(cut), len(b))], line, 2048, 512)
@@ -735,20 +736,23 @@ func FuzzParse(f *testing.F) {
 // Requests whose heads are known, and those between them whose are not, are read as they are.
 func TestKnownHeads(t *testing.T) {
 	const line = "POST /v1/play HTTP/1.1\r\n"
-	var known heads
-	for round := range 3 {
-		for i := range 6 { // more than are remembered
-			body := strings.Repeat("x", i)
-			p := known.parse([]byte(post(body)+"POST"), line, 2048, 512)
-			if p.verdict != start || string(p.body) != body || p.size != len(post(body)) || p.close {
-				t.Errorf("round %d: %d bytes are read as %+v", round, i, p)
-			}
-			closing := strings.Replace(post(body), "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)
-			if p := known.parse([]byte(closing), line, 2048, 512); p.verdict != start || string(p.body) != body || !p.close {
-				t.Errorf("round %d: %d bytes to close are read as %+v", round, i, p)
-			}
-			if cut := post(body + "yz"); known.parse([]byte(cut[:len(cut)-1]), line, 2048, 512).verdict != more {
-				t.Errorf("round %d: a cut one is taken", round)
+	for _, lengths := range []int{3, 20} { // fewer and more than are remembered
+		var known heads
+		for round := range 3 {
+			for i := range lengths {
+				body := strings.Repeat("x", i)
+				closing := strings.Replace(post(body), "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)
+				for again := range 2 {
+					if p := known.parse([]byte(post(body)+"POST"), line, 2048, 512); p.verdict != start || string(p.body) != body || p.size != len(post(body)) || p.close {
+						t.Errorf("round %d, time %d: %d bytes are read as %+v", round, again, i, p)
+					}
+					if p := known.parse([]byte(closing), line, 2048, 512); p.verdict != start || string(p.body) != body || p.size != len(closing) || !p.close {
+						t.Errorf("round %d, time %d: %d bytes to close are read as %+v", round, again, i, p)
+					}
+					if cut := post(body); i > 0 && known.parse([]byte(cut[:len(cut)-1]), line, 2048, 512).verdict != more {
+						t.Errorf("round %d, time %d: %d bytes but one are taken", round, again, i)
+					}
+				}
 			}
 		}
 	}

@@ -147,22 +147,25 @@ func parse(b []byte, line string, maxHead, maxBody int) parsed {
 // heads remembers the last heads of whole play starts: players of one make send the same again and again, but for the length.
 // What parse makes of a head follows from its bytes alone.
 type heads struct {
-	known [4]struct {
+	known [8]struct {
 		bytes  []byte
 		length int // of the body
 		close  bool
 	}
-	turn int
+	turn int // whose place the next one takes
+	last int // the one that was asked for last
 }
 
 // maxKnown is how long a head may be to be remembered, in bytes.
 const maxKnown = 1 << 10
 
-// parse is the function of that name.
+// parse is the function of that name, but does not read again a head that it knows.
 func (h *heads) parse(b []byte, line string, maxHead, maxBody int) parsed {
 	for i := range h.known {
+		i = (h.last + i) % len(h.known)
 		k := &h.known[i]
 		if n := len(k.bytes); n > 0 && bytes.HasPrefix(b, k.bytes) {
+			h.last = i
 			if len(b)-n < k.length {
 				return parsed{verdict: more}
 			}
@@ -172,8 +175,8 @@ func (h *heads) parse(b []byte, line string, maxHead, maxBody int) parsed {
 	}
 	p := parse(b, line, maxHead, maxBody)
 	if n := p.size - len(p.body); p.verdict == start && n <= maxKnown {
-		k := &h.known[h.turn%len(h.known)]
-		h.turn++
+		k := &h.known[h.turn]
+		h.turn = (h.turn + 1) % len(h.known)
 		k.bytes, k.length, k.close = append(k.bytes[:0], b[:n]...), len(p.body), p.close
 	}
 	return p

@@ -1,6 +1,8 @@
 package steering
 
 import (
+	"slices"
+
 	"github.com/tminus-live/tminus/reference/spread"
 )
 
@@ -93,13 +95,13 @@ func (m *Map) rotate(dst []int, r int, hash uint64, want bool, health []bool) []
 			dst = append(dst, i)
 		}
 	}
-	count := len(dst) - start
-	if count == 0 {
-		return dst
+	if part := dst[start:]; len(part) > 1 {
+		k := int(hash % uint64(len(part)))
+		slices.Reverse(part[:k])
+		slices.Reverse(part[k:])
+		slices.Reverse(part)
 	}
-	skip := int(hash % uint64(count))
-	dst = append(dst, dst[start:start+skip]...)
-	return append(dst[:start], dst[start+skip:]...)
+	return dst
 }
 
 // Hash is a viewer's hash (64-bit FNV-1a, finished by Order itself).

@@ -1181,7 +1181,8 @@ func TestStartsDoNotAllocate(t *testing.T) {
 func TestGoesOnAtOnceWhenNobodyElseIsDue(t *testing.T) {
 	t.Parallel()
 	for _, connections := range []Connections{KeepAlive, Fresh} {
-		c := config(t, nil, schedule(t, s/10, audience.Leg{Rate: 10}), listen(t, always(response(200, good))), refusing(t))
+		// It comes when the refused connections of the beginning have been heard of.
+		c := config(t, nil, schedule(t, s/2, audience.Leg{At: s / 5, Rate: 10, For: s / 10}), listen(t, always(response(200, good))), refusing(t))
 		c.Connections = connections
 		for seed := uint64(1); c.Crowd.Viewer(0).Home != regions[1]; seed++ {
 			var err error
