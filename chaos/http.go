@@ -18,7 +18,7 @@ var onHTTP = []string{PartPackager, PartOrigin, PartEdge, PartPlayback, PartServ
 
 const (
 	behindRelay  = "a relay in front of it"
-	httpEvidence = "requests of its own, at the address that clients use, before, during and after: a viewer's to a playback service; a neighbour's are answered throughout"
+	httpEvidence = "requests of its own, at the address that clients use, before, during and after, and of a playback service a viewer's; where there is a neighbour in another region, it answers throughout"
 	// passFor is how long what an audit asks an edge with is let pass.
 	passFor = 24 * time.Hour
 )
@@ -248,7 +248,7 @@ func provenBy(rule httprelay.Rule, p Part, questions []question, now time.Time) 
 		}
 		tried = append(tried, q.method+" "+path)
 	}
-	return question{}, fmt.Errorf("%w: it breaks nothing of what it could be proven by, which is %s (ask: names another path to get)", ErrUnsupported, strings.Join(tried, ", "))
+	return question{}, fmt.Errorf("%w: it breaks nothing of what it could be proven by, which is %s (ask: /path names another one to get; by hand --set ask=/path)", ErrUnsupported, strings.Join(tried, ", "))
 }
 
 // neighbour is a part of the same kind that has no trouble of its own while f is watched: elsewhere, or else in the same region

@@ -56,7 +56,7 @@ func TestAnswersAreProvenByWhatBreaks(t *testing.T) {
 		{"its bytes", answering("us-east/playback", PartPlayback), "corrupt", nil, "GET /manifest", ""},
 		{"nothing of it", answering("us-east/playback", PartPlayback), "status", map[string]string{"path": "^/nothing"}, "", "POST /play, GET /manifest, GET /steering, POST /licence, GET /healthz"},
 		{"one's own", own, "status", nil, "GET /", ""},
-		{"one's own, and no path to ask for", own, "status", map[string]string{"path": "^/live/"}, "", "ask: names another path"},
+		{"one's own, and no path to ask for", own, "status", map[string]string{"path": "^/live/"}, "", "ask: /path names another one"},
 		{"one's own, by a path", own, "status", map[string]string{"path": "^/live/", "ask": "/live/index.m3u8?x=1"}, "GET /live/index.m3u8?x=1", ""},
 		{"one's own that is posted to", own, "status", map[string]string{"method": "POST", "ask": "/"}, "", "a playback service alone"},
 	} {

@@ -92,7 +92,7 @@ var packetKinds = []Kind{
 		Models: []Model{packetModel(holding, Model{
 			Name: "delay", Summary: "each packet takes longer, give or take the jitter",
 			Parameters: []Parameter{
-				{Name: "delay", Type: TypeDuration, Required: true, Least: .001, Most: longestDelay, Summary: "how much longer"},
+				{Name: "delay", Type: TypeDuration, Required: true, Least: .001, Most: longestDelay, Summary: "how much longer each way: a round trip takes twice that, unless direction says one"},
 				{Name: "jitter", Type: TypeDuration, Default: "0s", Most: longestDelay, Summary: "the delay varies by so much to either side"},
 				{Name: "reorder", Type: TypeSwitch, Default: "false", Summary: "packets may overtake each other"},
 			},
@@ -146,7 +146,7 @@ var packetKinds = []Kind{
 		Models: []Model{packetModel(holding, Model{
 			Name: "slow", Summary: "packets take longer and fewer of them pass",
 			Parameters: []Parameter{
-				{Name: "delay", Type: TypeDuration, Default: "150ms", Least: .001, Most: longestDelay, Summary: "how much longer"},
+				{Name: "delay", Type: TypeDuration, Default: "150ms", Least: .001, Most: longestDelay, Summary: "how much longer each way"},
 				{Name: "jitter", Type: TypeDuration, Default: "30ms", Most: longestDelay, Summary: "the delay varies by so much to either side"},
 				{Name: "rate", Type: TypeRate, Required: true, Least: lowestRate, Most: link.MaxRate, Summary: "what passes, headers included"},
 			},

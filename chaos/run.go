@@ -256,6 +256,7 @@ type running struct {
 	short  error // why it was not in effect for as long as it was to be: errStopped, watchdog.ErrLost, ctx's; nil: it was
 	errs   []error
 	failed error   // of the last attempt to undo it that failed
+	note   string  // what its injector has to say of it
 	result *Result // once it is known
 
 	undone  context.Context // ends when its play has undone it, or has given up
@@ -449,11 +450,10 @@ func (c *conductor) restore(ctx context.Context, r *running) bool {
 	c.mu.Lock()
 	r.active = false
 	c.mu.Unlock()
-	note := ""
 	if r.plan.note != nil {
-		note = r.plan.note()
+		r.note = r.plan.note()
 	}
-	c.say(r, "restored", note)
+	c.say(r, "restored", r.note)
 	return true
 }
 
@@ -486,6 +486,9 @@ func (c *conductor) conclude(r *running) {
 	// A panic in one fault must not keep the others from being undone.
 	if err := guarded(func() error { c.judge(r, &res); return nil }); err != nil {
 		res.Evidence = unproven("it could not be judged: %v", err)
+	}
+	if res.Evidence.Status != Confirmed && r.note != "" { // no evidence, but it helps to find out why there is none
+		res.Evidence.Detail += "; by its own account: " + r.note
 	}
 	r.result = &res
 	c.say(r, res.Evidence.Status, res.Evidence.Detail)

@@ -220,13 +220,19 @@ func only[T any](values []T, f func(T) bool) (out []T) {
 }
 
 // agreement says whether a share measured over n samples is the share wanted. Where all are wanted, enough of them
-// must be; else it is three standard deviations of a binomial draw, and n is too small where that would take half the share too.
+// must be; else it may be off by chance, and n is too small where chance would make most of the share.
 func agreement(want, measured float64, n int) (agrees, telling bool) {
 	if want >= 1 {
 		return measured >= enough, n >= fewest
 	}
-	tolerance := 3 * math.Sqrt(want*(1-want)/float64(max(n, 1)))
-	return math.Abs(measured-want) <= tolerance, n >= fewest && tolerance <= 0.45*want
+	tolerance := chance(want, n)
+	return math.Abs(measured-want) <= tolerance, n >= fewest && tolerance <= 0.6*want
+}
+
+// chance is by how much a share of n samples may be off: four standard deviations of a binomial draw, beyond which one in 16,000
+// lies.
+func chance(share float64, n int) float64 {
+	return 4 * math.Sqrt(share*(1-share)/float64(max(n, 1)))
 }
 
 // traces says whether what a fault does to that share of samples is to be found in n of them, of which so many have it, where
@@ -264,7 +270,7 @@ func needed(want float64) int {
 	if want >= 1 {
 		return fewest
 	}
-	return int(math.Ceil(9*(1-want)/(0.45*0.45*want))) + fewest
+	return int(math.Ceil(16*(1-want)/(0.6*0.6*want))) + fewest
 }
 
 func percent(v float64) float64 { return math.Round(v*1000) / 10 }

@@ -474,7 +474,14 @@ func judgeHTTP(cfg HTTPConfig, w evidence.Window, samples []sample) evidence.Evi
 	measured := share(is, hit)
 	e := evidence.Evidence{Status: evidence.Inconclusive, Expected: percent(want.Share), Measured: percent(measured), Unit: "% of requests"}
 	what := fmt.Sprintf("during the fault %s of %d requests had %s", count(is, hit), len(is), want.promise())
+	untouched := func(samples []sample) bool {
+		return share(samples, func(s sample) bool { return hit(s) || !told(s) }) == 0
+	}
 	agrees, telling := agreement(want.Share, measured, len(is))
+	giveOrTake := ""
+	if want.Share < 1 {
+		giveOrTake = fmt.Sprintf(", give or take %.2g", percent(chance(want.Share, len(is))))
+	}
 	wellBefore := share(was, well)
 	others := only(is, func(s sample) bool { return !hit(s) })
 	already, _ := left(was)
@@ -502,7 +509,7 @@ func judgeHTTP(cfg HTTPConfig, w evidence.Window, samples []sample) evidence.Evi
 		return e
 	case !agrees && (telling || measured == 0 && len(is) >= 10*fewest):
 		e.Status = evidence.Mismatch
-		e.Detail = fmt.Sprintf("%s was expected of %.4g %% of requests; %s (%s)", want.promise(), percent(want.Share), what, tally(is))
+		e.Detail = fmt.Sprintf("%s was expected of %.4g %% of requests%s; %s (%s)", want.promise(), percent(want.Share), giveOrTake, what, tally(is))
 		return e
 	case !telling:
 		e.Detail = fmt.Sprintf("%d requests are too few to tell a share of %.4g %%: %d would do; %s", len(is), percent(want.Share), needed(want.Share), what)
@@ -538,6 +545,9 @@ func judgeHTTP(cfg HTTPConfig, w evidence.Window, samples []sample) evidence.Evi
 	case stays || !mostly(then, well, back*wellBefore):
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("the fault outlived its end: after it %s; %s", tally(then), what)
+		if untouched(then) {
+			e.Detail = fmt.Sprintf("the target was not well after the fault, which does not do that: %s; %s", tally(then), what)
+		}
 	case want.Kind == Latency && slower > max(base.latency/20, want.Delay/20, slack):
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("the delay outlived the fault: %s before it, %s after; %s", span(base.latency), span(latencyAfter), what)

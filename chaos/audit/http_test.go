@@ -281,6 +281,15 @@ func TestJudgeHTTP(t *testing.T) {
 			}
 			return out
 		}(), evidence.Mismatch, "outlived its end"},
+		{"the target died meanwhile", func() []sample {
+			out := steady(fail(wasReset))
+			for i, s := range out {
+				if !s.control && !s.start.Before(at(20)) {
+					out[i].status, out[i].fail = 0, "refused"
+				}
+			}
+			return out
+		}(), evidence.Mismatch, "the target was not well after the fault, which does not do that: "},
 		{"it was there before", spoil(0, 10, false), evidence.Inconclusive, "not well before"},
 		{"it took 3 s to come back", spoil(20, 23, false), evidence.Confirmed, "the first within 3."},
 	} {

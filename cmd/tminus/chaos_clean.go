@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -33,6 +34,9 @@ Exit status: 0 when nothing is left, 1 when something is, 2 usage.`,
 			}
 			n, failed := watchdog.UnderWay()
 			sayUnderWay(cmd, n)
+			if os.Geteuid() != 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "what other users' experiments left over is not looked for: root finds it")
+			}
 			return errors.Join(err, failed)
 		},
 	}

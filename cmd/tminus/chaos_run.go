@@ -110,6 +110,8 @@ func (f *chaosRunFlags) run(cmd *cobra.Command) (err error) {
 	switch err := fronts.PutOwn(&part, own, []chaos.Fault{fault}); {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return usage(fmt.Errorf("--relay: %s is in use: give the relay an address that is free", own.Relay))
+	case errors.Is(err, syscall.EACCES):
+		return usage(fmt.Errorf("--relay: this user may not listen at %s: give the relay a port above 1023", own.Relay))
 	case err != nil:
 		return usage(err)
 	}
@@ -203,6 +205,9 @@ func (f *chaosRunFlags) read() (chaos.Fault, spec.Own, error) {
 		if a.text == "" && a.flag == "--relay" {
 			continue
 		}
+		if a.text == "" {
+			return fault, own, errors.New("--where is missing: what is to be broken, such as 127.0.0.1:8080")
+		}
 		addr, err := local(a.text)
 		if err != nil {
 			return fault, own, fmt.Errorf("%s: %w", a.flag, err)
@@ -237,6 +242,9 @@ func local(text string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf("want an address, not a URL: %s", net.JoinHostPort(host, port))
 	}
 	numbers := text
+	if strings.HasPrefix(text, ":") {
+		numbers = "127.0.0.1" + text
+	}
 	if port, ok := strings.CutPrefix(text, "localhost:"); ok {
 		numbers = "127.0.0.1:" + port
 	}
@@ -297,6 +305,7 @@ func (f *chaosRunFlags) print(cmd *cobra.Command, o chaosOutcome) error {
 	out := cmd.OutOrStdout()
 	if o.Evidence == nil {
 		fmt.Fprintf(out, "would break %s for %s: %s\n", o.Where, spec.Short(time.Duration(o.ForS*float64(time.Second))), o.Does)
+		sayParameters(out, o.Params)
 		if o.Means != "" {
 			fmt.Fprintf(out, "by          %s\n", o.Means)
 		}
@@ -347,7 +356,7 @@ func (s *said) Emit(e event.Event) {
 	defer s.mu.Unlock()
 	switch e.Status {
 	case "injecting", "injected", "restoring", "restored", "failed":
-		fmt.Fprintf(s.out, "%s  %s %s\n", e.At.Format(stamp), e.Status, e.Detail)
+		fmt.Fprintln(s.out, strings.TrimSpace(fmt.Sprintf("%s  %s %s", e.At.Format(stamp), e.Status, e.Detail)))
 	}
 	s.broken = s.broken || e.Status == "injected"
 	if e.Status == "restored" && s.broken && s.ctx.Err() == nil {

@@ -66,9 +66,9 @@ func TestWatchingIsSaid(t *testing.T) {
 		statuses []string
 		want     string
 	}{
-		{t.Context(), []string{"injected", "restored"}, "00:00:00.000  injected \n00:00:00.000  restored \n00:00:00.000  watching until it is over\n"},
-		{t.Context(), []string{"failed", "restored"}, "00:00:00.000  failed \n00:00:00.000  restored \n"},
-		{ended, []string{"injected", "restored"}, "00:00:00.000  injected \n00:00:00.000  restored \n"},
+		{t.Context(), []string{"injected", "restored"}, "00:00:00.000  injected\n00:00:00.000  restored\n00:00:00.000  watching until it is over\n"},
+		{t.Context(), []string{"failed", "restored"}, "00:00:00.000  failed\n00:00:00.000  restored\n"},
+		{ended, []string{"injected", "restored"}, "00:00:00.000  injected\n00:00:00.000  restored\n"},
 	} {
 		var out bytes.Buffer
 		say := &said{ctx: c.ctx, out: &out}

@@ -61,6 +61,8 @@ func TestChaosUsage(t *testing.T) {
 		{"run --fail http --where 127.0.0.1:1 --relay http://localhost/", "--relay: want an address, not a URL: 127.0.0.1:80"},
 		{"run --fail http --where 127.0.0.1:1 --relay http://[::1]:8080/x", "--relay: want an address, not a URL: [::1]:8080"},
 		{"run --fail process --where https://10.1.2.3/", "--where: want an address, not a URL: 10.1.2.3:443"},
+		{"run --fail process", "--where is missing: what is to be broken, such as 127.0.0.1:8080"},
+		{"run --fail process --where :1", "refused to touch 127.0.0.1:1: nobody listens there"},
 		{"run --fail process --where localhost:1", "refused to touch 127.0.0.1:1: nobody listens there, in this network namespace"},
 		{"run --fail process --where localhost", `want an address such as 127.0.0.1:8080, got "localhost"`},
 		{"run --fail http --where 127.0.0.1:1 --relay localhost:1", "--relay: the relay needs an address of its own: 127.0.0.1:1 is what it is to stand in front of"},

@@ -41,7 +41,7 @@ operators' actions on one timeline.`,
 			sql, folder := args[len(args)-1], ""
 			if len(args) == 2 {
 				folder = runFolder(runs, args[0])
-			} else if folder, err = newestRun(runs); err != nil {
+			} else if folder, err = newestRun(cmd, runs); err != nil {
 				return err
 			}
 			if _, err := os.Stat(filepath.Join(folder, rehearsal.StoreFolder)); err != nil {

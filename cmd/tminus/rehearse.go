@@ -171,6 +171,13 @@ func foresee(s chaos.Step) foreseen {
 	return foreseen{f.ID, f.At.Seconds(), f.For.Seconds(), f.Fail, f.Model, f.Where, f.Params, s.Does, s.Means, s.Proof}
 }
 
+// sayParameters prints a fault's parameters, one a line.
+func sayParameters(out io.Writer, params map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(params)) {
+		fmt.Fprintf(out, "  %-10s %s\n", name, params[name])
+	}
+}
+
 // sayPlan prints what a scenario would break on this machine. What cannot be done here is a usage error, as in a rehearsal.
 func sayPlan(cmd *cobra.Command, cfg rehearsal.Config, asJSON bool) error {
 	steps, err := rehearsal.Foresee(cfg)
@@ -192,9 +199,7 @@ func sayPlan(cmd *cobra.Command, cfg rehearsal.Config, asJSON bool) error {
 	fmt.Fprintf(out, "%s: %s, %s\n", cfg.Scenario.Name, cfg.Scenario.Event.Duration, faults)
 	for _, f := range all {
 		fmt.Fprintf(out, "\nT+%gs for %gs: %s of %s (%s)\n  does       %s\n", f.AtS, f.ForS, f.Fail, f.Where, f.Model, f.Does)
-		for _, name := range slices.Sorted(maps.Keys(f.Params)) {
-			fmt.Fprintf(out, "  %-10s %s\n", name, f.Params[name])
-		}
+		sayParameters(out, f.Params)
 		if f.Means != "" {
 			fmt.Fprintf(out, "  by         %s\n", f.Means)
 		}

@@ -28,7 +28,7 @@ Exits as the run did: 0 GO, 99 NO-GO, 98 inconclusive.`,
 			if len(args) == 1 {
 				path = runFolder(runs, args[0])
 			} else {
-				newest, err := newestRun(runs)
+				newest, err := newestRun(cmd, runs)
 				if err != nil {
 					return err
 				}
@@ -84,16 +84,24 @@ func runFolder(runs, run string) string {
 	return run
 }
 
-// newestRun is the folder in runs whose name, which begins with the time, sorts last and that holds a report.
-func newestRun(runs string) (string, error) {
+// newestRun is the folder in runs whose name, which begins with the time, sorts last and that holds a report. Where a
+// newer one holds none, it says so.
+func newestRun(cmd *cobra.Command, runs string) (string, error) {
 	entries, err := os.ReadDir(runs)
 	if err != nil && !os.IsNotExist(err) {
 		return "", err
 	}
+	unfinished := ""
 	for i := len(entries) - 1; i >= 0; i-- {
 		folder := filepath.Join(runs, entries[i].Name())
 		if _, err := os.Stat(filepath.Join(folder, report.JSONFile)); err == nil {
+			if unfinished != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "tminus: %s has no report: it runs still, or never ended; this is %s\n", unfinished, folder)
+			}
 			return folder, nil
+		}
+		if entries[i].IsDir() && unfinished == "" {
+			unfinished = folder
 		}
 	}
 	return "", fmt.Errorf("there is no finished run in %s: make rehearse makes one", runs)

@@ -55,7 +55,7 @@ func TestRefusals(t *testing.T) {
 		"somebody else's store":                {args: []string{"rehearse", scenario("store", pipeline, "fail: clickhouse, where: clickhouse"), "--clickhouse", "http://127.0.0.1:9"}, says: "it is not of this run"},
 		"a rehearsal of another user's":        {args: []string{"rehearse", scenario("anothers", own(mine.at), "fail: process, where: mine")}, as: nobody, says: "no process of this user's listens at", root: true},
 		"a rehearsal where nobody listens":     {args: []string{"rehearse", scenario("nobodys", own(free(t)), "fail: process, where: mine"), "--runs", dir}, says: "no process of this user's listens at"},
-		"a rehearsal of what has no such part": {args: []string{"rehearse", scenario("unmatched", own(mine.at), "fail: encoder, where: mine"), "--runs", dir}, says: "a encoder fault needs the reference pipeline"},
+		"a rehearsal of what has no such part": {args: []string{"rehearse", scenario("unmatched", own(mine.at), "fail: encoder, where: mine"), "--runs", dir}, says: "encoder needs the reference pipeline"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.root && os.Geteuid() != 0 {
