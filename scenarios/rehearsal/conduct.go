@@ -17,6 +17,7 @@ import (
 	"github.com/tminus-live/tminus/dashboards/report"
 	"github.com/tminus-live/tminus/reference/pipeline"
 	"github.com/tminus-live/tminus/reference/timeline"
+	"github.com/tminus-live/tminus/scenarios/parts"
 	"github.com/tminus-live/tminus/scenarios/process"
 	"github.com/tminus-live/tminus/scenarios/spec"
 	"github.com/tminus-live/tminus/simulator/wire/consent"
@@ -424,9 +425,9 @@ func (refusal) Is(target error) bool { return target == ErrRefused }
 func (r refusal) Unwrap() error { return r.error }
 
 // Foresee says what a scenario's faults would do here, in their order. What it refuses Run refuses too, before anything is begun: a
-// fault that this user cannot have on this machine, or not beside the others, or that is about what is not the run's, and a target
-// elsewhere that has not agreed. The error wraps ErrRefused, chaos.ErrRefused or chaos.ErrUnsupported, and joins all there is to
-// say.
+// fault that this user cannot have on this machine, or not beside the others, or that is about what is not the run's, or not there; a
+// relay whose address is in use, or that nobody listens behind; and a target elsewhere that has not agreed. The error wraps ErrRefused,
+// chaos.ErrRefused or chaos.ErrUnsupported, and joins all there is to say; another is of /proc, which could not be read.
 func Foresee(cfg Config) ([]chaos.Step, error) {
 	sc := cfg.Scenario
 	_, _, together := arrange(sc, chaos.Here)
@@ -436,7 +437,7 @@ func Foresee(cfg Config) ([]chaos.Step, error) {
 		for _, o := range sc.Target.Own {
 			datagrams[o.Name] = o.Datagrams
 			_, err := o.Fronts(chaos.Here(chaos.PartService, o.Datagrams), sc.Faults)
-			errs = append(errs, err)
+			errs = append(errs, err, present(o, sc.Faults), parts.RelayFree(o))
 		}
 	}
 	kinds := map[string]string{}
@@ -455,6 +456,21 @@ func Foresee(cfg Config) ([]chaos.Step, error) {
 		return nil, err
 	}
 	return steps, nil
+}
+
+// present refuses an own part that is not there, where a fault is about it or viewers come to its relay. One that nothing is to
+// happen to may be declared without being there.
+func present(o spec.Own, faults []chaos.Fault) error {
+	about, processes := false, false
+	for _, f := range faults {
+		if f.Where == o.Name {
+			about, processes = true, processes || f.Fail == "process"
+		}
+	}
+	if !about && !o.Relay.IsValid() {
+		return nil
+	}
+	return parts.Present(o, processes)
 }
 
 // elsewhere refuses faults in what the run was given by others: somebody else's broker, or store.

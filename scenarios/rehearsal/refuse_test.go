@@ -3,6 +3,7 @@ package rehearsal
 import (
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -67,6 +68,57 @@ func TestForeseeRefusesWhatRunWould(t *testing.T) {
 		run.log, run.cfg.Runs = slog.New(slog.DiscardHandler), t.TempDir()
 		if _, err := run.Run(t.Context()); !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: it runs: %v", c.name, err)
+		}
+	}
+}
+
+// What is one's own has to be there, and its relay's address free: that is told before anything is begun, by the dry run too.
+func TestForeseeLooksAtWhatIsOnesOwn(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	datagrams, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer datagrams.Close()
+	free := func() netip.AddrPort {
+		at, err := freePort(netip.MustParseAddr("127.0.0.1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	mine, udp := netip.MustParseAddrPort(ln.Addr().String()), netip.MustParseAddrPort(datagrams.LocalAddr().String())
+	nobody, relay := free(), free()
+	for _, c := range []struct {
+		name  string
+		own   spec.Own
+		fault *spec.Fault // nil: there is none
+		says  string      // "": it is not refused
+	}{
+		{"there, and its relay's address free", spec.Own{Address: mine, Relay: relay}, &spec.Fault{Fail: "http", Model: "status"}, ""},
+		{"nobody behind a relay", spec.Own{Address: nobody, Relay: relay}, &spec.Fault{Fail: "http", Model: "status"}, "refused: nobody listens at " + nobody.String() + " (nginx)"},
+		{"nobody behind a relay, and no fault", spec.Own{Address: nobody, Relay: relay}, nil, "refused: nobody listens at " + nobody.String() + " (nginx)"},
+		{"nobody at all, to hang", spec.Own{Address: nobody}, &spec.Fault{Fail: "process", Model: "hang"}, "refused: nobody listens at " + nobody.String() + " (nginx)"},
+		{"nobody at all, and nothing is to happen to it", spec.Own{Address: nobody}, nil, ""},
+		{"a relay's address that is taken", spec.Own{Address: mine, Relay: mine}, nil, mine.String() + ", the address of the relay in front of nginx, is in use"},
+		{"one's own process", spec.Own{Address: mine}, &spec.Fault{Fail: "process", Model: "hang"}, "it is the one that would have to put it back"},
+		{"datagrams that nobody said it takes", spec.Own{Address: udp, Relay: relay}, nil, "only a UDP socket listens at " + udp.String()},
+		{"datagrams", spec.Own{Address: udp, Relay: relay, Datagrams: true}, nil, ""},
+		{"connections that nobody said it takes", spec.Own{Address: mine, Relay: relay, Datagrams: true}, nil, "only a TCP socket listens at " + mine.String()},
+	} {
+		c.own.Name = "nginx"
+		sc := &spec.Scenario{Target: &spec.Target{Manifest: "http://127.0.0.1:1/live.m3u8", Own: []spec.Own{c.own}}}
+		if f := c.fault; f != nil {
+			f.ID, f.Where, f.At, f.For = "it", "nginx", 10*time.Second, 5*time.Second
+			sc.Faults = []spec.Fault{*f}
+		}
+		_, err := Foresee(Config{Scenario: sc})
+		if (err == nil) != (c.says == "") || err != nil && (!errors.Is(err, chaos.ErrRefused) || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "\n")) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.says)
 		}
 	}
 }

@@ -81,7 +81,7 @@ func TestMistakesInAnExperiment(t *testing.T) {
 		{"settle: 12s", "settle: 30s", `f:9:3: experiment.settle: the steady state is checked after the faults, which have settled at 58s: too late in an event of 1m, of which 3s must be left`},
 		{"faults:\n  - {at: 20s, for: 8s, fail: region, where: us-east}\n", "", `f:7:3: experiment: an experiment breaks something: give the scenario faults, or leave the experiment out`},
 		{"topology: {regions: [us-east, us-west, eu]}\n", "target: {manifest: 'http://127.0.0.1:1/a.m3u8'}\n",
-			`f:7:30: faults[0].fail: a region fault needs`},
+			`f:7:30: faults[0].fail: region needs`},
 	} {
 		_, err := spec.Read("f", []byte(strings.Replace(canary, c.old, c.new, 1)), nil)
 		if got := fmt.Sprint(err); !strings.HasPrefix(got, c.want) {

@@ -187,7 +187,7 @@ func (r *reader) broken(kind string, fail, where noted[string], parts []Part, s 
 		if !slices.Contains(on, chaos.PartService) {
 			hint = "leave it out, or leave out the target"
 		}
-		r.bad(fail.node, fail.path, "a %s fault needs %s: %s", kind, needs(on), hint)
+		r.bad(fail.node, fail.path, "%s needs %s: %s", kind, needs(on), hint)
 		return false
 	}
 	if !where.ok || len(fitting) == 0 {

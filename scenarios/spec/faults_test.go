@@ -118,6 +118,61 @@ faults:
 	}
 }
 
+// Viewers who are sent past the relay that a fault stands in would never meet it.
+func TestViewersGoThroughTheRelay(t *testing.T) {
+	const stack = `apiVersion: tminus/v1
+name: own
+event:    {duration: 60s}
+target:
+  manifest: "MANIFEST"
+  play: {url: "PLAY", session: id}
+  own:
+    nginx: {address: "127.0.0.1:8088", relay: "127.0.0.1:9089"}
+    bare: {address: "127.0.0.1:8090"}
+    plain: {address: "127.0.0.1:80", relay: "127.0.0.1:9080"}
+    six: {address: "[::1]:8091", relay: "[::1]:9091"}
+    resolver: {address: "127.0.0.1:8092", relay: "127.0.0.1:9092", protocol: udp}
+audience: AUDIENCE
+objectives: {telemetry_loss: ["rate<1%"]}
+faults: [{at: 5s, for: 5s, fail: FAULT}]
+`
+	const relayed, straight, other = "http://127.0.0.1:9089/l", "http://127.0.0.1:8088/l", "http://127.0.0.1:8000/l"
+	const both = "{players: 5, starts: [{at: 0s, rate: 1}]}"
+	const says = "%s: viewers would go straight to %s and meet none of the faults that stand in its relay: send them through it, to %s"
+	inManifest := func(part, to string) string { return fmt.Sprintf("f:5:13: "+says, "target.manifest", part, to) }
+	for _, c := range []struct {
+		name, manifest, play, audience, fault string
+		want                                  string // "": nothing is wrong
+	}{
+		{"through it", relayed, relayed, both, "http, where: nginx", ""},
+		{"somewhere else, from where it may go on through it", other, other, both, "http, where: nginx", ""},
+		{"players past it", straight, relayed, both, "http, where: nginx", inManifest("nginx", relayed)},
+		{"play starts past it", relayed, straight, both, "http, where: nginx", fmt.Sprintf("f:6:15: "+says, "target.play.url", "nginx", relayed)},
+		{"both past it", straight, straight, both, "http, where: nginx", inManifest("nginx", relayed) + "\n" + fmt.Sprintf("f:6:15: "+says, "target.play.url", "nginx", relayed)},
+		{"no players to go past it", straight, relayed, "{starts: [{at: 0s, rate: 1}]}", "http, where: nginx", ""},
+		{"no play starts to go past it", relayed, straight, "{players: 5}", "http, where: nginx", ""},
+		{"by name", "http://LocalHost:8088/l?a=b", relayed, both, "connections, where: nginx", inManifest("nginx", relayed+"?a=b")},
+		{"packets that are held up", straight, relayed, both, "packet-delay, where: nginx, model: {delay: {delay: 80ms}}", inManifest("nginx", relayed)},
+		{"processes, which are behind it", straight, relayed, both, "process, where: nginx", ""},
+		{"a fault elsewhere", straight, relayed, both, "process, where: bare", ""},
+		{"no relay", "http://127.0.0.1:8090/l", relayed, both, "partition, where: bare", ""},
+		{"another address", "http://127.0.0.2:8088/l", relayed, both, "http, where: nginx", ""},
+		{"the scheme's port", "http://127.0.0.1/l", relayed, both, "http, where: plain", inManifest("plain", "http://127.0.0.1:9080/l")},
+		{"another scheme's port", "https://127.0.0.1/l", relayed, both, "http, where: plain", ""},
+		{"IPv6", "http://[::1]:8091/l", relayed, both, "http, where: six", inManifest("six", "http://[::1]:9091/l")},
+		{"datagrams, at the port of another's connections", "http://127.0.0.1:8092/l", relayed, both, "packet-delay, where: resolver, model: {delay: {delay: 80ms}}", ""},
+	} {
+		src := strings.NewReplacer("MANIFEST", c.manifest, "PLAY", c.play, "AUDIENCE", c.audience, "FAULT", c.fault).Replace(stack)
+		got := ""
+		if _, err := spec.Read("f", []byte(src), nil); err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%s: got\n%s\nwant\n%s", c.name, got, c.want)
+		}
+	}
+}
+
 // A part that takes datagrams has a relay where a fault needs one, or its owner gave it one.
 func TestFrontsOfOnesOwn(t *testing.T) {
 	at := netip.MustParseAddrPort("127.0.0.1:9080")

@@ -212,8 +212,7 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 	var duration noted[time.Duration]
 	var ladder, dvr, topology, playback, instance, faults, experiment, objectives, target noted[struct{}]
 	var crowd crowdNodes
-	var hasManifest bool // the target
-	var play noted[struct{}]
+	var ways targetNodes
 
 	// What later keys are checked against is read first, whatever the order in the file: the fields note their nodes and
 	// the checks follow.
@@ -266,7 +265,7 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 		}},
 		{"target", "", func(n ast.Node, path string) {
 			target = keep(n, path)
-			s.Target, hasManifest, play = r.target(n, path)
+			s.Target, ways = r.target(n, path)
 		}},
 		{"faults", "", func(n ast.Node, path string) { faults = keep(n, path) }},
 		{"experiment", "", func(n ast.Node, path string) { experiment = keep(n, path) }},
@@ -289,13 +288,13 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 				r.bad(k.node, k.path, "a target brings its own pipeline: leave out %s", k.why)
 			}
 		}
-		if play.ok {
-			r.reachable(play, s.Target.Play, s.Audience.Connections)
+		if ways.play.ok {
+			r.reachable(ways.play, s.Target.Play, s.Audience.Connections)
 		}
-		if crowd.starts.ok && !play.ok {
+		if crowd.starts.ok && !ways.play.ok {
 			r.bad(crowd.starts.node, crowd.starts.path, "play starts need a play API: give the target one under target.play, or leave them out")
 		}
-		if s.Audience.Players > 0 && !hasManifest {
+		if s.Audience.Players > 0 && !ways.manifest.ok {
 			r.bad(crowd.players.node, crowd.players.path, "players need a stream: give the target's manifest, or leave them out")
 		}
 	case !topology.ok:
@@ -308,6 +307,7 @@ func (r *reader) scenario(root ast.Node) *Scenario {
 	r.ceilings(crowd.starts, s, duration)
 	if faults.ok {
 		s.Faults = r.faults(faults.node, faults.path, s, duration.value)
+		r.throughRelays(ways, s)
 	}
 	if experiment.ok {
 		s.Experiment = r.experiment(experiment.node, experiment.path, s, faults)

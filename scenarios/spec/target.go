@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -21,29 +22,32 @@ var (
 	variable  = regexp.MustCompile(`\{\{([^{}]*)\}\}`)
 )
 
-// target reads a target; manifest and play say which of the two it has, well or badly written.
-func (r *reader) target(n ast.Node, path string) (t *Target, manifest bool, play noted[struct{}]) {
+// targetNodes are where a target's ways in stand: those that it has, well or badly written.
+type targetNodes struct{ manifest, play, playURL noted[struct{}] }
+
+// target reads a target.
+func (r *reader) target(n ast.Node, path string) (t *Target, at targetNodes) {
 	t = &Target{}
 	ok := r.mapping(n, path, []field{
 		{"manifest", "", func(n ast.Node, path string) {
-			manifest = true
+			at.manifest = keep(n, path)
 			t.Manifest = r.url(n, path, "of a DASH or HLS manifest")
 		}},
 		{"play", "", func(n ast.Node, path string) {
 			before := len(r.problems)
-			t.Play = r.play(n, path)
-			play = noted[struct{}]{node: n, path: path, ok: true}
+			t.Play, at.playURL = r.play(n, path)
+			at.play = keep(n, path)
 			if len(r.problems) == before { // otherwise what follows would say it again
-				r.playable(play, t.Play)
+				r.playable(at.play, t.Play)
 			}
 		}},
 		{"own", "", func(n ast.Node, path string) { t.Own = r.own(n, path) }},
 		{"consent", "", func(n ast.Node, path string) { t.Consent, _ = r.text(n, path, "the token that tminus consent printed") }},
 	})
-	if ok && !manifest && !play.ok {
+	if ok && !at.manifest.ok && !at.play.ok {
 		r.bad(n, path, "want the target's manifest, its play API under play, or both")
 	}
-	return t, manifest, play
+	return t, at
 }
 
 // own reads what of a target faults may break: by name, where it listens.
@@ -110,6 +114,54 @@ func (o Own) Fronts(t chaos.Terms, faults []chaos.Fault) ([]chaos.Front, error) 
 	return fronts, nil
 }
 
+// throughRelays checks that viewers are sent through the relays that faults stand in: who goes straight to what is behind one never
+// meets them, and the run would say that all was well.
+func (r *reader) throughRelays(at targetNodes, s *Scenario) {
+	if s.Target == nil {
+		return
+	}
+	if s.Audience.Players > 0 {
+		r.throughRelay(at.manifest, s.Target.Manifest, s)
+	}
+	if s.Target.Play != nil && len(s.Audience.Starts) > 0 {
+		r.throughRelay(at.playURL, s.Target.Play.URL, s)
+	}
+}
+
+func (r *reader) throughRelay(at noted[struct{}], to string, s *Scenario) {
+	u, err := url.Parse(to)
+	if !at.ok || err != nil {
+		return
+	}
+	straight, ok := endpoint(u)
+	if !ok {
+		return
+	}
+	for _, o := range s.Target.Own {
+		behind := netip.AddrPortFrom(o.Address.Addr().Unmap(), o.Address.Port())
+		if o.Datagrams || !o.Relay.IsValid() || straight != behind || len(chaos.FrontsOf(o.Name, chaos.Anywhere(chaos.PartService, false), s.Faults)) == 0 {
+			continue
+		}
+		u.Host = o.Relay.String()
+		r.bad(at.node, at.path, "viewers would go straight to %s and meet none of the faults that stand in its relay: send them through it, to %s", o.Name, clip(u.String()))
+		return
+	}
+}
+
+// endpoint is the address that a URL leads to, where its host is one, or this machine by name.
+func endpoint(u *url.URL) (netip.AddrPort, bool) {
+	host := u.Hostname()
+	if strings.EqualFold(host, "localhost") {
+		host = "127.0.0.1"
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	a, err := netip.ParseAddrPort(net.JoinHostPort(host, port))
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), err == nil
+}
+
 // local reads an address on this machine.
 func (r *reader) local(n ast.Node, path string) netip.AddrPort {
 	text, ok := r.text(n, path, "an address such as 127.0.0.1:8080")
@@ -128,10 +180,11 @@ func (r *reader) local(n ast.Node, path string) netip.AddrPort {
 	return a
 }
 
-func (r *reader) play(n ast.Node, path string) *Play {
-	p := &Play{Method: "POST"}
+// play reads a play API; to is where its URL stands.
+func (r *reader) play(n ast.Node, path string) (p *Play, to noted[struct{}]) {
+	p = &Play{Method: "POST"}
 	r.mapping(n, path, []field{
-		{"url", "where play starts are sent", func(n ast.Node, path string) { p.URL = r.url(n, path, "of a play API") }},
+		{"url", "where play starts are sent", func(n ast.Node, path string) { p.URL, to = r.url(n, path, "of a play API"), keep(n, path) }},
 		{"method", "", func(n ast.Node, path string) { p.Method = r.word(n, path, "method", methods) }},
 		{"headers", "", func(n ast.Node, path string) {
 			entries, _ := r.entries(n, path)
@@ -156,7 +209,7 @@ func (r *reader) play(n ast.Node, path string) *Play {
 		}},
 		{"manifest", "", func(n ast.Node, path string) { p.Manifest, _ = r.text(n, path, "a path into the answer's JSON") }},
 	})
-	return p
+	return p, to
 }
 
 // Request is the play API as the load engine wants it.
