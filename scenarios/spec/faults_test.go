@@ -43,6 +43,7 @@ func TestReadWhatIsOnesOwn(t *testing.T) {
 	for _, c := range []struct{ old, new, want string }{
 		{`"127.0.0.1:8088"`, `"10.0.0.1:8088"`, "target.own.nginx.address: 10.0.0.1:8088 is not on this machine's loopback: nothing else can be broken"},
 		{`"127.0.0.1:8088"`, `"127.0.0.1"`, `target.own.nginx.address: want an address such as 127.0.0.1:8080, got "127.0.0.1"`},
+		{"  own:\n", "  own:\n    other: {address: \"127.0.0.1:8090\", relay: \"127.0.0.1:9080\"}\n", "target.own.nginx.relay: the relay needs an address of its own: 127.0.0.1:9080 is that of the relay of other"},
 		{`relay: "127.0.0.1:9080"`, `relay: "127.0.0.1:8088"`, "target.own.nginx.relay: the relay needs an address of its own"},
 		{"{number}", "{nummer}", "target.own.nginx.segments: "},
 		{"nginx:", "clickhouse:", "target.own.clickhouse: want a short name"},
@@ -153,6 +154,8 @@ faults: [{at: 5s, for: 5s, fail: FAULT}]
 		{"no play starts to go past it", relayed, straight, "{players: 5}", "http, where: nginx", ""},
 		{"by name", "http://LocalHost:8088/l?a=b", relayed, both, "connections, where: nginx", inManifest("nginx", relayed+"?a=b")},
 		{"packets that are held up", straight, relayed, both, "packet-delay, where: nginx, model: {delay: {delay: 80ms}}", inManifest("nginx", relayed)},
+		{"packets that the kernel drops at it", straight, relayed, both, "packet-loss, where: nginx, model: {bernoulli: {loss: 5%}}", inManifest("nginx", relayed)},
+		{"silence", straight, relayed, both, "partition, where: nginx", inManifest("nginx", relayed)},
 		{"processes, which are behind it", straight, relayed, both, "process, where: nginx", ""},
 		{"a fault elsewhere", straight, relayed, both, "process, where: bare", ""},
 		{"no relay", "http://127.0.0.1:8090/l", relayed, both, "partition, where: bare", ""},

@@ -81,6 +81,9 @@ func (r *reader) own(n ast.Node, path string) []Own {
 		if o.Relay.IsValid() && o.Relay == o.Address {
 			r.bad(e.value, join(at, "relay"), "the relay needs an address of its own: %s is where %s listens", o.Relay, clip(e.key))
 		}
+		if i := slices.IndexFunc(out, func(other Own) bool { return o.Relay.IsValid() && other.Relay == o.Relay }); i >= 0 {
+			r.bad(e.value, join(at, "relay"), "the relay needs an address of its own: %s is that of the relay of %s", o.Relay, clip(out[i].Name))
+		}
 		out = append(out, o)
 	}
 	return out
@@ -137,9 +140,11 @@ func (r *reader) throughRelay(at noted[struct{}], to string, s *Scenario) {
 	if !ok {
 		return
 	}
+	// What has a relay is broken there, by the kernel too: what needs something in front of a part wherever it is broken without root.
+	poorest := chaos.Terms{Kind: chaos.PartService, Datagrams: true}
 	for _, o := range s.Target.Own {
 		behind := netip.AddrPortFrom(o.Address.Addr().Unmap(), o.Address.Port())
-		if o.Datagrams || !o.Relay.IsValid() || straight != behind || len(chaos.FrontsOf(o.Name, chaos.Anywhere(chaos.PartService, false), s.Faults)) == 0 {
+		if o.Datagrams || !o.Relay.IsValid() || straight != behind || len(chaos.FrontsOf(o.Name, poorest, s.Faults)) == 0 {
 			continue
 		}
 		u.Host = o.Relay.String()

@@ -53,8 +53,8 @@ func TestRefusals(t *testing.T) {
 		"a component that is not of a run":     {args: []string{"chaos", "run", "--fail", "encoder", "--where", mine.at}, says: "--fail encoder works only in a rehearsal"},
 		"somebody else's broker":               {args: []string{"rehearse", scenario("broker", pipeline, "fail: kafka, where: kafka"), "--kafka", "127.0.0.1:9"}, says: "it is not of this run"},
 		"somebody else's store":                {args: []string{"rehearse", scenario("store", pipeline, "fail: clickhouse, where: clickhouse"), "--clickhouse", "http://127.0.0.1:9"}, says: "it is not of this run"},
-		"a rehearsal of another user's":        {args: []string{"rehearse", scenario("anothers", own(mine.at), "fail: process, where: mine")}, as: nobody, says: "no process of this user's listens at", root: true},
-		"a rehearsal where nobody listens":     {args: []string{"rehearse", scenario("nobodys", own(free(t)), "fail: process, where: mine"), "--runs", dir}, says: "no process of this user's listens at"},
+		"a rehearsal of another user's":        {args: []string{"rehearse", scenario("anothers", own(mine.at), "fail: process, where: mine")}, as: nobody, says: "belongs to another user", root: true},
+		"a rehearsal where nobody listens":     {args: []string{"rehearse", scenario("nobodys", own(free(t)), "fail: process, where: mine"), "--runs", dir}, says: "nobody listens at"},
 		"a rehearsal of what has no such part": {args: []string{"rehearse", scenario("unmatched", own(mine.at), "fail: encoder, where: mine"), "--runs", dir}, says: "encoder needs the reference pipeline"},
 	} {
 		t.Run(name, func(t *testing.T) {
