@@ -13,6 +13,6 @@
 // a watchdog undoes, whose journal knows of it before it is done.
 //
 // The means are packages of their own: link (what a bad path does to packets, in arithmetic), kernel, relay, httprelay and
-// netns (who does it), media (what segments are, and how they are spoilt), processes, parts (orders to components);
+// netns (who does it), media (what segments are, and how they are spoilt), processes, defects (orders to components);
 // probe and audit measure. How to add a fault: ADDING.md.
 package chaos
