@@ -441,9 +441,10 @@ func TestDelayOfABusyConductor(t *testing.T) {
 	}
 	took := slices.Sorted(slices.Values(oneWay(t, n, east, 100, 2*time.Millisecond)))
 	p50, p95 := took[len(took)/2], took[len(took)*95/100]
-	t.Logf("%v; 95 %% within %v, all within %v", p50, p95, took[len(took)-1])
-	if took[0] < 20*time.Millisecond || p50 > 30*time.Millisecond { // in the conductor's own process it would be 60 and more
-		t.Errorf("took %v, want 20 to 30 ms", p50)
+	t.Logf("%v at least; half within %v, 95 %% within %v, all within %v", took[0], p50, p95, took[len(took)-1])
+	// The wall clock may be slewed meanwhile, by 500 millionths (adjtimex(2)). In the conductor's own process it would be 60 ms and more.
+	if took[0] < 19980*time.Microsecond || p50 > 30*time.Millisecond {
+		t.Errorf("took %v at least and half of them %v, want 20 to 30 ms", took[0], p50)
 	}
 }
 

@@ -169,13 +169,14 @@ func (w *wire) run() {
 			return
 		}
 		if fds[0].Revents != 0 {
-			w.take(&q, time.Since(begin))
+			w.take(&q, begin)
 		}
 	}
 }
 
-// take reads what the kernel has for the wire, some of it.
-func (w *wire) take(q *queue, now time.Duration) {
+// take reads what the kernel has for the wire, some of it. Each packet has its own time: one that came while those before it were
+// read would go on too early by theirs.
+func (w *wire) take(q *queue, begin time.Time) {
 	stretches := *w.stretches.Load()
 	for range wireBatch {
 		buf := q.buffer()
@@ -184,7 +185,7 @@ func (w *wire) take(q *queue, now time.Duration) {
 			q.release(buf)
 			return // nothing there, or interrupted: the next wait tells
 		}
-		at, ok := send(stretches, now, buf[:n])
+		at, ok := send(stretches, time.Since(begin), buf[:n])
 		if ok && q.full() {
 			w.lost.Add(1)
 			ok = false
