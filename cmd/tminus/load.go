@@ -58,8 +58,11 @@ is that service's: status 200, a session and manifests. With --body, or another 
 body {{viewer}}, {{device}}, {{isp}}, {{title}} and {{number}} stand for what each viewer sends; the number is another one
 in each request.
 
+An answer of 503 or 429 with a retry policy or a Retry-After field counts as shed: its viewer tries again when it says, three
+times at the most. Every other answer that is no good one has failed.
+
 A URL outside this machine's loopback needs --consent (see tminus consent --help), --limit-rate and --limit-duration: a load
-beyond its limits is refused before it starts.
+beyond its limits is refused before it starts, and viewers who try again stay within them.
 
 Exit status: 0; 98 when the figures are not those of the crowd that was asked for: it was interrupted, or more than 0.1 % of the
 play starts could not be sent, or went out more than 10 ms late by this machine's own doing; 2 usage, or no consent; 1 when
@@ -86,8 +89,8 @@ not one play start was answered well, or any other error.`,
 	fl.StringVar(&f.manifest, "manifest", "", "with --body or another method: where the answer has the manifest's URL")
 	fl.DurationVar(&f.timeout, "timeout", time.Second, "how long connecting and the whole answer may take, 5m at the most")
 	fl.StringVar(&f.token, "consent", "", "the token that the target serves")
-	fl.Float64Var(&f.limits.MaxRate, "limit-rate", 0, "refuse a load that peaks above so many play starts a second")
-	fl.DurationVar(&f.limits.MaxDuration, "limit-duration", 0, "refuse a load that lasts longer")
+	fl.Float64Var(&f.limits.MaxRate, "limit-rate", 0, "refuse a load that peaks above so many play starts a second; who tries again waits for room below it")
+	fl.DurationVar(&f.limits.MaxDuration, "limit-duration", 0, "refuse a load that lasts longer; nobody tries again later than that")
 	fl.BoolVar(&f.asJSON, "json", false, "print the figures as JSON on standard output and nothing else there")
 	return cmd
 }
@@ -239,6 +242,7 @@ func (f *loadFlags) config(schedule *audience.Schedule, raw string, target *url.
 		Schedule: schedule, Crowd: crowd, Services: []starts.Service{{Addr: permit.Addr()}}, Title: f.title, Start: now.Add(100 * time.Millisecond),
 		Sink: event.Discard, UserAgent: consent.UserAgent(version(), now.UTC().Format("20060102-150405")+"-load"),
 		PerService: f.connections, InFlight: f.inFlight, Seed: f.seed, AttemptTimeout: f.timeout, Permit: consent.Permits{permit}.Permit,
+		MaxRate: f.limits.MaxRate, MaxLength: f.limits.MaxDuration,
 	}
 	if f.fresh {
 		c.Connections = starts.Fresh
@@ -272,8 +276,12 @@ func (f *loadFlags) watch(ctx context.Context, w io.Writer, g *starts.Generator)
 			return err
 		case <-tick.C:
 			s := g.Snapshot()
-			fmt.Fprintf(w, "%d play starts/s, %d ok, %d shed, %d failed, %d dropped, p95 %s from the intended moment\n",
-				s.SentPerSecond, s.OK, s.Shed, s.Failed, s.Dropped, millis(s.FromIntended.P95))
+			waiting := ""
+			if s.Parked > 0 {
+				waiting = fmt.Sprintf(", %d waiting to try again", s.Parked)
+			}
+			fmt.Fprintf(w, "%d play starts/s, %d ok, %d shed, %d failed, %d dropped%s, p95 %s from the intended moment\n",
+				s.SentPerSecond, s.OK, s.Shed, s.Failed, s.Dropped, waiting, millis(s.FromIntended.P95))
 		}
 	}
 }
@@ -282,6 +290,9 @@ func (r loadResult) print(w io.Writer) error {
 	s := r.Result
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "play starts\tintended %d\tsent %d\tok %d\tshed %d\tfailed %d\tdropped %d\n", s.Intended, s.Sent, s.OK, s.Shed, s.Failed, s.Dropped)
+	if s.Attempts > s.Sent {
+		fmt.Fprintf(t, "requests\t%d, since viewers try again as a retry policy or Retry-After asks\n", s.Attempts)
+	}
 	for _, q := range []struct {
 		name string
 		starts.Quantiles

@@ -64,6 +64,7 @@ func (cfg StartsConfig) generator(sink event.Sink, log *slog.Logger) (*starts.Ge
 		Schedule: schedule, Crowd: people, Services: cfg.Services, Title: sc.Name, Start: cfg.Zero, Sink: sink, Log: log,
 		UserAgent: cfg.Agent, PerService: sc.Audience.Connections.PerService, InFlight: sc.Audience.Connections.InFlight,
 		People: sc.Audience.People, Seed: audience.Seed(sc.Seed, "people"),
+		MaxRate: sc.Limits.Rate, MaxLength: sc.Limits.Duration,
 		Nice: -10, // a start is due whatever else of the rehearsal wants the processor
 	}
 	if schedule.Peak() >= eager {

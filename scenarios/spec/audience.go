@@ -111,7 +111,9 @@ func (r *reader) crowd(later crowdNodes, s *Scenario, end time.Duration) {
 			r.expected(later.starts, leg, s.Audience.Forecast)
 		}
 	}
-	if later.interruptions.ok {
+	if later.interruptions.ok && s.Target != nil {
+		r.bad(later.interruptions.node, later.interruptions.path, "a target has no regions that viewers could lose: interruptions are of the reference pipeline")
+	} else if later.interruptions.ok {
 		s.Audience.Interruptions = r.interruptions(later.interruptions.node, later.interruptions.path, s, end)
 	}
 }

@@ -66,6 +66,9 @@ func (i *instance) sendStarts(ctx context.Context, state *lib.State, o startsOpt
 		Connections: starts.Connections(o.Connections.Kind), PerService: o.Connections.PerService, InFlight: o.Connections.InFlight,
 		People: o.people(), Seed: audience.Seed(o.seed(), "people"), Target: o.target(),
 	}
+	if l := o.Limits; l != nil {
+		cfg.MaxRate, cfg.MaxLength = l.Rate/float64(part.of), time.Duration(l.Duration)
+	}
 	permits, err := i.permits(ctx, &o.crowdOptions, "")
 	if err != nil {
 		return nil, err

@@ -92,6 +92,12 @@ type Config struct {
 	MaxRetries     int           // bound on the retries that a shedding server asks for: 3
 	Drain          time.Duration // how long after the schedule's end viewers may still come back: 10 s
 
+	// MaxRate bounds the requests of each second, those of viewers who try again included: these wait for a second in which the
+	// schedule leaves room for them. The schedule's own starts do not wait: its peak is for the caller to check. 0: nobody waits.
+	MaxRate float64
+	// MaxLength is how long after T+0 viewers may still come back at the most. 0: Drain says it alone.
+	MaxLength time.Duration
+
 	// Permit says whether load may be sent to an address, nil meaning that it may; asked before the first start and every
 	// minute, from a goroutine of its own. A nil Permit permits loopback addresses alone.
 	Permit func(ctx context.Context, addr netip.AddrPort) error
@@ -135,6 +141,7 @@ func New(c Config) (*Generator, error) {
 	need(!c.Start.IsZero(), "no start time")
 	need(len(c.Services) > 0, "no playback service")
 	need(len(c.Services) <= maxServices, "%d playback services, at most %d", len(c.Services), maxServices)
+	need(c.MaxRate >= 0 && c.MaxLength >= 0, "a ceiling of %v requests a second and one of %v, neither of which may be negative", c.MaxRate, c.MaxLength)
 	need(c.MaxInFlight >= 0 && c.MaxSendLag >= 0 && c.AttemptTimeout >= 0 && c.MaxRetries >= 0 && c.Drain >= 0 && c.Coalesce >= 0 &&
 		c.PerService >= 0 && c.InFlight >= 0 && c.Shards >= 0, "negative limit")
 	need(c.Connections == "" || c.Connections == KeepAlive || c.Connections == Fresh, "unknown connections %q: want %s or %s", c.Connections, KeepAlive, Fresh)
@@ -200,6 +207,9 @@ func New(c Config) (*Generator, error) {
 		templates = append(templates, t)
 	}
 	g.horizon = c.Schedule.End() + c.Drain
+	if c.MaxLength > 0 {
+		g.horizon = min(g.horizon, c.MaxLength-1) // before then
+	}
 	if c.TLS != nil {
 		g.tls = newDialers(g)
 	}

@@ -39,6 +39,7 @@ type shard struct {
 	queued   int
 	flight   list // starts whose request is on a connection, the oldest first
 	parked   *wheel
+	ceiling  ceiling
 	breaks   []*interruption
 	returns  uint64 // how many came back: their numbers
 	jobs     int    // attempts that dialers have in hand
@@ -83,6 +84,7 @@ func newShard(g *Generator, id int, templates []*template) *shard {
 		stats:  newStats(g.horizon),
 	}
 	s.pacer = newPacer(c.Schedule, uint64(id), uint64(c.Shards))
+	s.ceiling = newCeiling(c, id)
 	if c.Saturate {
 		s.pacer.total = 0
 	}
@@ -508,7 +510,7 @@ func (s *shard) attemptFailed(i uint32, why reason, now time.Duration) {
 	s.stats.attemptFailures.add(why)
 	st := s.slab.at(i)
 	st.tried++
-	if int(st.tried) < len(s.services) && !s.ended {
+	if int(st.tried) < len(s.services) && !s.ended && s.ceiling.take(now) {
 		s.goOn(st)
 		st.ready = now
 		s.enqueue(i)
@@ -551,6 +553,10 @@ func (s *shard) pressed(i uint32, v *audience.Viewer, how status, why reason, p 
 // comeBack takes a parked start whose moment has come.
 func (s *shard) comeBack(i uint32, now time.Duration) {
 	st := s.slab.at(i)
+	if !s.ceiling.take(now) {
+		s.waitForRoom(i, now)
+		return
+	}
 	if st.returns && st.attempts == 0 {
 		st.intended = st.ready
 		s.intend(i, now)
@@ -562,6 +568,20 @@ func (s *shard) comeBack(i uint32, now time.Duration) {
 		return
 	}
 	s.enqueue(i)
+}
+
+// waitForRoom keeps a parked start from coming back beyond the ceiling: it comes when there may be room, or no more.
+func (s *shard) waitForRoom(i uint32, now time.Duration) {
+	st := s.slab.at(i)
+	st.ready = s.ceiling.next(now)
+	switch {
+	case st.ready <= s.g.horizon:
+		s.parked.add(&s.slab, i)
+	case st.returns && st.attempts == 0:
+		s.slab.put(i) // it never came
+	default:
+		s.finish(i, s.viewer(st.k), st.endedAs(), st.why, "", now)
+	}
 }
 
 // drop ends a start that was never sent.
