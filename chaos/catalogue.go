@@ -70,8 +70,13 @@ var When = []Parameter{
 	{Name: "seed", Type: TypeWhole, Summary: "of what is left to chance; the scenario's where left out"},
 }
 
-// Catalogue lists every fault there is.
-func Catalogue() []Kind {
+// Catalogue lists every fault there is. Nobody may write to it.
+func Catalogue() []Kind { return catalogue }
+
+var catalogue = complete()
+
+// complete is all kinds, each of whose models says what is plain of it.
+func complete() []Kind {
 	kinds := slices.Concat(regionKinds, packetKinds, processKinds, httpKinds, segmentKinds, defectKinds, streamKinds, dnsKinds)
 	for i, k := range kinds {
 		kinds[i].Models = slices.Clone(k.Models)

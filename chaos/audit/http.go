@@ -468,15 +468,13 @@ func judgeHTTP(cfg HTTPConfig, w evidence.Window, samples []sample) evidence.Evi
 		}
 		is, then = only(is, comparable), only(then, comparable)
 	}
+	trace := func(s sample) bool { return hit(s) || !told(s) }
 	left := func(samples []sample) (there, gone bool) {
-		return traces(want.Share, len(only(samples, func(s sample) bool { return hit(s) || !told(s) })), len(samples))
+		return traces(want.Share, len(only(samples, trace)), len(samples))
 	}
 	measured := share(is, hit)
 	e := evidence.Evidence{Status: evidence.Inconclusive, Expected: percent(want.Share), Measured: percent(measured), Unit: "% of requests"}
 	what := fmt.Sprintf("during the fault %s of %d requests had %s", count(is, hit), len(is), want.promise())
-	untouched := func(samples []sample) bool {
-		return share(samples, func(s sample) bool { return hit(s) || !told(s) }) == 0
-	}
 	agrees, telling := agreement(want.Share, measured, len(is))
 	giveOrTake := ""
 	if want.Share < 1 {
@@ -545,7 +543,7 @@ func judgeHTTP(cfg HTTPConfig, w evidence.Window, samples []sample) evidence.Evi
 	case stays || !mostly(then, well, back*wellBefore):
 		e.Status = evidence.Mismatch
 		e.Detail = fmt.Sprintf("the fault outlived its end: after it %s; %s", tally(then), what)
-		if untouched(then) {
+		if len(only(then, trace)) == 0 {
 			e.Detail = fmt.Sprintf("the target was not well after the fault, which does not do that: %s; %s", tally(then), what)
 		}
 	case want.Kind == Latency && slower > max(base.latency/20, want.Delay/20, slack):

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -20,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tminus-live/tminus/chaos"
-	"github.com/tminus-live/tminus/chaos/procfs"
 	"github.com/tminus-live/tminus/chaos/watchdog"
 	"github.com/tminus-live/tminus/dashboards/report"
 	"github.com/tminus-live/tminus/scenarios/parts"
@@ -231,15 +228,7 @@ func (f *chaosRunFlags) read() (chaos.Fault, spec.Own, error) {
 // local reads an address on this machine's loopback.
 func local(text string) (netip.AddrPort, error) {
 	if u, err := url.Parse(text); err == nil && u.Host != "" {
-		port := cmp.Or(u.Port(), "80")
-		if u.Scheme == "https" {
-			port = cmp.Or(u.Port(), "443")
-		}
-		host := u.Hostname()
-		if host == "localhost" {
-			host = "127.0.0.1"
-		}
-		return netip.AddrPort{}, fmt.Errorf("want an address, not a URL: %s", net.JoinHostPort(host, port))
+		return netip.AddrPort{}, fmt.Errorf("want an address, not a URL: %s", spec.HostPort(u))
 	}
 	numbers := text
 	if strings.HasPrefix(text, ":") {
@@ -260,25 +249,22 @@ func local(text string) (netip.AddrPort, error) {
 
 // heard says what is wrong with an address at which nobody listens; nil: somebody does.
 func heard(own spec.Own, fault chaos.Fault) error {
+	here, otherwise, err := parts.Heard(own)
+	if err != nil {
+		return fmt.Errorf("who listens at %s: %w", own.Address, err)
+	}
 	hint := "a UDP socket listens there: add --udp"
 	switch {
+	case here:
+		return nil
+	case !otherwise:
+		hint = "nobody listens there, in this network namespace"
 	case fault.Fail == "dns":
 		hint = "only a TCP socket listens there, and a resolver is asked over UDP"
 	case own.Datagrams:
 		hint = "only a TCP socket listens there: leave out --udp"
 	case slices.Contains([]chaos.Front{chaos.FrontHTTP, chaos.FrontTCP}, fault.Front(chaos.Here(chaos.PartService, true))):
 		hint = "only a UDP socket listens there, and this fault is of connections"
-	}
-	taken, err := procfs.Taken(procfs.Network(own.Datagrams), own.Address)
-	if err == nil && taken {
-		return nil
-	}
-	elsewhere, otherErr := procfs.Taken(procfs.Network(!own.Datagrams), own.Address)
-	if err := errors.Join(err, otherErr); err != nil {
-		return fmt.Errorf("who listens at %s: %w", own.Address, err)
-	}
-	if !elsewhere {
-		hint = "nobody listens there, in this network namespace"
 	}
 	return usage(fmt.Errorf("--where: %w to touch %s: %s", chaos.ErrRefused, own.Address, hint))
 }

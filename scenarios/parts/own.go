@@ -39,18 +39,21 @@ func Own(o spec.Own) (chaos.Part, error) {
 // its processes are what is hit, they are another user's, or such as no fault may be done to. The error wraps chaos.ErrRefused; another
 // is of /proc, which could not be read.
 func Present(o spec.Own, hit bool) error {
-	at, network := fmt.Sprintf("%s (%s)", o.Address, o.Name), procfs.Network(o.Datagrams)
-	taken, err := procfs.Taken(network, o.Address)
-	if err != nil {
+	at := fmt.Sprintf("%s (%s)", o.Address, o.Name)
+	here, otherwise, err := Heard(o)
+	switch {
+	case err != nil:
 		return fmt.Errorf("who listens at %s: %w", at, err)
-	}
-	if !taken {
-		return absent(o, at)
-	}
-	if !hit {
+	case !here && !otherwise:
+		return fmt.Errorf("%w: nobody listens at %s", chaos.ErrRefused, at)
+	case !here && o.Datagrams:
+		return fmt.Errorf("%w: only a TCP socket listens at %s: leave out protocol: udp", chaos.ErrRefused, at)
+	case !here:
+		return fmt.Errorf("%w: only a UDP socket listens at %s: say so of it (protocol: udp)", chaos.ErrRefused, at)
+	case !hit:
 		return nil
 	}
-	all, err := procfs.At(network, o.Address)
+	all, err := procfs.At(procfs.Network(o.Datagrams), o.Address)
 	switch {
 	case err != nil:
 		return fmt.Errorf("who listens at %s: %w", at, err)
@@ -65,16 +68,14 @@ func Present(o spec.Own, hit bool) error {
 	return nil
 }
 
-// absent says that nobody listens at an own part's address, or only over the protocol that it was not said to have.
-func absent(o spec.Own, at string) error {
-	other, err := procfs.Taken(procfs.Network(!o.Datagrams), o.Address)
-	switch {
-	case err != nil || !other:
-		return fmt.Errorf("%w: nobody listens at %s", chaos.ErrRefused, at)
-	case o.Datagrams:
-		return fmt.Errorf("%w: only a TCP socket listens at %s: leave out protocol: udp", chaos.ErrRefused, at)
+// Heard reports whether anybody listens at an own part's address and, where nobody does, whether somebody does over the protocol that
+// it was not said to have. The error is of /proc, which could not be read.
+func Heard(o spec.Own) (here, otherwise bool, err error) {
+	if here, err = procfs.Taken(procfs.Network(o.Datagrams), o.Address); here || err != nil {
+		return here, false, err
 	}
-	return fmt.Errorf("%w: only a UDP socket listens at %s: say so of it (protocol: udp)", chaos.ErrRefused, at)
+	otherwise, err = procfs.Taken(procfs.Network(!o.Datagrams), o.Address)
+	return false, otherwise, err
 }
 
 func refs(all []procfs.Process) (out []processes.Ref) {

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -136,10 +137,11 @@ func (r *reader) throughRelay(at noted[struct{}], to string, s *Scenario) {
 	if !at.ok || err != nil {
 		return
 	}
-	straight, ok := endpoint(u)
-	if !ok {
-		return
+	straight, err := netip.ParseAddrPort(HostPort(u))
+	if err != nil {
+		return // a name, of which nobody knows here where it leads
 	}
+	straight = netip.AddrPortFrom(straight.Addr().Unmap(), straight.Port())
 	// What has a relay is broken there, by the kernel too: what needs something in front of a part wherever it is broken without root.
 	poorest := chaos.Terms{Kind: chaos.PartService, Datagrams: true}
 	for _, o := range s.Target.Own {
@@ -153,18 +155,16 @@ func (r *reader) throughRelay(at noted[struct{}], to string, s *Scenario) {
 	}
 }
 
-// endpoint is the address that a URL leads to, where its host is one, or this machine by name.
-func endpoint(u *url.URL) (netip.AddrPort, bool) {
-	host := u.Hostname()
+// HostPort is the host and the port that a URL leads to, this machine by its address.
+func HostPort(u *url.URL) string {
+	host, port := u.Hostname(), "80"
 	if strings.EqualFold(host, "localhost") {
 		host = "127.0.0.1"
 	}
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	if u.Scheme == "https" {
+		port = "443"
 	}
-	a, err := netip.ParseAddrPort(net.JoinHostPort(host, port))
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), err == nil
+	return net.JoinHostPort(host, cmp.Or(u.Port(), port))
 }
 
 // local reads an address on this machine.
